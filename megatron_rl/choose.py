@@ -1,0 +1,287 @@
+"""From the words of a command line to a Run: finds recipe and scale, applies --set, checks the folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import math
+import pkgutil
+import types
+import typing
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import recipes
+from megatron_rl.checks import require
+from megatron_rl.config import Model, Recipe, Run, Scale, canonical_json, differences
+from megatron_rl.pretrained import check_tensors, read_model
+
+REPOSITORY = Path(recipes.__file__).resolve().parent.parent
+# The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.
+FIXED = ("name", "version", "model", "scale.name")
+RUN_FIELDS = {
+    "model_folder": Path,
+    "data_folder": Path,
+    **{
+        name: annotation
+        for name, annotation in typing.get_type_hints(Run).items()
+        if name not in ("recipe", "published", "scale", "directory", "model_folder", "data_folder", "modified")
+    },
+}
+
+Record = TypeVar("Record")
+
+
+def build_run(
+    recipe_name: str, scale_name: str, settings: Sequence[str], directory: Path | None, *, needs_files: bool
+) -> Run:
+    """The Run that a command line asks for, with everything checked that can be checked without torch.
+
+    Settings are `name=value`: `scale.x` changes the scale, `run.x` a field of the Run, any other name the recipe as
+    the scale fitted it, so that a setting also lifts a cap. Without `needs_files` a scale without a miniature is
+    accepted on a machine that has neither its model nor its data. Raises ValueError.
+    """
+    published, scale = find_recipe(recipe_name), find_scale(scale_name)
+    of_scale, of_run, of_recipe = sort_settings(settings)
+    scale = change(scale, of_scale, "scale.")
+    fields = {name: parse(f"run.{name}", RUN_FIELDS[name], text) for name, text in of_run.items()}
+    model, model_folder = choose_model(published, scale, fields.pop("model_folder", None), needs_files)
+    recipe = change(scale.fit(published, model), of_recipe)
+    data_folder = choose_data(published, scale, fields.pop("data_folder", None), needs_files)
+    directory = directory or Path("runs") / f"{published.name}-{scale.name}"
+    for path in (directory, *directory.parents):
+        require(path.is_dir() or not path.exists(), f"directory {directory}: {path} is a file; choose another")
+    run = Run(
+        recipe=recipe,
+        published=published,
+        scale=scale,
+        directory=directory,
+        model_folder=model_folder,
+        data_folder=data_folder,
+        modified=tuple(settings),
+        **fields,
+    )
+    check_resume(run)
+    return run
+
+
+def find_recipe(name: str) -> Recipe:
+    """The RECIPE of a module of `recipes`, or of a file when `name` ends with .py. Raises ValueError."""
+    path = Path(name) if name.endswith(".py") else None
+    if path is None:
+        known = [module.name for module in pkgutil.iter_modules(recipes.__path__) if module.name != "scales"]
+        require(name in known, f"recipe '{name}': there is none; {nearest(name, known)}")
+        path = Path(recipes.__file__).parent / f"{name}.py"
+    require(path.is_file(), f"recipe '{name}': there is no such file")
+    specification = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    assert specification is not None and specification.loader is not None, f"{path}: a .py file has a loader"
+    module = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+        raise ValueError(f"recipe '{name}': {type(error).__name__}: {error}") from error
+    recipe = getattr(module, "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe '{name}': defines no RECIPE = Recipe(...)")
+    return recipe
+
+
+def find_scale(name: str) -> Scale:
+    """The scale of that name in recipes/scales.py. Raises ValueError."""
+    from recipes.scales import SCALES
+
+    require(name in SCALES, f"scale '{name}': there is none; {nearest(name, SCALES)}")
+    return SCALES[name]
+
+
+def choose_model(recipe: Recipe, scale: Scale, given: Path | None, needs_files: bool) -> tuple[Model, Path]:
+    """The model to train and the folder with its weights. Raises ValueError."""
+    if scale.miniature is not None:
+        folder = given or REPOSITORY / scale.miniature.model_folder
+        model = read_model(folder)
+        check_tensors(folder, model)
+        # The name enters the fingerprint, and a run may be resumed from another place.
+        return dataclasses.replace(model, name=str(given or scale.miniature.model_folder)), folder
+    found = given or _cached_snapshot(recipe.model.name)
+    if found is None:
+        require(
+            not needs_files,
+            f"model {recipe.model.name}: is not in the Hugging Face cache; run `hf download {recipe.model.name}`, "
+            "or give its folder with --set run.model_folder=FOLDER",
+        )
+        return recipe.model, Path(recipe.model.name)
+    model = dataclasses.replace(read_model(found), name=recipe.model.name)
+    differing = [
+        f"{field.name} is {getattr(model, field.name)}, the recipe's {getattr(recipe.model, field.name)}"
+        for field in dataclasses.fields(Model)
+        if getattr(model, field.name) != getattr(recipe.model, field.name)
+    ]
+    require(not differing, f"model folder {found}: is not {recipe.model.name}: {'; '.join(differing)}")
+    check_tensors(found, model)
+    return model, found
+
+
+def choose_data(recipe: Recipe, scale: Scale, given: Path | None, needs_files: bool) -> Path:
+    """The folder of prompts, its files read once to find what is wrong with them. Raises ValueError."""
+    default = Path("data") if scale.miniature is None else REPOSITORY / scale.miniature.data_folder
+    folder = given or default
+    if not folder.is_dir() and given is None and not needs_files and scale.miniature is None:
+        return folder
+    require(
+        folder.is_dir(),
+        f"data folder {folder}: there is no such folder; give the one with {recipe.name}'s prompts with "
+        "--set run.data_folder=FOLDER",
+    )
+    check_data(folder)
+    return folder
+
+
+def check_data(folder: Path) -> None:
+    """Raises ValueError unless `folder` holds prompts to train on and prompts to validate with."""
+    from megatron_rl.data.items import read_items
+
+    for name in ("train.jsonl", "validation.jsonl"):
+        read_items(folder / name)
+
+
+def check_resume(run: Run) -> None:
+    """Raises ValueError where the run's directory holds a checkpoint that another recipe made."""
+    manifests = sorted(run.directory.glob("checkpoints/step_*/manifest.json"))
+    if not manifests:
+        return
+    old = json.loads(manifests[-1].read_text(encoding="utf-8"))["fingerprint"]
+    if old == run.recipe.fingerprint:
+        return
+    # run.json only helps to say what differs: without it the answer is the same.
+    try:
+        recipe = json.loads((run.directory / "run.json").read_text(encoding="utf-8"))["run"]["recipe"]
+        lines = differences(recipe, json.loads(canonical_json(run.recipe)))
+    except (FileNotFoundError, ValueError, KeyError):
+        lines = []
+    raise ValueError(
+        f"directory {run.directory}: its checkpoint was made by another recipe, {old} instead of "
+        f"{run.recipe.fingerprint}{': ' if lines else ''}{'; '.join(lines)}; "
+        "give the settings it was started with, or another --directory"
+    )
+
+
+def sort_settings(settings: Sequence[str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """`name=value` texts as names and values of the scale, the run and the recipe, prefixes off; a later one wins.
+
+    Raises ValueError where a name is unknown.
+    """
+    known = (
+        list(settable(Recipe)) + [f"scale.{name}" for name in settable(Scale)] + [f"run.{name}" for name in RUN_FIELDS]
+    )
+    scale: dict[str, str] = {}
+    run: dict[str, str] = {}
+    recipe: dict[str, str] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        require(bool(equals), f"--set '{setting}': write it as name=value")
+        fixed = [key for key in FIXED if name == key or name.startswith(f"{key}.")]
+        require(not fixed, f"--set {name}: {fixed and fixed[0]} can not be set; write a recipe or scale of your own")
+        require(name in known, f"--set {name}: there is no such key; {nearest(name, known)}")
+        if name.startswith("scale."):
+            scale[name.removeprefix("scale.")] = text.strip()
+        elif name.startswith("run."):
+            run[name.removeprefix("run.")] = text.strip()
+        else:
+            recipe[name] = text.strip()
+    return scale, run, recipe
+
+
+def settable(record: type) -> dict[str, Any]:
+    """Dotted name -> annotation of every field of a record, those of nested records included.
+
+    >>> from megatron_rl.config import DynamicSampling
+    >>> settable(DynamicSampling)
+    {'keeps': typing.Literal['reward_std_above_zero'], 'max_rounds': <class 'int'>}
+    """
+    names: dict[str, Any] = {}
+    for field, annotation in typing.get_type_hints(record).items():
+        names[field] = annotation
+        for option in (annotation, *typing.get_args(annotation)):
+            if dataclasses.is_dataclass(option) and typing.get_origin(annotation) is not tuple:
+                names |= {f"{field}.{name}": inner for name, inner in settable(typing.cast(type, option)).items()}
+    return names
+
+
+def change(record: Record, settings: Mapping[str, str], prefix: str = "") -> Record:
+    """The record with every dotted name of `settings` replaced by its parsed value. Raises ValueError."""
+    annotations = settable(type(record))
+    for name, text in settings.items():
+        record = _replace(record, name.split("."), parse(prefix + name, annotations[name], text), prefix + name)
+    return record
+
+
+def parse(name: str, annotation: Any, text: str) -> Any:
+    """`text` as a value of the annotated type. Raises ValueError.
+
+    >>> parse("sampling.temperature", float, "1.2"), parse("scale.time_limit_hours", float | None, "none")
+    (1.2, None)
+    """
+    options = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        if text.lower() in ("none", "null"):
+            return None
+        (annotation,) = (option for option in options if option is not type(None))
+        return parse(name, annotation, text)
+    if typing.get_origin(annotation) is typing.Literal:
+        require(text in options, f"--set {name}={text}: must be one of {', '.join(map(repr, options))}")
+        return text
+    if annotation is bool:
+        require(text.lower() in ("true", "false"), f"--set {name}={text}: must be true or false")
+        return text.lower() == "true"
+    if annotation in (str, Path):
+        require(bool(text), f"--set {name}=: must not be empty")
+        return annotation(text)
+    if annotation in (int, float):
+        kind = "a whole number" if annotation is int else "a number"
+        try:
+            value = annotation(text)
+        except ValueError:
+            raise ValueError(f"--set {name}={text}: must be {kind}") from None
+        require(math.isfinite(value), f"--set {name}={text}: must be finite")
+        return value
+    raise ValueError(f"--set {name}={text}: not a single value; set a field of it, or write a recipe of your own")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """`did you mean 'x'?` for the most alike known name, else the list of them all.
+
+    >>> nearest("prorl_v3", ["prorl_v1", "prorl_v2", "cpu"]), nearest("temp", ["cpu", "gpu1"])
+    ("did you mean 'prorl_v2'?", 'known: cpu, gpu1')
+    >>> nearest("clip_hihg", ["algorithm.clip_low", "algorithm.clip_high", "scale.name"])
+    "did you mean 'algorithm.clip_high'?"
+    """
+    best = max(known, key=lambda candidate: (_likeness(name, candidate), candidate))
+    return f"did you mean '{best}'?" if _likeness(name, best) >= 0.5 else f"known: {', '.join(known)}"
+
+
+def _likeness(name: str, candidate: str) -> float:
+    """0..1; a name given without its path is compared with the last part of a path."""
+    shorter = candidate if "." in name else candidate.rpartition(".")[2]
+    return difflib.SequenceMatcher(None, name, shorter).ratio()
+
+
+def _replace(record: Any, path: Sequence[str], value: Any, name: str) -> Any:
+    if not path:
+        return value
+    require(record is not None, f"--set {name}: its record is None here, so that it has no fields")
+    inner = _replace(getattr(record, path[0]), path[1:], value, name)
+    return dataclasses.replace(record, **{path[0]: inner})
+
+
+def _cached_snapshot(model_name: str) -> Path | None:
+    """The newest folder of that model in the local Hugging Face cache."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(model_name, "config.json")
+    return Path(config).parent if isinstance(config, str) else None

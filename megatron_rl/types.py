@@ -1,0 +1,194 @@
+"""The records that travel round the loop: prompts -> rollouts -> rewards -> advantages -> update.
+
+Shape letters: G groups, N samples per group, S sequences (G x N), T tokens of a pack, V vocabulary.
+Log-probabilities are in nats, at the sampling temperature.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Outcome = Literal["judged", "timeout", "crashed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One problem, as the model reads it and as its verifier reads it."""
+
+    serial: int  # its position in the prompt stream; a prompt met twice has two
+    id: str
+    domain: str
+    token_ids: tuple[int, ...]
+    item: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One response of the policy."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]  # the rollout engine's own, one per token
+    finish_reason: Literal["stop", "length"]
+    policy_version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a verifier found; a verifier that failed has no opinion, which is not a wrong answer."""
+
+    score: float  # 0..1; 0 when not judged
+    outcome: Outcome
+    detail: str
+
+
+@dataclass(frozen=True)
+class Groups:
+    """G groups of N samples. Every rank knows the numbers; the tokens stay on the engine that made them.
+
+    A group of three answers, one right, one wrong, one that the verifier gave up on, the last cut off at 8 tokens:
+    rewards [[1, 0, 0]], judged [[True, True, False]], lengths [[5, 7, 8]], truncated [[False, False, True]].
+    """
+
+    prompts: tuple[Prompt, ...]  # G
+    rewards: Tensor  # [G, N] float64: raw verdict scores, before any shaping
+    judged: Tensor  # [G, N] bool: False where the verifier failed
+    lengths: Tensor  # [G, N] int64: response tokens
+    truncated: Tensor  # [G, N] bool: stopped by the length limit
+    owners: Tensor  # [G] int64: the engine that made the group
+    samples: Mapping[int, tuple[Sample, ...]]  # group -> N samples, of the groups this rank's engine made
+    policy_version: int
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def take(self, indices: Sequence[int]) -> Groups:
+        """The groups at `indices`, in that order."""
+        return dataclasses.replace(
+            self,
+            prompts=tuple(self.prompts[i] for i in indices),
+            rewards=self.rewards[list(indices)],
+            judged=self.judged[list(indices)],
+            lengths=self.lengths[list(indices)],
+            truncated=self.truncated[list(indices)],
+            owners=self.owners[list(indices)],
+            samples={new: self.samples[old] for new, old in enumerate(indices) if old in self.samples},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """What a step's generation gave: the groups to train on, and all that were tried to find them."""
+
+    groups: Groups
+    tried: Groups  # without tokens
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """One microbatch: whole sequences end to end, T tokens. Position t predicts `targets[t]`."""
+
+    token_ids: Tensor  # [T] int64
+    targets: Tensor  # [T] int64: the next token of the same sequence
+    position_ids: Tensor  # [T] int64, from 0 in every sequence
+    cumulative_lengths: Tensor  # [sequences + 1] int32: where each sequence starts, then T
+    longest: int  # tokens of its longest sequence
+    sequences: Tensor  # [T] int64: row of the step's [G x N] table that a token belongs to
+    weights: Tensor  # [T] float32: 1 where a judged response token is predicted, else 0
+    rollout_logprobs: Tensor  # [T] float32: 0 where the weight is
+    old_logprobs: Tensor | None = None  # [T]; only on the last pipeline stage
+    reference_logprobs: Tensor | None = None  # [T]; only on the last pipeline stage
+    advantages: Tensor | None = None  # [T]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The packs of this data-parallel rank, one list per update of the step."""
+
+    groups: Groups
+    updates: tuple[tuple[Pack, ...], ...]
+
+    def with_logprobs(self, *, old: Sequence[Tensor | None], reference: Sequence[Tensor | None]) -> Batch:
+        """The batch with the two log-probabilities of each pack, given in the order of `packs`."""
+        pairs = iter(zip(old, reference, strict=True))
+        return self._each(lambda pack: dict(zip(("old_logprobs", "reference_logprobs"), next(pairs), strict=True)))
+
+    def with_advantages(self, advantages: Tensor) -> Batch:
+        """The batch with `advantages` [G, N] spread over the tokens of each sequence."""
+        flat = advantages.float().flatten()
+        return self._each(
+            lambda pack: {"advantages": flat.to(pack.sequences.device)[pack.sequences] * (pack.weights > 0)}
+        )
+
+    @property
+    def packs(self) -> list[Pack]:
+        return [pack for update in self.updates for pack in update]
+
+    def _each(self, changes: Any) -> Batch:
+        updates = tuple(tuple(dataclasses.replace(pack, **changes(pack)) for pack in part) for part in self.updates)
+        return dataclasses.replace(self, updates=updates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What one optimizer step did; means are over the response tokens of the update, on all ranks."""
+
+    num_tokens: int
+    loss: float
+    gradient_norm: float  # before clipping
+    learning_rate: float
+    clip_low_fraction: float
+    clip_high_fraction: float
+    ratio_mean: float
+    kl_reference: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Validation: mean verdict score per domain."""
+
+    step: int
+    accuracy: Mapping[str, float]
+
+    @property
+    def mean(self) -> float:
+        """Average over domains, each counting the same."""
+        return sum(self.accuracy.values()) / len(self.accuracy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Where a run stands after `step` steps."""
+
+    step: int
+    samples_seen: int
+    tokens_seen: int
+    reference_resets: tuple[int, ...]  # the steps after which the reference was reset
+    scores: tuple[Scores, ...]
+
+    @classmethod
+    def fresh(cls) -> State:
+        return cls(step=0, samples_seen=0, tokens_seen=0, reference_resets=(), scores=())
+
+    def after(self, collected: Collected, updates: Sequence[Update]) -> State:
+        """The state one step on: counts all samples generated, and the tokens trained on."""
+        return dataclasses.replace(
+            self,
+            step=self.step + 1,
+            samples_seen=self.samples_seen + collected.tried.rewards.numel(),
+            tokens_seen=self.tokens_seen + sum(update.num_tokens for update in updates),
+        )
+
+    def with_scores(self, scores: Scores) -> State:
+        """The state with one more validation; validating a step again replaces what was known of it."""
+        return dataclasses.replace(self, scores=(*(old for old in self.scores if old.step != scores.step), scores))
+
+    def with_reset(self) -> State:
+        """The state with a reference reset after its step."""
+        return dataclasses.replace(self, reference_resets=(*self.reference_resets, self.step))

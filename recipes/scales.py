@@ -1,0 +1,137 @@
+"""Where a recipe runs: hardware, layout and caps, never the algorithm."""
+
+from megatron_rl.config import Caps, Miniature, Scale
+
+GIB = 2**30  # bytes
+
+LAPTOP_CAPS = Caps(
+    prompts_per_step=16,  # half a second of work on two cores
+    samples_per_prompt=16,  # the recipe's own: a group's mean is what the advantage rests on
+    updates_per_step=2,  # 128 sequences each, the fewest that learn steadily
+    max_prompt_tokens=32,  # the demo's longest problem has fewer
+    max_response_tokens=32,  # room for a worked answer of the demo's problems
+    validation_samples_per_prompt=1,  # greedy, so that a small set gives a steady curve
+)
+MINIATURE = Miniature(
+    model_folder="demo/model",
+    data_folder="demo/data",
+    learning_rate=1e-4,  # a model of under a million weights learns little at 1e-6
+    schedule_divisor=20,  # 3,000 steps become 150, a reset every 15, the length term 5 on and 25 off
+)
+
+CPU = Scale(
+    name="cpu",
+    device="cpu",
+    num_nodes=1,  # a laptop
+    devices_per_node=2,  # for so small a model two ranks of one thread beat one rank of two
+    tensor_parallel=1,  # the model fits anywhere
+    pipeline_parallel=1,  # the model fits anywhere
+    rollout_tensor_parallel=1,  # one engine per rank
+    precision="fp32",
+    max_tokens_per_microbatch=2048,  # an update is 64 sequences of at most 64 tokens per rank: two packs
+    kv_cache_bytes=GIB // 8,  # 256 sequences of 64 tokens at 4 KiB a token, twice
+    max_requests_in_flight=256,  # more gains nothing on one thread
+    prompts_per_wave=8,  # 16 prompts over two engines: a round is one wave
+    threads_per_process=1,  # see devices_per_node
+    verifier_processes=1,  # two cores are busy already
+    caps=LAPTOP_CAPS,
+    miniature=MINIATURE,
+)
+
+CPU_TP2_PP2 = Scale(
+    name="cpu_tp2_pp2",
+    device="cpu",
+    num_nodes=1,  # a laptop
+    devices_per_node=4,  # the smallest world with both kinds of parallelism
+    tensor_parallel=2,  # to show that it changes nothing but the place of the work
+    pipeline_parallel=2,  # the same
+    rollout_tensor_parallel=1,  # differs from the actor's, so that a refit has to reshard
+    precision="fp32",
+    max_tokens_per_microbatch=2048,  # as scale cpu: the layouts are compared
+    kv_cache_bytes=GIB // 8,  # as scale cpu
+    max_requests_in_flight=256,  # as scale cpu
+    prompts_per_wave=4,  # 16 prompts over four engines: a round is one wave
+    threads_per_process=1,  # four processes on two cores
+    verifier_processes=1,  # the cores are busy already
+    caps=LAPTOP_CAPS,
+    miniature=MINIATURE,
+)
+
+GPU1 = Scale(
+    name="gpu1",
+    device="cuda",
+    num_nodes=1,  # one machine
+    devices_per_node=1,  # one GPU of 80 GB
+    tensor_parallel=1,  # one GPU
+    pipeline_parallel=1,  # one GPU
+    rollout_tensor_parallel=1,  # one GPU
+    precision="bf16",
+    max_tokens_per_microbatch=4096,  # the whole optimizer is on this GPU: logits and activations stay under 15 GiB
+    kv_cache_bytes=16 * GIB,  # 600,000 tokens: 256 sequences of 2,300
+    max_requests_in_flight=256,  # what the cache holds
+    prompts_per_wave=16,  # 256 sequences
+    threads_per_process=4,  # tokenising beside the GPU
+    verifier_processes=4,  # a machine with one GPU has eight cores or more
+    caps=Caps(
+        prompts_per_step=32,  # a step takes a minute or two
+        updates_per_step=4,  # 128 sequences each
+        max_response_tokens=2048,  # a try-out, not the paper's 8k
+        validation_samples_per_prompt=4,  # a try-out
+    ),
+)
+
+H100X8 = Scale(
+    name="h100x8",
+    device="cuda",
+    num_nodes=1,  # one DGX
+    devices_per_node=8,  # one DGX
+    tensor_parallel=1,  # a 1.5B model and its share of the optimizer take 12 GiB
+    pipeline_parallel=1,  # the same
+    rollout_tensor_parallel=1,  # the same
+    precision="bf16",
+    max_tokens_per_microbatch=12288,  # the longest sequence is 9,216; training then takes about 55 GiB
+    kv_cache_bytes=40 * GIB,  # pinned, for vLLM's own estimate grows; 1.5 million tokens
+    max_requests_in_flight=512,  # 2,900 tokens each when all are running
+    prompts_per_wave=32,  # 512 sequences; two waves make a round of 64 prompts per engine
+    threads_per_process=8,  # a node has 96 cores or more
+    verifier_processes=8,  # as fast as eight engines answer
+    time_limit_hours=4.0,  # the usual limit of a queue
+)
+
+H100X32 = Scale(
+    name="h100x32",
+    device="cuda",
+    num_nodes=4,  # ProRL v1's hardware
+    devices_per_node=8,  # DGX
+    tensor_parallel=1,  # a 1.5B model fits
+    pipeline_parallel=1,  # a 1.5B model fits
+    rollout_tensor_parallel=1,  # a 1.5B model fits
+    precision="bf16",
+    max_tokens_per_microbatch=12288,  # as scale h100x8
+    kv_cache_bytes=40 * GIB,  # as scale h100x8
+    max_requests_in_flight=512,  # as scale h100x8
+    prompts_per_wave=16,  # 256 sequences: a round of 16 prompts per engine is one wave
+    threads_per_process=8,  # as scale h100x8
+    verifier_processes=8,  # as scale h100x8
+    time_limit_hours=4.0,  # the usual limit of a queue
+)
+
+H100X64 = Scale(
+    name="h100x64",
+    device="cuda",
+    num_nodes=8,  # BroRL's hardware
+    devices_per_node=8,  # DGX
+    tensor_parallel=1,  # a 1.5B model fits
+    pipeline_parallel=1,  # a 1.5B model fits
+    rollout_tensor_parallel=1,  # a 1.5B model fits
+    precision="bf16",
+    max_tokens_per_microbatch=12288,  # as scale h100x8
+    kv_cache_bytes=40 * GIB,  # as scale h100x8
+    max_requests_in_flight=512,  # as scale h100x8
+    prompts_per_wave=8,  # 128 sequences: a round of 8 prompts per engine is one wave
+    threads_per_process=8,  # as scale h100x8
+    verifier_processes=8,  # as scale h100x8
+    time_limit_hours=4.0,  # the usual limit of a queue
+)
+
+SCALES = {scale.name: scale for scale in (CPU, CPU_TP2_PP2, GPU1, H100X8, H100X32, H100X64)}
