@@ -1,0 +1,1 @@
+"""The trained policy: a Megatron-core model, its optimizer and its reference."""

@@ -1,0 +1,109 @@
+"""A Hugging Face decoder as Megatron's GPTModel, in the chunks this rank holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megatron_rl.actor import names
+from megatron_rl.config import Model, Scale
+from megatron_rl.device import Device
+
+
+def transformer_config(model: Model, scale: Scale, device: Device) -> Any:
+    """Megatron's TransformerConfig for a model at a scale."""
+    from megatron.core.distributed import finalize_model_grads
+    from megatron.core.transformer import TransformerConfig
+
+    recompute: dict[str, Any] = (
+        {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+        if scale.recomputes_activations
+        else {}
+    )
+    return TransformerConfig(
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        ffn_hidden_size=model.ffn_hidden_size,
+        num_attention_heads=model.num_heads,
+        num_query_groups=model.num_kv_heads,
+        kv_channels=model.head_dim,
+        normalization="RMSNorm",
+        layernorm_epsilon=model.norm_epsilon,
+        gated_linear_unit=True,
+        activation_func=torch.nn.functional.silu,
+        add_bias_linear=False,
+        add_qkv_bias=model.qkv_bias,
+        qk_layernorm=model.qk_norm,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        attention_softmax_in_fp32=True,
+        masked_softmax_fusion=False,
+        tensor_model_parallel_size=scale.tensor_parallel,
+        pipeline_model_parallel_size=scale.pipeline_parallel,
+        virtual_pipeline_model_parallel_size=scale.virtual_pipeline if scale.virtual_pipeline > 1 else None,
+        sequence_parallel=scale.sequence_parallel,
+        params_dtype=device.dtype,
+        pipeline_dtype=device.dtype,
+        bf16=device.dtype == torch.bfloat16,
+        # Packs differ in length, unless interleaved stages forbid it; Megatron asserts a mixture-of-experts setting
+        # for that, which a dense model does not use.
+        variable_seq_lengths=not needs_one_length(scale, device),
+        moe_token_dispatcher_type="alltoall",
+        # The loss is a sum; Megatron divides once by the tokens of all microbatches and ranks.
+        calculate_per_token_loss=True,
+        finalize_model_grads_func=finalize_model_grads,
+        **recompute,
+        **{"gradient_accumulation_fusion": False, **device.transformer_options},
+    )
+
+
+def needs_one_length(scale: Scale, device: Device) -> bool:
+    """True when all packs must be padded to the same number of tokens."""
+    return device.packs_need_one_length and scale.virtual_pipeline > 1
+
+
+def build(model: Model, config: Any, device: Device) -> list[Any]:
+    """This rank's pipeline chunks, with arbitrary weights, in the device's precision."""
+    from megatron.core import parallel_state
+    from megatron.core.models.gpt import GPTModel
+    from megatron.core.transformer.module import Float16Module
+
+    def chunk(virtual_stage: int | None) -> Any:
+        return GPTModel(
+            config,
+            device.block_spec(config, virtual_stage),
+            vocab_size=model.vocab_size,
+            max_sequence_length=model.max_positions,
+            pre_process=parallel_state.is_pipeline_first_stage(
+                ignore_virtual=virtual_stage is None, vp_stage=virtual_stage
+            ),
+            post_process=parallel_state.is_pipeline_last_stage(
+                ignore_virtual=virtual_stage is None, vp_stage=virtual_stage
+            ),
+            parallel_output=True,
+            share_embeddings_and_output_weights=model.tied_embeddings,
+            position_embedding_type="rope",
+            rotary_base=model.rope_theta,
+            vp_stage=virtual_stage,
+        )
+
+    stages: list[int | None] = list(range(config.virtual_pipeline_model_parallel_size or 0)) or [None]
+    chunks = [chunk(stage).to(device.torch_device) for stage in stages]
+    return [Float16Module(config, chunk) for chunk in chunks] if config.bf16 else chunks
+
+
+def load_folder(chunks: list[Any], model: Model, folder: Path, degree: int, rank: int) -> None:
+    """Fills the chunks from a Hugging Face folder's safetensors files, mapped rather than read whole."""
+    from safetensors import safe_open
+
+    files = {path.name: safe_open(path, framework="pt") for path in sorted(folder.glob("*.safetensors"))}
+    where = {name: file for file in files.values() for name in file.keys()}  # noqa: SIM118 - not a mapping
+
+    def read(name: str) -> Tensor:
+        tensor: Tensor = where[name].get_tensor(name)
+        return tensor
+
+    names.load(chunks, model, read, degree, rank)

@@ -1,0 +1,181 @@
+"""Groups into microbatches: which sequences go into which update, on which data-parallel rank, in which pack.
+
+The plan is made from lengths alone, which every rank knows, so that all ranks make the same one without a message;
+which sequences an update has does not depend on the layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from megatron_rl import parallel
+from megatron_rl.config import Scale
+from megatron_rl.parallel import Ranks
+from megatron_rl.spans import span
+from megatron_rl.types import Batch, Groups, Pack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a pack must keep to."""
+
+    max_tokens: int
+    multiple: int  # its length is a multiple of this (sequence parallelism splits it)
+    packs_multiple: int  # so is the number of packs (interleaved pipeline stages)
+    one_length: bool  # all packs of the step are padded to one length
+
+    @classmethod
+    def of(cls, scale: Scale, one_length: bool) -> Limits:
+        """The limits of a scale."""
+        return cls(
+            max_tokens=scale.max_tokens_per_microbatch,
+            multiple=scale.tensor_parallel if scale.sequence_parallel else 1,
+            packs_multiple=scale.pipeline_parallel if scale.virtual_pipeline > 1 else 1,
+            one_length=one_length,
+        )
+
+
+@span("pack")
+def pack(groups: Groups, ranks: Ranks, num_updates: int, limits: Limits) -> Batch:
+    """This rank's share of a step, cut into `num_updates` updates of whole, consecutive groups.
+
+    With fewer groups than updates there are fewer updates. Samples that the verifier gave up on are left out.
+    Collective over the world: tokens move from the engines that made them to the replicas that train on them.
+    """
+    num_samples = groups.lengths.shape[1]
+    lengths = (groups.lengths + torch.tensor([len(p.token_ids) for p in groups.prompts])[:, None]).flatten().tolist()
+    judged = groups.judged.flatten().tolist()
+    num_updates = min(num_updates, len(groups))
+    bounds = [len(groups) * i // max(num_updates, 1) * num_samples for i in range(num_updates + 1)]
+    plans = []  # [update][replica][pack] -> rows
+    for first, last in zip(bounds, bounds[1:], strict=False):
+        rows = sorted((row for row in range(first, last) if judged[row]), key=lambda row: (-lengths[row], row))
+        replicas = share_out(rows, lengths, ranks.data_parallel)
+        plans.append([fill(rows, lengths, limits.max_tokens) for rows in replicas])
+    replica_of = {
+        row: replica for plan in plans for replica, packs in enumerate(plan) for rows in packs for row in rows
+    }
+    responses = _exchange(groups, replica_of, ranks)
+    longest = max((sum(lengths[row] for row in rows) for plan in plans for packs in plan for rows in packs), default=1)
+    updates = []
+    for plan in plans:
+        count = max(len(packs) for packs in plan)
+        count += -count % limits.packs_multiple
+        mine = plan[ranks.data] + [[]] * (count - len(plan[ranks.data]))
+        updates.append(
+            tuple(_pack(rows, groups, num_samples, responses, limits, longest * limits.one_length) for rows in mine)
+        )
+    return Batch(groups=groups, updates=tuple(updates))
+
+
+def share_out(rows: list[int], lengths: list[int], num_replicas: int) -> list[list[int]]:
+    """Rows, longest first, each to the replica with the fewest tokens so far.
+
+    >>> share_out([0, 1, 2, 3], [9, 5, 4, 3], 2)
+    [[0, 3], [1, 2]]
+    """
+    replicas: list[list[int]] = [[] for _ in range(num_replicas)]
+    loads = [0] * num_replicas
+    for row in rows:
+        lightest = loads.index(min(loads))
+        replicas[lightest].append(row)
+        loads[lightest] += lengths[row]
+    return replicas
+
+
+def fill(rows: list[int], lengths: list[int], max_tokens: int) -> list[list[int]]:
+    """Rows, longest first, into as few packs of at most `max_tokens` as first-fit finds.
+
+    >>> fill([0, 1, 2, 3], [9, 5, 4, 3], 12)
+    [[0, 3], [1, 2]]
+    """
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for row in rows:
+        for index, free in enumerate(room):
+            if lengths[row] <= free:
+                packs[index].append(row)
+                room[index] -= lengths[row]
+                break
+        else:
+            packs.append([row])
+            room.append(max_tokens - lengths[row])
+    return packs
+
+
+def _exchange(groups: Groups, replica_of: dict[int, int], ranks: Ranks) -> dict[int, tuple[Tensor, Tensor]]:
+    """Row -> (response tokens, rollout log-probabilities) of the rows of this rank's replica."""
+    num_samples = groups.lengths.shape[1]
+    lengths, owners = groups.lengths.flatten().tolist(), groups.owners.tolist()
+    rows = sorted(replica_of)
+
+    def sender(row: int) -> int:
+        return int(owners[row // num_samples]) * ranks.engine_size
+
+    outgoing = []
+    mine = {row: _message(groups, row) for row in rows if sender(row) == ranks.rank}
+    nothing = torch.empty(0, dtype=torch.int32)
+    for receiver in range(ranks.world):
+        replica = ranks.data_of(receiver)
+        outgoing.append(torch.cat([nothing] + [mine[row] for row in mine if replica_of[row] == replica]))
+    expected: list[list[int]] = [[] for _ in range(ranks.world)]
+    for row in rows:
+        if replica_of[row] == ranks.data:
+            expected[sender(row)].append(row)
+    received = parallel.exchange(outgoing, [2 * sum(lengths[row] for row in part) for part in expected])
+    responses = {}
+    for part, message in zip(expected, received, strict=True):
+        for row, piece in zip(part, message.split([2 * lengths[row] for row in part]), strict=True):
+            tokens, logprobs = piece.chunk(2)
+            responses[row] = tokens.long(), logprobs.view(torch.float32)
+    return responses
+
+
+def _message(groups: Groups, row: int) -> Tensor:
+    """A sample's tokens, then its log-probabilities as the same number of 32-bit words."""
+    num_samples = groups.lengths.shape[1]
+    sample = groups.samples[row // num_samples][row % num_samples]
+    tokens = torch.tensor(sample.token_ids, dtype=torch.int32)
+    return torch.cat([tokens, torch.tensor(sample.logprobs, dtype=torch.float32).view(torch.int32)])
+
+
+def _pack(
+    rows: list[int],
+    groups: Groups,
+    num_samples: int,
+    responses: dict[int, tuple[Tensor, Tensor]],
+    limits: Limits,
+    one_length: int,
+) -> Pack:
+    """The rows end to end; what is missing to the required length is one more sequence of weight zero."""
+    tokens, weights, rollout = [], [], []
+    for row in rows:
+        prompt = torch.tensor(groups.prompts[row // num_samples].token_ids)
+        response, logprobs = responses[row]
+        tokens.append(torch.cat([prompt, response]))
+        # Position t predicts token t + 1: the first response token is predicted by the last prompt token.
+        before, after = torch.zeros(len(prompt) - 1), torch.zeros(1)
+        weights.append(torch.cat([before, torch.ones(len(response)), after]))
+        rollout.append(torch.cat([before, logprobs, after]))
+    used = sum(len(part) for part in tokens)
+    padding = max(one_length - used, 0 if rows else 1)
+    padding += -(used + padding) % limits.multiple
+    if padding:
+        tokens.append(torch.zeros(padding, dtype=torch.long))
+        weights.append(torch.zeros(padding))
+        rollout.append(torch.zeros(padding))
+    lengths = torch.tensor([len(part) for part in tokens])
+    owners = torch.tensor(rows + [0] * bool(padding), dtype=torch.long)
+    return Pack(
+        token_ids=torch.cat(tokens),
+        targets=torch.cat([part.roll(-1) for part in tokens]),
+        position_ids=torch.cat([torch.arange(length) for length in lengths.tolist()]),
+        cumulative_lengths=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]).int(),
+        longest=int(lengths.max()),
+        sequences=owners.repeat_interleave(lengths),
+        weights=torch.cat(weights),
+        rollout_logprobs=torch.cat(rollout),
+    )

@@ -1,0 +1,1 @@
+"""What the papers write as formulas: pure functions of tensors that import neither engine."""

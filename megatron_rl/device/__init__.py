@@ -1,0 +1,41 @@
+"""CPU against CUDA: everything that differs between them, as data, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from megatron_rl.config import Scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What the rest of the code asks instead of `if cpu`."""
+
+    name: str
+    torch_device: torch.device
+    collective_backend: str  # for torch.distributed; host tensors can always be sent
+    dtype: torch.dtype  # of weights, activations and rollouts
+    prepare_megatron: Callable[[], None]  # before a Megatron object is made
+    prepare_rollout: Callable[[str], None]  # before vLLM is imported; takes a name unique to this attempt of the run
+    block_spec: Callable[[Any, int | None], Any]  # (TransformerConfig, virtual stage) -> Megatron's layer spec
+    transformer_options: Mapping[str, Any]  # fields of Megatron's TransformerConfig
+    engine_options: Mapping[str, Any]  # arguments of vllm.LLM
+    packs_need_one_length: bool  # when pipeline stages are interleaved
+    peak_bytes: Callable[[], int]  # the most memory this process has held on the device
+
+
+def select(scale: Scale) -> Device:
+    """The device of `scale`, ready for this process. Raises RuntimeError when the machine has none."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[scale.precision]
+    torch.set_num_threads(scale.threads_per_process)  # vLLM makes later calls a no-op
+    if scale.device == "cpu":
+        from megatron_rl.device.cpu import cpu
+
+        return cpu(dtype)
+    from megatron_rl.device.cuda import cuda
+
+    return cuda(dtype)

@@ -1,0 +1,67 @@
+"""Layer spec for a machine without Transformer Engine: a norm that knows sequence parallelism, attention that packs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class RMSNorm(torch.nn.Module):
+    """Root-mean-square norm in fp32; Megatron's own wrapper refuses sequence parallelism."""
+
+    def __init__(self, config: Any, hidden_size: int, eps: float = 1e-5, **_: Any) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = torch.nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype))
+        # Its gradient is then summed over the tensor-parallel group.
+        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), x.shape[-1:], self.weight.float(), self.eps).to(x.dtype)
+
+
+class PackedAttention(torch.nn.Module):
+    """Causal attention within each sequence of a pack; Megatron's own refuses packs.
+
+    q [T, heads, d], k and v [T, groups, d] -> [T, heads * d].
+    """
+
+    def __init__(self, config: Any, *_: Any, softmax_scale: float | None = None, **__: Any) -> None:
+        super().__init__()
+        self.scale = softmax_scale
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *_: Any, packed_seq_params: Any, **__: Any) -> Tensor:
+        starts = packed_seq_params.cu_seqlens_q.long()
+        lengths, longest = starts.diff(), int(packed_seq_params.max_seqlen_q)
+        # Sequences are padded on the right, where the causal mask hides the padding from every real token.
+        rows = torch.repeat_interleave(torch.arange(len(lengths)) * longest - starts[:-1], lengths)
+        rows += torch.arange(len(rows))
+        shape = (len(lengths), longest)
+
+        def padded(x: Tensor) -> Tensor:
+            flat = x.new_zeros(shape[0] * shape[1], *x.shape[1:]).index_copy(0, rows, x)
+            return flat.view(*shape, *x.shape[1:]).transpose(1, 2)
+
+        out = F.scaled_dot_product_attention(
+            padded(q), padded(k), padded(v), is_causal=True, scale=self.scale, enable_gqa=True
+        )
+        return out.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, rows)
+
+
+def block_spec(config: Any, virtual_stage: int | None) -> Any:
+    """Megatron's spec of one pipeline chunk; the final norm belongs to the block, not to a layer."""
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+    from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+
+    layer = get_gpt_layer_local_spec(qk_layernorm=config.qk_layernorm, normalization="RMSNorm")
+    parts = layer.submodules
+    parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
+    attention = parts.self_attention.submodules
+    attention.core_attention = PackedAttention
+    if config.qk_layernorm:
+        attention.q_layernorm = attention.k_layernorm = RMSNorm
+    num_layers = get_num_layers_to_build(config, vp_stage=virtual_stage)
+    return TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=RMSNorm)

@@ -1,0 +1,67 @@
+"""The CPU: gloo, attention through torch, and what Megatron and vLLM must be told to run without CUDA."""
+
+from __future__ import annotations
+
+import os
+import resource
+import warnings
+
+import torch
+import torch._dynamo.config
+
+from megatron_rl.device import Device
+from megatron_rl.device.attention_on_cpu import block_spec
+from megatron_rl.device.megatron_on_cpu import adapt_megatron
+
+
+def cpu(dtype: torch.dtype) -> Device:
+    """The CPU as a Device."""
+    return Device(
+        name="cpu",
+        torch_device=torch.device("cpu"),
+        collective_backend="gloo",
+        dtype=dtype,
+        prepare_megatron=adapt_megatron,
+        prepare_rollout=_prepare_rollout,
+        block_spec=block_spec,
+        transformer_options={
+            # Batched point-to-point messages give wrong results on gloo with interleaved stages, without an error.
+            "batch_p2p_comm": False,
+            "overlap_p2p_comm": False,
+            "bias_activation_fusion": False,
+            "bias_dropout_fusion": False,
+            "apply_rope_fusion": False,
+            "persist_layer_norm": False,
+        },
+        engine_options={
+            # A seeded request that is prefilled in two pieces fails: "CPU Generator does not use offset".
+            "enable_chunked_prefill": False,
+            "enforce_eager": True,
+            "block_size": 32,
+        },
+        packs_need_one_length=True,
+        peak_bytes=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _prepare_rollout(attempt: str) -> None:
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    # Compiling vLLM's small sampler functions takes 17 s of a start and gains nothing at this size.
+    torch._dynamo.config.disable = True
+    warnings.filterwarnings("ignore", message="`torch.distributed.reduce_op` is deprecated")
+    import vllm.model_executor.layers.utils as layers
+    from vllm.distributed.device_communicators import cpu_communicator
+
+    def use_live_weights(layer: torch.nn.Module, remove_weight: bool) -> None:
+        # vLLM packs linear weights once at load and drops the originals; a refit would never reach the packed copy.
+        layer.cpu_linear = torch.nn.functional.linear
+
+    layers.dispatch_cpu_unquantized_gemm = use_live_weights
+    shared = cpu_communicator._CPUSHMDistributed
+    original = shared.make_group_name
+
+    def unique_group_name(communicator: object) -> str:
+        # The name holds neither job nor port: two runs on a machine collide, and a killed run blocks the next start.
+        return f"{original(communicator)}_{attempt}"
+
+    shared.make_group_name = staticmethod(unique_group_name)

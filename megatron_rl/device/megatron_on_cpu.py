@@ -1,0 +1,106 @@
+"""Lets Megatron-core train on a machine without CUDA, in fp32 or bf16 over gloo.
+
+Three kinds of adaptation, all in this process only:
+1. CUDA calls that raise on a CPU build of torch get their CPU meaning.
+2. In the Megatron modules that write device="cuda" as a literal, the module's global `torch` becomes a facade whose
+   factories read "cuda" as "cpu". torch itself is not changed.
+3. Three functions compare Tensor.type() with "torch.cuda.*"; while one of them runs, CPU tensors answer that.
+
+Not covered: mixture of experts, CUDA graphs, Megatron's own distributed checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import logging
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+CPU = torch.device("cpu")
+MODULES_WITH_LITERAL_CUDA = (
+    "pipeline_parallel.schedules",
+    "optimizer.optimizer",
+    "optimizer.clip_grads",
+    "optimizer.grad_scaler",
+    "utils",
+    "transformer.utils",
+)
+
+
+class _NoStream:
+    """A CUDA stream or event where all work is synchronous."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+class _TorchFacade(types.ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+class _CudaTypeNames(TorchFunctionMode):
+    def __torch_function__(self, function: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.Tensor.type and len(args) == 1 and not kwargs:
+            return function(*args).replace("torch.", "torch.cuda.", 1)
+        return function(*args, **(kwargs or {}))
+
+
+def _made_on_cpu(factory: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(factory)
+    def make(*args: Any, device: Any = None, **kwargs: Any) -> Any:
+        return factory(*args, device=CPU if str(device).startswith("cuda") else device, **kwargs)
+
+    return make
+
+
+def _with_cuda_type_names(owner: Any, name: str) -> None:
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with _CudaTypeNames():
+            return function(*args, **kwargs)
+
+    setattr(owner, name, call)
+
+
+@functools.cache
+def adapt_megatron() -> None:
+    """Installs the adaptation once per process."""
+    warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
+    cuda: Any = torch.cuda
+    cuda.current_device = lambda: CPU  # Megatron only passes it on as device=
+    cuda.synchronize = lambda device=None: None
+    cuda.manual_seed = torch.manual_seed
+    cuda.get_rng_state = cuda.random.get_rng_state = lambda device=None: torch.get_rng_state()
+    cuda.Stream = _NoStream
+    cuda.current_stream = cuda.default_stream = lambda device=None: _NoStream()
+    cuda.stream = lambda stream: contextlib.nullcontext()
+    torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[method-assign,assignment]
+
+    from megatron.core.tensor_parallel import random
+
+    random._set_cuda_rng_state = lambda state, device=-1, graph_safe=False: torch.set_rng_state(state)
+    logging.getLogger(random.__name__).addFilter(lambda record: "CPU RNG state changed" not in record.getMessage())
+
+    facade = _TorchFacade("torch")
+    for name in ("zeros", "ones", "empty", "tensor", "empty_like"):
+        setattr(facade, name, _made_on_cpu(getattr(torch, name)))
+    for module in MODULES_WITH_LITERAL_CUDA:
+        importlib.import_module(f"megatron.core.{module}").torch = facade  # type: ignore[attr-defined]
+
+    from megatron.core.optimizer import distrib_optimizer, optimizer
+
+    _with_cuda_type_names(optimizer.Float16OptimizerWithFloat16Params, "__init__")
+    _with_cuda_type_names(distrib_optimizer.DistributedOptimizer, "__init__")
+    _with_cuda_type_names(optimizer, "clip_grad_by_total_norm_fp32")

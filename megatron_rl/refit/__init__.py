@@ -1,0 +1,1 @@
+"""The actor's weights into the rollout engine."""

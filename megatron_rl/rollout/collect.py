@@ -1,0 +1,147 @@
+"""A step's groups: generated in waves, scored, and replaced until enough of them have something to teach."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megatron_rl import parallel
+from megatron_rl.algorithms.groups import is_informative, prompts_for_next_round
+from megatron_rl.config import Recipe
+from megatron_rl.data.prompts import PromptStream
+from megatron_rl.rewards.score import Scorer
+from megatron_rl.rollout.engine import Engine
+from megatron_rl.seeds import request_seed
+from megatron_rl.spans import span
+from megatron_rl.types import Collected, Groups, Prompt, Sample, Verdict
+
+
+class Rollouts:
+    """Answers prompts with the engine and scores the answers. Its methods are collective over the world."""
+
+    def __init__(self, engine: Engine, tokenizer: Any, scorer: Scorer, *, run_seed: int, prompts_per_wave: int) -> None:
+        self.engine, self.tokenizer, self.scorer = engine, tokenizer, scorer
+        self.run_seed, self.prompts_per_wave = run_seed, prompts_per_wave
+
+    def collect(self, prompts: PromptStream, recipe: Recipe, step: int) -> Collected:
+        """`prompts_per_step` informative groups, or fewer when `max_rounds` rounds did not find them.
+
+        A round takes new prompts from the stream; groups beyond what the step needs are dropped, because the policy
+        will have moved on by the next step.
+        """
+        sampling, dynamic = recipe.sampling, recipe.algorithm.dynamic_sampling
+        wanted = num_prompts = sampling.prompts_per_step
+        kept: list[Groups] = []
+        tried: list[Groups] = []
+        while num_prompts and len(tried) < dynamic.max_rounds:
+            groups = self.answer(
+                prompts.take(num_prompts),
+                step,
+                samples_per_prompt=sampling.samples_per_prompt,
+                max_response_tokens=sampling.max_response_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+            )
+            informative = is_informative(groups.rewards, groups.judged).nonzero().flatten().tolist()
+            kept.append(groups.take(informative))
+            tried.append(dataclasses.replace(groups, samples={}))
+            num_kept, num_tried = sum(map(len, kept)), sum(map(len, tried))
+            missing = wanted - num_kept
+            num_prompts = 0 if missing <= 0 else prompts_for_next_round(missing, num_tried, num_kept, wanted)
+        found = joined(kept)
+        return Collected(
+            groups=found.take(range(min(wanted, len(found)))),
+            tried=joined(tried),
+            rounds=len(tried),
+        )
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        step: int,
+        *,
+        samples_per_prompt: int,
+        max_response_tokens: int,
+        temperature: float,
+        top_p: float,
+    ) -> Groups:
+        """One group per prompt, in order. Engines share the prompts out in turn and work through theirs in waves."""
+        ranks, version = self.engine.ranks, self.engine.version
+        assert version is not None, "the engine has no weights before its first refit"
+        num_engines = ranks.world // ranks.engine_size
+        mine = range(ranks.engine, len(prompts), num_engines)
+        samples: dict[int, tuple[Sample, ...]] = {}
+        for start in range(0, len(mine), self.prompts_per_wave):
+            wave = mine[start : start + self.prompts_per_wave]
+            answers = self.engine.generate(
+                [prompts[i] for i in wave],
+                [request_seed(self.run_seed, step, prompts[i].serial) for i in wave],
+                samples_per_prompt=samples_per_prompt,
+                max_response_tokens=max_response_tokens,
+                temperature=temperature,
+                top_p=top_p,
+            )
+            samples.update(zip(wave, answers, strict=True))
+        speaks = ranks.engine_rank == 0  # the ranks of an engine hold the same samples; one of them scores
+        verdicts = self._score(prompts, samples) if speaks else {}
+        rows = {i: _numbers(samples[i], verdicts[i]) for i in samples} if speaks else {}
+        everyone = {i: numbers for part in parallel.gather(rows) for i, numbers in part.items()}
+        table = torch.tensor([everyone[i] for i in range(len(prompts))], dtype=torch.float64)
+        table = table.reshape(len(prompts), samples_per_prompt, 4)
+        return Groups(
+            prompts=tuple(prompts),
+            rewards=table[..., 0],
+            judged=table[..., 1] > 0,
+            lengths=table[..., 2].long(),
+            truncated=table[..., 3] > 0,
+            owners=torch.arange(len(prompts)) % num_engines,
+            samples=samples,
+            policy_version=version,
+        )
+
+    @span("score")
+    def _score(self, prompts: Sequence[Prompt], samples: dict[int, tuple[Sample, ...]]) -> dict[int, list[Verdict]]:
+        stop = set(self.engine.stop_tokens)
+        texts = self.tokenizer.batch_decode(
+            [
+                sample.token_ids[:-1] if sample.token_ids[-1] in stop else sample.token_ids
+                for group in samples.values()
+                for sample in group
+            ]
+        )
+        cases = [prompts[i] for i, group in samples.items() for _ in group]
+        verdicts = iter(
+            self.scorer.score([(p.domain, text, p.item) for p, text in zip(cases, texts, strict=True)])
+        )
+        return {i: [next(verdicts) for _ in group] for i, group in samples.items()}
+
+
+def _numbers(samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> list[list[float]]:
+    """Per sample: reward, judged, response tokens, truncated."""
+    return [
+        [verdict.score, verdict.outcome == "judged", len(sample.token_ids), sample.finish_reason == "length"]
+        for sample, verdict in zip(samples, verdicts, strict=True)
+    ]
+
+
+def joined(parts: Sequence[Groups]) -> Groups:
+    """Several groups of groups of one policy version as one, in order."""
+
+    def cat(field: str) -> Tensor:
+        return torch.cat([getattr(part, field) for part in parts])
+
+    starts = [sum(len(part) for part in parts[:i]) for i in range(len(parts))]
+    return Groups(
+        prompts=tuple(prompt for part in parts for prompt in part.prompts),
+        rewards=cat("rewards"),
+        judged=cat("judged"),
+        lengths=cat("lengths"),
+        truncated=cat("truncated"),
+        owners=cat("owners"),
+        samples={start + i: group for start, part in zip(starts, parts, strict=True) for i, group in part.samples.items()},
+        policy_version=parts[0].policy_version,
+    )

@@ -1,0 +1,165 @@
+"""One vLLM engine in this process, or spread over neighbouring ones: generate, load, sleep, wake, version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from megatron_rl import parallel
+from megatron_rl.config import Run
+from megatron_rl.device import Device
+from megatron_rl.parallel import Ranks
+from megatron_rl.spans import span
+from megatron_rl.types import Prompt, Sample
+
+
+class Engine:
+    """A vLLM engine whose weights come from the actor.
+
+    Collective over the world: construction. Collective over the engine's ranks: `generate`, `load`, `sleep`, `wake`.
+    """
+
+    def __init__(self, run: Run, ranks: Ranks, device: Device) -> None:
+        self.ranks = ranks
+        self.version: int | None = None  # of the policy whose weights it holds
+        self.stop_tokens = stop_tokens(run.model_folder)
+        sampling, scale = run.recipe.sampling, run.scale
+        longest = max([sampling.max_response_tokens] + [s.max_response_tokens or 0 for s in run.recipe.stages])
+        os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", VLLM_DO_NOT_TRACK="1")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        device.prepare_rollout(shared_memory_name(run.directory))
+        import vllm
+
+        neighbours: dict[str, Any] = (
+            {"distributed_executor_backend": "external_launcher", "tensor_parallel_size": ranks.engine_size}
+            if ranks.world > 1
+            else {}
+        )
+        self.vllm = vllm
+        self.llm = vllm.LLM(
+            model=str(run.model_folder),
+            skip_tokenizer_init=True,
+            dtype=scale.precision.replace("fp32", "float32").replace("bf16", "bfloat16"),
+            load_format="dummy",  # the first refit fills it
+            max_model_len=sampling.max_prompt_tokens + longest,
+            max_num_seqs=scale.max_requests_in_flight,
+            kv_cache_memory_bytes=scale.kv_cache_bytes,
+            enable_prefix_caching=True,
+            logprobs_mode="processed_logprobs",  # of the distribution that is sampled: logits / temperature
+            generation_config="vllm",
+            seed=run.seed,
+            disable_log_stats=True,
+            **device.engine_options,
+            **neighbours,
+        )
+        self.can_sleep = bool(device.engine_options.get("enable_sleep_mode"))
+        parallel.reseed()
+
+    @span("generate")
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        seeds: Sequence[int],
+        *,
+        samples_per_prompt: int,
+        max_response_tokens: int,
+        temperature: float,
+        top_p: float,
+    ) -> list[tuple[Sample, ...]]:
+        """The samples of each prompt, generated with nothing else in the engine.
+
+        Temperature 0 is greedy and keeps no log-probabilities.
+        """
+        assert self.version is not None, "the engine has no weights before its first refit"
+        if not prompts:
+            return []
+        requests = [{"prompt_token_ids": list(prompt.token_ids)} for prompt in prompts]
+        options = [
+            self.vllm.SamplingParams(
+                n=samples_per_prompt,
+                temperature=temperature,
+                top_p=top_p,
+                max_tokens=max_response_tokens,
+                stop_token_ids=list(self.stop_tokens),
+                seed=seed if temperature > 0 else None,
+                logprobs=0 if temperature > 0 else None,
+                detokenize=False,
+            )
+            for seed in seeds
+        ]
+        outputs = self.llm.generate(requests, options, use_tqdm=False)
+        return [tuple(self._sample(completion) for completion in output.outputs) for output in outputs]
+
+    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> set[str]:
+        """Takes whole tensors by Hugging Face name; returns vLLM's names of what was filled.
+
+        Samples from now on carry `version`; nothing cached under an older one is used again.
+        """
+        with torch.no_grad():
+            filled: set[str] = self.network.load_weights(weights)
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM did not drop its prefix cache after a refit; requests are still running")
+        self.version = version
+        return filled
+
+    def sleep(self) -> None:
+        """Frees the device memory of weights and cache, where the device can."""
+        if self.can_sleep:
+            self.llm.sleep(level=2)
+            self.version = None
+
+    def wake(self, what: Literal["weights", "kv_cache"]) -> None:
+        """Takes the memory again; weights are garbage until the next `load`."""
+        if self.can_sleep:
+            self.llm.wake_up(tags=[what])
+
+    @property
+    def network(self) -> Any:
+        """vLLM's own module, this rank's shard."""
+        return self.llm.llm_engine.model_executor.driver_worker.worker.model_runner.model
+
+    def _sample(self, completion: Any) -> Sample:
+        tokens = tuple(completion.token_ids)
+        logprobs = completion.logprobs or ()
+        assert self.version is not None
+        return Sample(
+            token_ids=tokens,
+            logprobs=tuple(step[token].logprob for step, token in zip(logprobs, tokens, strict=bool(logprobs))),
+            finish_reason="length" if completion.finish_reason == "length" else "stop",
+            policy_version=self.version,
+        )
+
+
+def stop_tokens(folder: Path) -> tuple[int, ...]:
+    """The end-of-sequence tokens of a Hugging Face folder. Raises ValueError when it names none."""
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        token = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+        found |= set(token) if isinstance(token, list) else {token} - {None}
+    if not found:
+        raise ValueError(f"{folder}: no eos_token_id in config.json or generation_config.json; add it")
+    return tuple(sorted(found))
+
+
+def shared_memory_name(directory: Path) -> str:
+    """What the names of this run's shared memory contain: the same for every attempt in a directory, and no other."""
+    return "megatron-rl-" + hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
+
+
+def remove_stale_shared_memory(directory: Path) -> list[str]:
+    """Removes what a killed attempt in this directory left behind, and returns its names.
+
+    Only for one process, before the others start: a live run's memory is removed as well.
+    """
+    stale = [path for path in Path("/dev/shm").glob("*") if shared_memory_name(directory) in path.name]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return [path.name for path in stale]
