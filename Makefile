@@ -1,0 +1,46 @@
+# `make help` lists the targets. Every target that runs something first brings .venv up to date.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint types format hooks bench clean
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+FAST := not ranks and not slurm and not e2e and not gpu
+MAKEFLAGS += --no-print-directory
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv from containers/cpu.lock (nothing to do: nothing done)
+	@containers/setup.sh
+
+demo: setup ## train the tiny model by ProRL v2 on this machine's CPU, into runs/demo
+	@$(BIN)/megatron-rl train prorl_v2 --scale cpu --directory runs/demo
+
+test: setup ## all tests, the fast ones first
+	$(PYTEST) -m "$(FAST)"
+	$(PYTEST) -m "not ($(FAST))" --durations=10
+
+test-fast: setup ## the tests that need one process and no engine
+	$(PYTEST) -m "$(FAST)"
+
+lint: setup ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy on the pure layers
+	$(BIN)/mypy
+
+format: setup ## let ruff rewrite the files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+hooks: setup ## run ruff and mypy before each commit
+	$(BIN)/pre-commit install
+
+bench: setup ## speed of the loop's parts, then learning on three seeds; JSON lines
+	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/learning.py --seeds 3
+
+clean: ## remove .venv, caches and runs/demo
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build megatron_rl.egg-info runs/demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,153 @@
+"""Checkpoints at step boundaries: one file per rank, a manifest with checksums, and a rename that commits them all.
+
+Not covered yet: resuming on another layout, asynchronous saves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megatron_rl import parallel
+from megatron_rl.actor.actor import Actor
+from megatron_rl.config import Run
+from megatron_rl.data.prompts import PromptStream
+from megatron_rl.log import get_logger
+from megatron_rl.parallel import Ranks
+from megatron_rl.spans import span
+from megatron_rl.types import Scores, State
+
+FORMAT = 1
+
+
+@span("save")
+def save(run: Run, state: State, actor: Actor, prompts: PromptStream) -> Path:
+    """Writes the checkpoint of `state.step` and drops the oldest beyond `run.checkpoints_kept`. Collective over the world.
+
+    Until the rename at the end, nothing that existed before is touched.
+    """
+    ranks = actor.ranks
+    final = folder_of(run, state.step)
+    partial = final.with_suffix(".partial")
+    if ranks.is_main:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    parallel.barrier()
+    name = file_of(ranks.rank)
+    written = write_synced(partial / name, actor.state())
+    files = {name: facts for part in parallel.gather({name: written}) for name, facts in part.items()}
+    if ranks.is_main:
+        manifest = {
+            "format": FORMAT,
+            "recipe": run.recipe.release,
+            "fingerprint": run.recipe.fingerprint,
+            "layout": layout_of(run),
+            "state": dataclasses.asdict(state),
+            "prompt_position": prompts.position,
+            "files": files,
+        }
+        with (partial / "manifest.json").open("w") as file:
+            json.dump(manifest, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        sync_folder(final.parent)
+        for old in checkpoints(run)[: -run.checkpoints_kept]:
+            shutil.rmtree(old)
+    parallel.barrier()
+    return final
+
+
+def resume(run: Run, actor: Actor, prompts: PromptStream) -> State:
+    """Restores the newest readable checkpoint and returns its state; a fresh state when there is none.
+
+    Collective over the world. A checkpoint with a damaged file is passed over for the one before, with a warning.
+    Raises ValueError when it was made by another recipe or on another layout.
+    """
+    for folder in reversed(checkpoints(run)):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest["layout"] != layout_of(run):
+            raise ValueError(
+                f"{folder} was saved on layout {manifest['layout']}, this run has {layout_of(run)}; "
+                "resume at the scale it was saved at"
+            )
+        if manifest["fingerprint"] != run.recipe.fingerprint:
+            raise ValueError(
+                f"{folder} was made by a recipe with fingerprint {manifest['fingerprint']}, this one has "
+                f"{run.recipe.fingerprint}; use the same recipe and settings, or another --directory"
+            )
+        name = file_of(actor.ranks.rank)
+        damage = damage_of(folder / name, manifest["files"][name])
+        if any(found := [one for one in parallel.gather(damage) if one]):
+            get_logger().warning("%s can not be used (%s); trying the one before", folder, found[0])
+            continue
+        actor.load_state(torch.load(folder / name, map_location="cpu", weights_only=True))
+        prompts.seek(manifest["prompt_position"])
+        return state_of(manifest["state"])
+    return State.fresh()
+
+
+def folder_of(run: Run, step: int) -> Path:
+    """Where the checkpoint of a step stands."""
+    return run.directory / "checkpoints" / f"step_{step:06d}"
+
+
+def file_of(rank: int) -> str:
+    return f"rank_{rank:05d}.pt"
+
+
+def checkpoints(run: Run) -> list[Path]:
+    """The committed checkpoints, oldest first."""
+    return sorted(path for path in (run.directory / "checkpoints").glob("step_??????") if path.is_dir())
+
+
+def layout_of(run: Run) -> dict[str, Any]:
+    """What must be equal for a rank's file to fit."""
+    names = ("num_devices", "tensor_parallel", "pipeline_parallel", "virtual_pipeline", "precision")
+    return {name: getattr(run.scale, name) for name in names}
+
+
+def state_of(saved: dict[str, Any]) -> State:
+    """A State from its JSON form."""
+    scores = tuple(Scores(**one) for one in saved["scores"])
+    return State(**{**saved, "scores": scores, "reference_resets": tuple(saved["reference_resets"])})
+
+
+def write_synced(path: Path, content: Any) -> dict[str, Any]:
+    """Writes a file to the disk itself and returns its size and checksum."""
+    with path.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"bytes": path.stat().st_size, "sha256": checksum(path)}
+
+
+def damage_of(path: Path, facts: dict[str, Any]) -> str:
+    """What is wrong with a file of a checkpoint; empty when nothing is."""
+    if not path.exists():
+        return f"{path.name} is missing"
+    if path.stat().st_size != facts["bytes"]:
+        return f"{path.name} has {path.stat().st_size} bytes instead of {facts['bytes']}"
+    return "" if checksum(path) == facts["sha256"] else f"{path.name} has another checksum"
+
+
+def checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

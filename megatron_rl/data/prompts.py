@@ -1,0 +1,106 @@
+"""The order in which problems are met: a permutation per pass, the same in every process, resumable by a number."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megatron_rl.data.items import Item
+from megatron_rl.types import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a model folder; nothing is downloaded."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+class PromptStream:
+    """All problems pooled, each met once per pass, without end.
+
+    The order of a pass follows from the seed, the number of the pass and the ids alone: not from the order of the
+    files, the process, or the version of Python or numpy.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, seed: int, max_prompt_tokens: int
+    ) -> None:
+        """Raises ValueError when no prompt is short enough."""
+        self.seed = seed
+        self.position = 0  # serial of the next prompt
+        self._prompts = tuple(encode(items, tokenizer, max_prompt_tokens=max_prompt_tokens))
+        self.num_dropped = len(items) - len(self._prompts)  # longer than max_prompt_tokens
+        self._order: tuple[int, ...] = ()
+        self._order_pass = -1
+
+    def __len__(self) -> int:
+        """Number of prompts of one pass."""
+        return len(self._prompts)
+
+    def take(self, num_prompts: int) -> tuple[Prompt, ...]:
+        """The next prompts; `serial` is the position in the stream."""
+        taken = tuple(self._at(serial) for serial in range(self.position, self.position + num_prompts))
+        self.position += num_prompts
+        return taken
+
+    def seek(self, position: int) -> None:
+        """Makes `position` the serial of the next prompt."""
+        if position < 0:
+            raise ValueError(f"prompt position {position}: must be 0 or more")
+        self.position = position
+
+    def _at(self, serial: int) -> Prompt:
+        number, place = divmod(serial, len(self._prompts))
+        if number != self._order_pass:
+            keys = [_key(self.seed, number, item.id) for item, _ in self._prompts]
+            self._order = tuple(sorted(range(len(keys)), key=keys.__getitem__))
+            self._order_pass = number
+        return _prompt(serial, *self._prompts[self._order[place]])
+
+
+def held_out(
+    items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int, max_prompts: int
+) -> tuple[Prompt, ...]:
+    """At most `max_prompts` prompts taken evenly from `items`, in file order; too long ones are left out first."""
+    encoded = encode(items, tokenizer, max_prompt_tokens=max_prompt_tokens)
+    num_prompts = min(max_prompts, len(encoded))
+    return tuple(_prompt(serial, *encoded[serial * len(encoded) // num_prompts]) for serial in range(num_prompts))
+
+
+def encode(
+    items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int
+) -> list[tuple[Item, tuple[int, ...]]]:
+    """The items with their tokens, in order, without those of more than `max_prompt_tokens`.
+
+    The chat template is applied where the tokenizer has one; else the prompt is encoded as it stands.
+    Raises ValueError when none is left.
+    """
+    texts = [_with_template(item.prompt, tokenizer) for item in items]
+    token_ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    encoded = [(item, tuple(ids)) for item, ids in zip(items, token_ids, strict=True) if len(ids) <= max_prompt_tokens]
+    if not encoded:
+        raise ValueError(
+            f"none of {len(items)} prompts has at most {max_prompt_tokens} tokens; raise sampling.max_prompt_tokens"
+        )
+    return encoded
+
+
+def _with_template(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    if tokenizer.chat_template is None:
+        return prompt
+    messages = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def _prompt(serial: int, item: Item, token_ids: tuple[int, ...]) -> Prompt:
+    return Prompt(serial=serial, id=item.id, domain=item.domain, token_ids=token_ids, item=item.item)
+
+
+def _key(seed: int, number: int, identifier: str) -> bytes:
+    return hashlib.blake2b(f"{seed}:{number}:{identifier}".encode(), digest_size=16).digest()

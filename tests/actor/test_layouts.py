@@ -1,0 +1,161 @@
+"""The actor computes the same thing on every layout, and what transformers computes."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from megatron_rl import device, parallel
+from megatron_rl.types import Groups, Prompt, Sample
+from tests.models import make_folder, make_run
+from tests.ranks import run_ranks
+
+LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "small_microbatches": (1, {"max_tokens_per_microbatch": 96}),
+    "recompute": (1, {"recomputes_activations": True}),
+    "dp2": (2, {}),
+    "tp2": (2, {"tensor_parallel": 2}),
+    "tp2_sequence_parallel": (2, {"tensor_parallel": 2, "sequence_parallel": True}),
+    "pp2": (2, {"pipeline_parallel": 2}),
+    "pp2_virtual2": (2, {"pipeline_parallel": 2, "virtual_pipeline": 2, "max_tokens_per_microbatch": 300}),
+    "tp2_pp2": (4, {"tensor_parallel": 2, "pipeline_parallel": 2}),
+    "tp2_dp2_sequence_parallel": (4, {"tensor_parallel": 2, "sequence_parallel": True}),
+    "pp2_dp2": (4, {"pipeline_parallel": 2, "max_tokens_per_microbatch": 200}),
+}
+TEMPERATURE = 0.8
+
+
+def some_groups(num_groups: int = 8, num_samples: int = 6, num_engines: int = 1, engine: int = 0) -> Groups:
+    """Random prompts and answers, the same in every process; each engine holds the tokens of its own groups."""
+    draw = random.Random(3)
+    prompts, samples = [], {}
+    for group in range(num_groups):
+        prompt = tuple(draw.randrange(3, 128) for _ in range(draw.randrange(3, 20)))
+        prompts.append(Prompt(serial=group, id=str(group), domain="math", token_ids=prompt, item={}))
+        samples[group] = tuple(
+            Sample(
+                token_ids=(tokens := tuple(draw.randrange(3, 128) for _ in range(draw.randrange(1, 30)))),
+                logprobs=tuple(-draw.random() * 4 for _ in tokens),
+                finish_reason="stop",
+                policy_version=0,
+            )
+            for _ in range(num_samples)
+        )
+    lengths = torch.tensor([[len(s.token_ids) for s in samples[g]] for g in range(num_groups)])
+    judged = torch.ones(num_groups, num_samples, dtype=torch.bool)
+    judged[2, 1] = False
+    owners = torch.arange(num_groups) % num_engines
+    return Groups(
+        prompts=tuple(prompts),
+        rewards=torch.tensor([[float(draw.random() < 0.4) for _ in range(num_samples)] for _ in range(num_groups)]),
+        judged=judged,
+        lengths=lengths,
+        truncated=torch.zeros_like(judged),
+        owners=owners,
+        samples={g: s for g, s in samples.items() if int(owners[g]) == engine},
+        policy_version=0,
+    )
+
+
+def two_updates(folder: str, **scale: Any) -> dict[str, Any]:
+    """Runs on every rank: log-probabilities of a batch, then a step of two updates."""
+    from megatron_rl.actor.actor import Actor
+    from megatron_rl.actor.pack import pack
+    from megatron_rl.algorithms.advantages import advantages
+
+    run = make_run(folder, recipe={"sampling.temperature": TEMPERATURE, "optimizer.learning_rate": 1e-3}, **scale)
+    hardware = device.select(run.scale)
+    ranks = parallel.start(run.scale, hardware, 60)
+    actor = Actor(run, ranks, hardware)
+    groups = some_groups(num_engines=ranks.world, engine=ranks.rank)
+    batch = pack(groups, ranks, 2, actor.limits)
+    view = actor.logprobs(batch, run.recipe)
+    batch = batch.with_logprobs(old=view.logprobs, reference=actor.reference_logprobs(batch, run.recipe))
+    batch = batch.with_advantages(advantages(groups.rewards, groups.judged, groups.lengths, run.recipe.algorithm))
+    updates = [actor.update(packs, run.recipe, 0) for packs in batch.updates]
+    rows: dict[int, list[float]] = {}
+    for part, logprobs in zip(batch.packs, view.logprobs, strict=True):
+        if logprobs is not None:
+            for row in part.sequences[part.weights > 0].unique().tolist():
+                rows[row] = logprobs[(part.sequences == row) & (part.weights > 0)].tolist()
+    return {
+        "logprobs": rows,
+        "entropy": view.entropy_nats,
+        "mismatch": [view.mismatch_mean_nats, view.mismatch_max_nats],
+        "losses": [update.loss for update in updates],
+        "norms": [update.gradient_norm for update in updates],
+        "tokens": [update.num_tokens for update in updates],
+        "weights": {name: [float(t.double().sum()), float(t.double().norm())] for name, t in actor.stream()},
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("qwen2"))
+
+
+@pytest.fixture(scope="module")
+def one_process(folder: Path) -> dict[str, Any]:
+    return run_ranks("tests.actor.test_layouts:two_updates", 1, folder=str(folder))[0]
+
+
+def transformers_logprobs(folder: Path, groups: Groups) -> dict[str, list[float]]:
+    """The oracle: one sequence at a time through transformers, keyed by row."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    expected = {}
+    num_samples = groups.lengths.shape[1]
+    for group, samples in groups.samples.items():
+        prompt = list(groups.prompts[group].token_ids)
+        for index, sample in enumerate(samples):
+            tokens = torch.tensor([prompt + list(sample.token_ids)])
+            with torch.no_grad():
+                logits = model(tokens).logits[0, len(prompt) - 1 : -1].double() / TEMPERATURE
+            chosen = logits.log_softmax(-1).gather(-1, tokens[0, len(prompt) :, None])
+            expected[str(group * num_samples + index)] = chosen[:, 0].tolist()
+    return expected
+
+
+def merged(results: list[dict[str, Any]]) -> dict[str, list[float]]:
+    return {row: values for result in results for row, values in result["logprobs"].items()}
+
+
+def largest_gap(a: dict[str, list[float]], b: dict[str, list[float]]) -> float:
+    return max(abs(x - y) for row in a for x, y in zip(a[row], b[row], strict=True))
+
+
+@pytest.mark.parametrize("family,tied", [("qwen2", False), ("qwen2", True), ("qwen3", True), ("llama", False)])
+@pytest.mark.ranks
+def test_logprobs_equal_those_of_transformers(tmp_path: Path, family: str, tied: bool) -> None:
+    folder = make_folder(tmp_path, family, tied)
+    results = run_ranks("tests.actor.test_layouts:two_updates", 2, folder=str(folder), devices_per_node=2,
+                        tensor_parallel=2)
+    expected = transformers_logprobs(folder, some_groups())
+    found = merged(results)
+    unjudged = {str(2 * 6 + 1)}
+    assert set(expected) - set(found) == unjudged
+    assert largest_gap(found, expected) < 1e-5
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_step_is_the_same_on_every_layout(folder: Path, one_process: dict[str, Any], name: str) -> None:
+    num_ranks, scale = LAYOUTS[name]
+    results = run_ranks(
+        "tests.actor.test_layouts:two_updates", num_ranks, folder=str(folder), devices_per_node=num_ranks, **scale
+    )
+    assert largest_gap(merged(results), one_process["logprobs"]) < 1e-5
+    for result in results:
+        assert result["losses"] == pytest.approx(one_process["losses"], rel=1e-5, abs=1e-7)
+        assert result["norms"] == pytest.approx(one_process["norms"], rel=1e-5)
+        assert result["tokens"] == one_process["tokens"]
+        assert result["entropy"] == pytest.approx(one_process["entropy"], rel=1e-5)
+        assert result["mismatch"] == pytest.approx(one_process["mismatch"], rel=1e-5)
+        for tensor, numbers in one_process["weights"].items():
+            if "k_proj.bias" not in tensor:  # its gradient is noise, which Adam turns into whole steps
+                assert result["weights"][tensor] == pytest.approx(numbers, rel=1e-4, abs=1e-3), tensor

@@ -1,0 +1,23 @@
+"""Every algorithm function ends with a worked example, and the example is right."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import megatron_rl.algorithms
+
+MODULES = [module.name for module in pkgutil.iter_modules(megatron_rl.algorithms.__path__, "megatron_rl.algorithms.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_worked_examples_are_right(name: str) -> None:
+    module = importlib.import_module(name)
+    results = doctest.testmod(module)
+    assert results.failed == 0
+    functions = [f for f in vars(module).values() if inspect.isfunction(f) and f.__module__ == name]
+    for function in functions:
+        assert ">>>" in (function.__doc__ or ""), f"{name}.{function.__name__} has no worked example"
+        assert "Source:" in (function.__doc__ or ""), f"{name}.{function.__name__} names no source"

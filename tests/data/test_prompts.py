@@ -1,0 +1,90 @@
+"""The prompt stream: one order everywhere, resumable, a permutation per pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from megatron_rl.data.items import Item
+from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
+
+DEMO = Path(__file__).parents[2] / "demo"
+GOLDEN = ["i9", "i4", "i1", "i5", "i8", "i3", "i7", "i0", "i2", "i6", "i0", "i4"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(DEMO / "model")
+
+
+def items(count: int, length: int = 3) -> list[Item]:
+    return [Item(id=f"i{k}", domain="math", prompt=f"{k:0{length}d}", item={"answer": str(k)}) for k in range(count)]
+
+
+def identifiers(stream: PromptStream, count: int) -> list[str]:
+    return [prompt.id for prompt in stream.take(count)]
+
+
+def test_every_pass_meets_every_prompt_once_in_another_order(tokenizer) -> None:
+    stream = PromptStream(items(50), tokenizer, seed=1, max_prompt_tokens=8)
+    passes = [identifiers(stream, 50) for _ in range(3)]
+    assert all(sorted(one) == sorted(item.id for item in items(50)) for one in passes)
+    assert len({tuple(one) for one in passes}) == 3
+
+
+def test_the_order_depends_on_the_seed_and_not_on_the_order_of_the_file(tokenizer) -> None:
+    order = identifiers(PromptStream(items(50), tokenizer, seed=1, max_prompt_tokens=8), 70)
+    assert order == identifiers(PromptStream(items(50)[::-1], tokenizer, seed=1, max_prompt_tokens=8), 70)
+    assert order != identifiers(PromptStream(items(50), tokenizer, seed=2, max_prompt_tokens=8), 70)
+
+
+def test_the_order_is_the_same_in_every_version(tokenizer) -> None:
+    stream = PromptStream(items(10), tokenizer, seed=1, max_prompt_tokens=8)
+    assert identifiers(stream, 12) == GOLDEN, "blake2b of 'seed:pass:id', sorted; it must never change"
+
+
+def test_a_stream_goes_on_from_any_position(tokenizer) -> None:
+    whole = PromptStream(items(7), tokenizer, seed=3, max_prompt_tokens=8)
+    prompts = whole.take(30)
+    assert [prompt.serial for prompt in prompts] == list(range(30))
+    for position in (0, 5, 7, 13, 20):
+        resumed = PromptStream(items(7), tokenizer, seed=3, max_prompt_tokens=8)
+        resumed.seek(position)
+        assert resumed.take(3) + resumed.take(2) == prompts[position : position + 5]
+        assert resumed.position == position + 5
+
+
+def test_long_prompts_are_dropped_and_counted(tokenizer) -> None:
+    mixed = items(4, length=3) + [Item(id="long", domain="math", prompt="1" * 9, item={"answer": "1"})]
+    stream = PromptStream(mixed, tokenizer, seed=1, max_prompt_tokens=8)
+    assert (len(stream), stream.num_dropped) == (4, 1)
+    assert "long" not in identifiers(stream, 8)
+    with pytest.raises(ValueError, match=r"none of 5 prompts has at most 2 tokens; raise sampling\.max_prompt_tokens"):
+        PromptStream(mixed, tokenizer, seed=1, max_prompt_tokens=2)
+
+
+def test_a_negative_position_is_refused(tokenizer) -> None:
+    with pytest.raises(ValueError, match="position -1"):
+        PromptStream(items(4), tokenizer, seed=1, max_prompt_tokens=8).seek(-1)
+
+
+def test_prompts_are_encoded_without_special_tokens(tokenizer) -> None:
+    (prompt,) = PromptStream(items(1), tokenizer, seed=1, max_prompt_tokens=8).take(1)
+    assert prompt.token_ids == tuple(tokenizer.convert_tokens_to_ids(list("000")))
+
+
+def test_a_chat_template_is_applied_where_there_is_one() -> None:
+    tokenizer = load_tokenizer(DEMO / "model")
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}={% endif %}"
+    )
+    (prompt,) = PromptStream(items(1), tokenizer, seed=1, max_prompt_tokens=8).take(1)
+    assert tokenizer.decode(prompt.token_ids) == "[000]="
+
+
+def test_held_out_prompts_are_taken_evenly_and_in_order(tokenizer) -> None:
+    chosen = held_out(items(100), tokenizer, max_prompt_tokens=8, max_prompts=4)
+    assert [prompt.id for prompt in chosen] == ["i0", "i25", "i50", "i75"]
+    assert [prompt.serial for prompt in chosen] == [0, 1, 2, 3]
+    assert len(held_out(items(3), tokenizer, max_prompt_tokens=8, max_prompts=4)) == 3

@@ -1,0 +1,69 @@
+"""Model and data folders written by hand, without torch: the right names and shapes over zeros."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from megatron_rl.pretrained import read_model, tensor_names
+
+CONFIG = {
+    "model_type": "qwen2",
+    "hidden_act": "silu",
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+    "max_position_embeddings": 1024,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+    "tie_word_embeddings": False,
+    "use_sliding_window": False,
+}
+
+
+def write_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str = "F32") -> None:
+    """A safetensors file of zeros, written from the published format."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
+
+
+def write_model(folder: Path, num_shards: int = 1, **config: Any) -> Path:
+    """A Hugging Face folder of CONFIG with these changes; None leaves a field out."""
+    folder.mkdir(parents=True)
+    fields = {key: value for key, value in (CONFIG | config).items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(fields))
+    shapes = tensor_names(read_model(folder))
+    if num_shards == 1:
+        write_safetensors(folder / "model.safetensors", shapes)
+        return folder
+    weight_map: dict[str, str] = {}
+    for shard in range(num_shards):
+        name = f"model-{shard + 1:05d}-of-{num_shards:05d}.safetensors"
+        part = dict(list(shapes.items())[shard::num_shards])
+        write_safetensors(folder / name, part)
+        weight_map |= dict.fromkeys(part, name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+def write_data(folder: Path) -> Path:
+    """A data folder with two problems to train on and one to validate with."""
+    folder.mkdir(parents=True)
+    items = [
+        {"id": f"sum-{i}", "domain": "math", "prompt": f"{i} + 1 = ?", "item": {"answer": str(i + 1)}} for i in range(3)
+    ]
+    for name, part in {"train": items[:2], "validation": items[2:]}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in part))
+    return folder

@@ -1,0 +1,67 @@
+"""Runs a test's body in several gloo processes: the layout tests' one way to have ranks."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_ranks(body: str, num_ranks: int, *, timeout_seconds: float = 240, **arguments: Any) -> list[Any]:
+    """The JSON result of `module:function(**arguments)` on every rank, in rank order.
+
+    Raises AssertionError with the end of the failing rank's output.
+    """
+    with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        processes, outputs = [], []
+        for rank in range(num_ranks):
+            outputs.append(Path(folder) / f"{rank}.log")
+            environment = os.environ | {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(num_ranks),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+                "RESULT": str(Path(folder) / f"{rank}.json"),
+            }
+            with outputs[-1].open("w") as output:
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "tests.ranks", body, json.dumps(arguments)],
+                        env=environment,
+                        cwd=ROOT,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+        try:
+            codes = [process.wait(timeout_seconds) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        tails = [output.read_text()[-3000:] for output in outputs]
+        assert not any(codes), f"ranks ended with {codes}:\n" + "\n---\n".join(
+            tail for code, tail in zip(codes, tails, strict=True) if code
+        )
+        return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(num_ranks)]
+
+
+if __name__ == "__main__":
+    module, function = sys.argv[1].split(":")
+    result = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))
+    Path(os.environ["RESULT"]).write_text(json.dumps(result))
+    sys.stdout.flush()
+    os._exit(0)  # engines keep threads that make an ordinary exit slow

@@ -1,0 +1,165 @@
+"""After a refit the rollout engine holds exactly the actor's weights, on every pair of layouts, and samples the same."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from megatron_rl import device, parallel
+from megatron_rl.pretrained import read_model, tensor_names
+from megatron_rl.refit.transfer import complete, refit
+from megatron_rl.types import Groups, Prompt
+from tests.models import make_folder, make_run
+from tests.ranks import run_ranks
+
+PAIRS: dict[str, tuple[int, dict[str, Any]]] = {
+    "one_process": (1, {}),
+    "dp2": (2, {}),
+    "tp2_to_1": (2, {"tensor_parallel": 2}),
+    "tp2_to_tp2": (2, {"tensor_parallel": 2, "rollout_tensor_parallel": 2}),
+    "dp2_to_tp2": (2, {"rollout_tensor_parallel": 2}),
+    "pp2_to_1": (2, {"pipeline_parallel": 2}),
+    "tp2_pp2_to_tp2": (4, {"tensor_parallel": 2, "pipeline_parallel": 2, "rollout_tensor_parallel": 2}),
+}
+
+
+def expected_shards(weights: dict[str, Tensor], degree: int, rank: int) -> dict[str, Tensor]:
+    """What vLLM's rank must hold, written from the definition of its fused, sharded layers."""
+
+    def rows(name: str) -> Tensor:
+        return weights[name].chunk(degree, 0)[rank]
+
+    shards = {}
+    for name, tensor in weights.items():
+        if any(part in name for part in ("k_proj", "v_proj", "up_proj")):
+            continue
+        if "q_proj" in name:
+            parts = [rows(name.replace("q_proj", part)) for part in ("q_proj", "k_proj", "v_proj")]
+            shards[name.replace("q_proj", "qkv_proj")] = torch.cat(parts)
+        elif "gate_proj" in name:
+            parts = [rows(name), rows(name.replace("gate_proj", "up_proj"))]
+            shards[name.replace("gate_proj", "gate_up_proj")] = torch.cat(parts)
+        elif "o_proj" in name or "down_proj" in name:
+            shards[name] = tensor.chunk(degree, 1)[rank]
+        else:
+            shards[name] = tensor if "norm" in name else rows(name)
+    return shards
+
+
+def colocated(folder: str, num_updates: int, **scale: Any) -> dict[str, Any]:
+    """Runs on every rank: refit, sample, train, refit, sample; the gap between the engines each time."""
+    from megatron_rl.actor.actor import Actor
+    from megatron_rl.actor.pack import pack
+    from megatron_rl.rollout.engine import Engine
+
+    run = make_run(folder, recipe={"optimizer.learning_rate": 1e-3}, **scale)
+    hardware = device.select(run.scale)
+    ranks = parallel.start(run.scale, hardware, 120)
+    engine, actor = Engine(run, ranks, hardware), Actor(run, ranks, hardware)
+    manifest = tensor_names(read_model(Path(folder)))
+    prompts = [
+        Prompt(serial=i, id=str(i), domain="math", token_ids=tuple(range(3 + i, 15 + i)), item={}) for i in range(8)
+    ]
+    found: dict[str, Any] = {"gaps": [], "equal": [], "tokens": []}
+    for version in range(2):
+        refit(actor, engine, manifest, version)
+        held = {name: tensor.clone() for name, tensor in engine.network.named_parameters()}
+        expected = expected_shards(dict(actor.stream()), engine.ranks.engine_size, engine.ranks.engine_rank)
+        found["equal"].append(
+            [name for name in held.keys() | expected.keys() if not torch.equal(held[name], expected[name])]
+        )
+        mine = list(range(ranks.engine, 8, ranks.world // ranks.engine_size))
+        made = engine.generate(
+            [prompts[i] for i in mine], [i << 16 for i in mine],
+            samples_per_prompt=4, max_response_tokens=24, temperature=1.2, top_p=1.0,
+        )  # fmt: skip
+        samples = dict(zip(mine, made, strict=True))
+        lengths = {i: [len(s.token_ids) for s in group] for i, group in samples.items()}
+        lengths = {i: row for part in parallel.gather(lengths) for i, row in part.items()}
+        groups = Groups(
+            prompts=tuple(prompts),
+            rewards=torch.zeros(8, 4, dtype=torch.float64),
+            judged=torch.ones(8, 4, dtype=torch.bool),
+            lengths=torch.tensor([lengths[i] for i in range(8)]),
+            truncated=torch.zeros(8, 4, dtype=torch.bool),
+            owners=torch.arange(8) % (ranks.world // ranks.engine_size),
+            samples=samples,
+            policy_version=version,
+        )
+        recipe = make_run(folder, recipe={"sampling.temperature": 1.2, "optimizer.learning_rate": 1e-3}).recipe
+        batch = pack(groups, ranks, 1, actor.limits)
+        view = actor.logprobs(batch, recipe)
+        found["gaps"].append(view.mismatch_mean_nats)
+        found["tokens"].append({i: [list(s.token_ids) for s in group] for i, group in samples.items()})
+        batch = batch.with_logprobs(old=view.logprobs, reference=actor.reference_logprobs(batch, recipe))
+        batch = batch.with_advantages(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))
+        for _ in range(num_updates):
+            actor.update(batch.updates[0], recipe, 0)
+    engine.llm.llm_engine.engine_core.shutdown()
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("qwen2"))
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """One run per pair of layouts, in turn: they share two cores."""
+    return {
+        name: run_ranks(
+            "tests.refit.test_refit:colocated",
+            num_ranks,
+            folder=str(folder),
+            num_updates=20,
+            devices_per_node=num_ranks,
+            **scale,
+        )
+        for name, (num_ranks, scale) in PAIRS.items()
+    }
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_engine_holds_the_export_bit_for_bit(results: dict[str, Any], name: str) -> None:
+    for result in results[name]:
+        assert result["equal"] == [[], []]
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", PAIRS)
+def test_actor_and_engine_agree_on_log_probabilities_before_and_after_training(
+    results: dict[str, Any], name: str
+) -> None:
+    for gap in results[name][0]["gaps"]:
+        assert 0 < gap < 1e-5
+
+
+@pytest.mark.ranks
+def test_samples_are_the_same_tokens_on_every_layout(results: dict[str, Any]) -> None:
+    def digest(result: list[dict[str, Any]]) -> str:
+        tokens = {i: group for rank in result for i, group in rank["tokens"][0].items()}
+        return hashlib.sha256(repr(sorted(tokens.items())).encode()).hexdigest()
+
+    assert len({digest(result) for result in results.values()}) == 1
+
+
+def test_a_missing_tensor_is_named() -> None:
+    with pytest.raises(RuntimeError, match="1 tensors of the manifest were not sent: b"):
+        list(complete([("a", torch.zeros(2))], {"a": (2,), "b": (3,)}))
+
+
+def test_an_extra_tensor_is_named() -> None:
+    with pytest.raises(RuntimeError, match="tensor c is not in the manifest"):
+        list(complete([("c", torch.zeros(2))], {"a": (2,)}))
+
+
+def test_a_tensor_of_another_shape_is_named() -> None:
+    with pytest.raises(RuntimeError, match=r"tensor a is \(3,\), the manifest says \(2,\)"):
+        list(complete([("a", torch.zeros(3))], {"a": (2,)}))

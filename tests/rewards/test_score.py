@@ -1,0 +1,154 @@
+"""The scorer: verdicts in order, hanging and dying verifiers, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from megatron_rl.rewards import workers
+from megatron_rl.rewards.score import Scorer
+
+HANG = ("math", r"\boxed{9^{9^{9^9}}}", {"answer": "5"})
+RIGHT = ("math", r"\boxed{1+x}", {"answer": "x+1"})
+WRONG = ("math", r"\boxed{2+x}", {"answer": "x+1"})
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Iterator[Scorer]:
+    with Scorer(num_processes=1, timeout_seconds=2.0) as scorer:
+        yield scorer
+
+
+def spelled(text: str) -> tuple[str, str, dict]:
+    entry = {"question": "", "answer": "olleh", "metadata": {"word": "hello"}}
+    return "logic", f"<answer>{text}</answer>", {"task": "spell_backward", "entry": entry}
+
+
+def test_verdicts_come_in_the_order_of_the_cases(scorer: Scorer) -> None:
+    cases = [
+        WRONG,
+        spelled("olleh"),
+        ("math", r"\boxed{5}", {"answer": "5"}),
+        spelled("x"),
+        RIGHT,
+        ("logic", "", {}),
+    ] * 20
+    assert [verdict.score for verdict in scorer.score(cases)] == [0.0, 1.0, 1.0, 0.0, 1.0, 0.0] * 20
+
+
+def test_no_cases_have_no_verdicts(scorer: Scorer) -> None:
+    assert scorer.score([]) == []
+
+
+def test_a_hanging_verifier_is_a_timeout_and_the_other_cases_are_still_judged(scorer: Scorer) -> None:
+    verdicts = scorer.score([RIGHT, HANG, WRONG, spelled("olleh"), RIGHT])
+    assert [verdict.outcome for verdict in verdicts] == ["judged", "timeout", "judged", "judged", "judged"]
+    assert [verdict.score for verdict in verdicts] == [1.0, 0.0, 0.0, 1.0, 1.0]
+
+
+def test_a_verifier_that_raises_is_a_crash_and_no_wrong_answer(scorer: Scorer) -> None:
+    (verdict,) = scorer.score([("math", r"\boxed{x}", {"answer": "}"})])
+    assert verdict.outcome == "crashed"
+    assert "can not be read" in verdict.detail
+
+
+def test_a_killed_process_costs_only_the_case_in_hand() -> None:
+    with Scorer(num_processes=1, timeout_seconds=60.0) as scorer:
+        scorer.score([RIGHT])  # returns when the process is ready
+        (process,) = scorer.workers.process_ids
+        threading.Timer(0.5, os.kill, (process, signal.SIGKILL)).start()
+        verdicts = scorer.score([HANG, RIGHT, spelled("olleh"), WRONG])
+    assert [verdict.outcome for verdict in verdicts] == ["crashed", "judged", "judged", "judged"]
+    assert [verdict.score for verdict in verdicts] == [0.0, 1.0, 1.0, 0.0]
+
+
+def test_a_process_that_died_idle_costs_no_case(scorer: Scorer) -> None:
+    scorer.score([RIGHT])
+    (process,) = scorer.workers.process_ids
+    os.kill(process, signal.SIGKILL)
+    while is_running(process):
+        time.sleep(0.01)
+    assert [verdict.outcome for verdict in scorer.score([RIGHT, WRONG])] == ["judged", "judged"]
+
+
+def test_several_processes_share_the_cases() -> None:
+    with Scorer(num_processes=2, timeout_seconds=2.0) as scorer:
+        assert len(set(scorer.workers.process_ids)) == 2
+        verdicts = scorer.score([HANG] + [spelled(f"olle{i}") for i in range(100)] + [spelled("olleh")])
+    assert verdicts[0].outcome == "timeout"
+    assert [verdict.score for verdict in verdicts[1:]] == [0.0] * 100 + [1.0]
+
+
+def test_short_cases_are_judged_in_a_fraction_of_a_millisecond(scorer: Scorer) -> None:
+    cases = [spelled(f"olle{i}") for i in range(256)]
+    scorer.score(cases)
+    seconds = min(timed(scorer, cases) for _ in range(5))
+    assert seconds < 0.1, "256 verdicts; 0.005 s on an idle core, so this holds on a busy one"
+
+
+def test_no_process_is_left_after_close() -> None:
+    scorer = Scorer(num_processes=2, timeout_seconds=1.0)
+    processes = scorer.workers.process_ids
+    scorer.close()
+    assert not any(is_running(process) for process in processes)
+
+
+def test_the_processes_die_with_a_killed_parent_even_in_the_middle_of_a_hang() -> None:
+    program = f"""
+from megatron_rl.rewards.score import Scorer
+scorer = Scorer(num_processes=2, timeout_seconds=60.0)
+scorer.score([{RIGHT!r}])
+print(*scorer.workers.process_ids, flush=True)
+scorer.score([{HANG!r}])
+"""
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": root}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
+    ) as parent:
+        assert parent.stdout is not None
+        processes = [int(word) for word in parent.stdout.readline().split()]
+        time.sleep(0.3)
+        parent.kill()
+    assert len(processes) == 2
+    deadline = time.monotonic() + 10
+    while any(is_running(process) for process in processes):
+        assert time.monotonic() < deadline, "a verifier process outlived its parent"
+        time.sleep(0.02)
+
+
+def test_a_worker_imports_neither_torch_nor_vllm() -> None:
+    program = (
+        "import sys; from megatron_rl.rewards import worker\n"
+        "for verifier in worker.VERIFIERS.values(): verifier.load()\n"
+        "print(sorted({'torch', 'vllm', 'transformers', 'megatron'} & sys.modules.keys()))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
+
+
+def test_processes_that_do_not_start_are_an_error_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
+    with Scorer(1, 1.0) as scorer, pytest.raises(RuntimeError, match="do not start"):
+        scorer.score([RIGHT])
+
+
+def timed(scorer: Scorer, cases: list) -> float:
+    started = time.perf_counter()
+    scorer.score(cases)
+    return time.perf_counter() - started
+
+
+def is_running(process: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

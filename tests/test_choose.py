@@ -1,0 +1,185 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from megatron_rl.choose import build_run, find_recipe, find_scale
+from megatron_rl.config import Run
+from recipes.prorl_v2 import RECIPE
+from tests.folders import write_data, write_model
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[str, str]:
+    """Settings that give a run a model and data."""
+    model, data = write_model(tmp_path / "model"), write_data(tmp_path / "data")
+    return f"run.model_folder={model}", f"run.data_folder={data}"
+
+
+def build(*settings: str, scale: str = "cpu", directory: Path | None = None, needs_files: bool = True) -> Run:
+    return build_run("prorl_v2", scale, settings, directory, needs_files=needs_files)
+
+
+def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path) -> None:
+    assert find_recipe("prorl_v2") == RECIPE
+    copy = tmp_path / "mine.py"
+    copy.write_text(
+        "import dataclasses\nfrom recipes import prorl_v2\nRECIPE = dataclasses.replace(prorl_v2.RECIPE, name='mine')\n"
+    )
+    assert find_recipe(str(copy)).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("RECIPE = 1\n", "defines no RECIPE"),
+        ("RECIPE = (\n", "SyntaxError"),
+        ("from megatron_rl.config import Kl\nRECIPE = Kl(estimator='k2')\n", "TypeError: .*coefficient"),
+    ],
+)
+def test_a_recipe_file_with_a_fault_is_a_user_s_error(text: str, pattern: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ValueError, match=pattern):
+        find_recipe(str(tmp_path / "mine.py"))
+
+
+def test_unknown_names_are_answered_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="recipe 'prorl_v22': there is none; did you mean 'prorl_v2'"):
+        find_recipe("prorl_v22")
+    with pytest.raises(ValueError, match="scale 'h100x6': there is none; did you mean 'h100x64'"):
+        find_scale("h100x6")
+    with pytest.raises(ValueError, match="no such file"):
+        find_recipe("recipes/none.py")
+
+
+@pytest.mark.parametrize(
+    ("setting", "pattern"),
+    [
+        ("sampling.temprature=1", "did you mean 'sampling.temperature'"),
+        ("clip_hihg=1", "did you mean 'algorithm.clip_high'"),
+        ("scale.devices=1", "did you mean 'scale.device'"),
+        ("run.sed=1", "did you mean 'run.seed'"),
+        ("sampling.temperature", "write it as name=value"),
+        ("sampling.temperature=hot", "must be a number"),
+        ("sampling.temperature=nan", "must be finite"),
+        ("sampling.prompts_per_step=1.5", "must be a whole number"),
+        ("algorithm.length.starts_on=1", "must be true or false"),
+        ("algorithm.statistics_over=words", "must be one of 'samples', 'tokens'"),
+        ("algorithm.kl=none", "not a single value"),
+        ("stages=none", "not a single value"),
+        ("domains=math", "not a single value"),
+        ("model.num_layers=2", "model can not be set"),
+        ("version=3", "version can not be set"),
+        ("scale.name=x", "scale.name can not be set"),
+        ("run.modified=x", "there is no such key"),
+        ("sampling.top_p=0.9", "the loss needs the full distribution"),
+        ("optimizer.beta1=1", r"must lie in \[0, 1\)"),
+        ("run.stall_seconds=0", "must be above 0"),
+        ("run.data_folder=", "must not be empty"),
+        ("scale.tensor_parallel=3", "ranks do not divide into tensor_parallel=3"),
+        ("scale.max_tokens_per_microbatch=63", "can not hold one sequence of 64 tokens"),
+    ],
+)
+def test_a_wrong_setting_is_named(setting: str, pattern: str, folders: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match=pattern) as caught:
+        build(*folders, setting)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_typed_and_recorded(folders: tuple[str, str]) -> None:
+    settings = (
+        "sampling.temperature=1.2",
+        "algorithm.length=none",
+        "algorithm.statistics_over=tokens",
+        "scale.time_limit_hours=0.5",
+        "scale.sequence_parallel=True",
+        "scale.tensor_parallel=2",
+        "run.seed=7",
+        "run.save_every_steps=3",
+    )
+    run = build(*folders, *settings)
+    assert run.recipe.sampling.temperature == 1.2
+    assert run.recipe.algorithm.length is None
+    assert run.recipe.algorithm.statistics_over == "tokens"
+    assert (run.scale.time_limit_hours, run.scale.sequence_parallel) == (0.5, True)
+    assert (run.seed, run.save_every_steps) == (7, 3)
+    assert run.modified == (*folders, *settings)
+    assert run.published == RECIPE
+
+
+def test_a_setting_lifts_a_cap_and_a_later_one_wins(folders: tuple[str, str]) -> None:
+    run = build(*folders, "sampling.prompts_per_step=64", "sampling.prompts_per_step=32")
+    assert run.recipe.sampling.prompts_per_step == 32
+    assert build(*folders).recipe.sampling.prompts_per_step == 16
+
+
+def test_a_field_of_an_absent_record_can_not_be_set(folders: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"--set algorithm.length.weight: its record is None"):
+        build(*folders, "algorithm.length=none", "algorithm.length.weight=1")
+
+
+def test_a_cap_of_the_scale_can_be_set(folders: tuple[str, str]) -> None:
+    run = build(*folders, "scale.caps.prompts_per_step=8", "scale.miniature.schedule_divisor=100")
+    assert (run.recipe.sampling.prompts_per_step, run.recipe.num_steps) == (8, 30)
+
+
+def test_the_fingerprint_does_not_depend_on_where_the_run_lives(folders: tuple[str, str], tmp_path: Path) -> None:
+    assert build(*folders).recipe.fingerprint == build(*folders, directory=tmp_path / "x").recipe.fingerprint
+
+
+def test_a_run_lives_in_runs_by_recipe_and_scale(folders: tuple[str, str], tmp_path: Path) -> None:
+    assert build(*folders).directory == Path("runs/prorl_v2-cpu")
+    (tmp_path / "taken").write_text("")
+    for directory in (tmp_path / "taken", tmp_path / "taken" / "run"):
+        with pytest.raises(ValueError, match="is a file; choose another"):
+            build(*folders, directory=directory)
+
+
+def test_a_cluster_scale_is_checked_without_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("megatron_rl.choose._cached_snapshot", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    assert build(scale="h100x64", needs_files=False).recipe.model == RECIPE.model
+    with pytest.raises(ValueError, match=r"hf download deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"):
+        build(scale="h100x64")
+
+
+def test_another_model_than_the_recipe_s_is_refused(folders: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"is not deepseek-ai/.*: num_layers is 4, the recipe's 28; hidden_size is 16"):
+        build(*folders, scale="gpu1", needs_files=False)
+
+
+def test_a_folder_of_the_recipe_s_shape_is_accepted(folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = dataclasses.replace(build(*folders).recipe.model, name="owner/model")
+    monkeypatch.setattr("megatron_rl.choose.find_recipe", lambda name: dataclasses.replace(RECIPE, model=model))
+    settings = (*folders, "sampling.max_prompt_tokens=100", "sampling.max_response_tokens=100")
+    assert build(*settings, scale="gpu1").recipe.model.name == "owner/model"
+
+
+def test_a_cached_snapshot_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    snapshot = tmp_path / "models--owner--model" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (tmp_path / "models--owner--model" / "refs").mkdir()
+    (tmp_path / "models--owner--model" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    from megatron_rl.choose import _cached_snapshot
+
+    assert _cached_snapshot("owner/model") == snapshot
+    assert _cached_snapshot("owner/other") is None
+
+
+def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    run = build(*folders, directory=directory)
+    checkpoint = directory / "checkpoints" / "step_000050"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text(json.dumps({"fingerprint": run.recipe.fingerprint}))
+    assert build(*folders, directory=directory) == run
+    (directory / "run.json").write_text(json.dumps({"run": {"recipe": dataclasses.asdict(run.recipe)}}))
+    with pytest.raises(ValueError, match=r"by another recipe, .*: sampling.temperature: 1.0 -> 1.2; give the settings"):
+        build(*folders, "sampling.temperature=1.2", directory=directory)
+    (directory / "run.json").write_text("{")
+    with pytest.raises(ValueError, match="by another recipe, [0-9a-f]{16} instead of [0-9a-f]{16}; give the settings"):
+        build(*folders, "sampling.temperature=1.2", directory=directory)
