@@ -20,7 +20,6 @@ from megatron_rl.actor.actor import Actor
 from megatron_rl.config import Run
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.log import get_logger
-from megatron_rl.parallel import Ranks
 from megatron_rl.spans import span
 from megatron_rl.types import Scores, State
 
@@ -29,9 +28,9 @@ FORMAT = 1
 
 @span("save")
 def save(run: Run, state: State, actor: Actor, prompts: PromptStream) -> Path:
-    """Writes the checkpoint of `state.step` and drops the oldest beyond `run.checkpoints_kept`. Collective over the world.
+    """Writes the checkpoint of `state.step` and drops the oldest beyond `run.checkpoints_kept`.
 
-    Until the rename at the end, nothing that existed before is touched.
+    Collective over the world. Until the rename at the end, nothing that existed before is touched.
     """
     ranks = actor.ranks
     final = folder_of(run, state.step)

@@ -131,7 +131,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def exchange(outgoing: list[Tensor], incoming_sizes: list[int]) -> list[Tensor]:
-    """Sends `outgoing[r]` (host, [n] int32) to rank r and returns what each rank sent here. Collective over the world."""
+    """Sends `outgoing[r]` (host, [n] int32) to rank r; returns what each rank sent here. Collective over the world."""
     if dist.get_world_size() == 1:
         return outgoing
     received = torch.empty(sum(incoming_sizes), dtype=torch.int32)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-
 from megatron_rl import checkpoint, device, parallel
 from megatron_rl.actor.actor import Actor
 from megatron_rl.actor.pack import pack
@@ -20,7 +17,7 @@ from megatron_rl.report.report import Report
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts
 from megatron_rl.rollout.engine import Engine
-from megatron_rl.types import Collected, State, Update
+from megatron_rl.types import State
 
 
 def train(run: Run) -> State:
@@ -44,9 +41,7 @@ def train(run: Run) -> State:
     with Scorer(run.scale.verifier_processes, run.verifier_timeout_seconds) as scorer, Report(run, ranks) as report:
         engine = Engine(run, ranks, hardware)
         actor = Actor(run, ranks, hardware)
-        rollouts = Rollouts(
-            engine, tokenizer, scorer, run_seed=run.seed, prompts_per_wave=run.scale.prompts_per_wave
-        )
+        rollouts = Rollouts(engine, tokenizer, scorer, run_seed=run.seed, prompts_per_wave=run.scale.prompts_per_wave)
         state = checkpoint.resume(run, actor, prompts)
         report.start(state)
         while True:

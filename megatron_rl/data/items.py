@@ -6,7 +6,7 @@ A data folder holds train.jsonl and validation.jsonl. A line is
 | domain | item |
 |---|---|
 | math | `{"answer": "5"}`: the reference answer, in LaTeX where it is not a plain number |
-| logic | `{"task": "spell_backward", "entry": {"question": ..., "answer": ..., "metadata": ...}}`: a reasoning-gym entry |
+| logic | `{"task": "spell_backward", "entry": {"question": .., "answer": .., "metadata": ..}}`, of reasoning-gym |
 """
 
 from __future__ import annotations

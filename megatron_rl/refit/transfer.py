@@ -1,4 +1,4 @@
-"""The actor's current weights into the rollout engine: whole tensors streamed in memory, nothing missing, nothing extra."""
+"""The actor's current weights into the rollout engine: whole tensors streamed in memory, none missing, none extra."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def refit(actor: Actor, engine: Engine, manifest: dict[str, tuple[int, ...]], ve
         raise RuntimeError(f"refit: {len(empty)} parameters of the rollout engine were not filled: {shown(empty)}")
 
 
-def complete(weights: Iterable[tuple[str, Tensor]], manifest: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, Tensor]]:
+def complete(
+    weights: Iterable[tuple[str, Tensor]], manifest: dict[str, tuple[int, ...]]
+) -> Iterator[tuple[str, Tensor]]:
     """Passes the stream on, and raises RuntimeError where it is not exactly the manifest."""
     missing = set(manifest)
     for name, tensor in weights:

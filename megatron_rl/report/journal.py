@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from megatron_rl.report.metrics import Metrics
 
 FILE_NAME = "metrics.jsonl"
+Row = Mapping[str, Any]  # a line: `step`, and floats by the names of report/metrics.py
 
 
 class Journal:
@@ -41,12 +42,12 @@ class Journal:
         kept = [row for row in self.rows() if row["step"] < step or (row["step"] == step and not is_validation(row))]
         replace_file(self.path, b"".join(json.dumps(row).encode() + b"\n" for row in kept))
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """Every whole line, oldest first, each with `step`."""
         return list(read_rows(self.path))
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path) -> Iterator[Row]:
     """The lines of a journal; a last line that a kill cut short is left out.
 
     Raises RuntimeError for any other line that is not JSON.
@@ -61,7 +62,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             raise RuntimeError(f"{path}, line {number}: {error}; the file was changed by something else") from error
 
 
-def is_validation(row: dict[str, Any]) -> bool:
+def is_validation(row: Row) -> bool:
     """True for a line that holds a validation, not a step."""
     return "validation/accuracy" in row
 

@@ -1,7 +1,7 @@
 """Metrics: every name with its meaning and unit, and the functions that turn a step's records into plain floats.
 
-Names are phase/name_unit; some take a domain, as in validation/accuracy/logic. All are equal on a run and its repetition
-but those under time/ and throughput/.
+Names are phase/name_unit; some take a domain, as in validation/accuracy/logic. Those under time/
+and throughput/ are measured; all others are equal in a run and its repetition.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ METRICS: Mapping[str, Metric] = {
     "rollout/unjudged_fraction": Metric("samples whose verifier failed; they train nothing", "fraction"),
     "dynamic_sampling/rounds_count": Metric("rounds of generation that filled the step", "rounds"),
     "dynamic_sampling/tried_count": Metric("groups generated", "groups"),
-    "dynamic_sampling/trained_count": Metric(
-        "groups trained on; fewer than the recipe's when rounds ran out", "groups"
-    ),
+    "dynamic_sampling/trained_count": Metric("groups trained on; fewer than asked for when rounds ran out", "groups"),
     "dynamic_sampling/keep_rate": Metric("groups tried whose raw rewards have a spread: the rule in force", "fraction"),
     "dynamic_sampling/keep_rate_by_mean": Metric("groups tried with a mean reward inside (0, 1)", "fraction"),
     "dynamic_sampling/keep_rate_by_correct": Metric("groups tried with some, not all, rewards at 1", "fraction"),
@@ -73,8 +71,11 @@ METRICS: Mapping[str, Metric] = {
     "time/update_seconds": Metric("forward, backward and optimizer", "s"),
     "time/validate_seconds": Metric("validation, its generation and scoring included", "s"),
     "time/save_seconds": Metric("the checkpoint written since the step before", "s"),
+    "time/report_seconds": Metric("this journal, the display and the page, on the step before", "s"),
     "time/other_seconds": Metric("what no other phase accounts for, waiting included", "s"),
-    "throughput/samples_per_second": Metric("samples trained on, per second without validation and saving", "1/s"),
+    "throughput/samples_per_second": Metric(
+        "samples trained on, per second without validating, saving, reporting", "1/s"
+    ),
     "throughput/tokens_per_second": Metric("response tokens trained on, per second likewise", "1/s"),
     "throughput/generated_tokens_per_second": Metric("response tokens of all samples, per second generating", "1/s"),
 }
@@ -116,7 +117,7 @@ def step_metrics(
 ) -> Metrics:
     """All that one step did; `state` is the one it led to, `phase_seconds` do not overlap."""
     length, groups = recipe.algorithm.length, collected.groups
-    training_seconds = step_seconds - sum(phase_seconds.get(name, 0.0) for name in ("validate", "save"))
+    training_seconds = step_seconds - sum(phase_seconds.get(name, 0.0) for name in ("validate", "save", "report"))
     num_tokens = sum(update.num_tokens for update in updates)
     return checked(
         {

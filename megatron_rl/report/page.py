@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.report.journal import is_validation, replace_file
+from megatron_rl.report.journal import Row, is_validation, replace_file
 from megatron_rl.report.metrics import METRICS
-from megatron_rl.report.plots import PLOTS, Row, events_of, has_points, svg_of, write_png
+from megatron_rl.report.plots import PLOTS, events_of, has_points, svg_of, write_png
 from megatron_rl.report.progress import duration
 
 FILE_NAME, PICTURE_NAME = "report.html", "report.png"
@@ -71,6 +71,9 @@ def page_of(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
         for plot in PLOTS
         if has_points(rows, plot)
     )
+    cards = "\n".join(
+        f'<div class="card"><span class="soft">{name}</span><b>{value}</b></div>' for name, value in tiles(rows, facts)
+    )
     attempt = facts["attempts"][-1]
     versions = ", ".join(f"{name} {version}" for name, version in attempt["packages"].items())
     modified = "".join(f"<code>{html.escape(one)}</code> " for one in facts["modified"])
@@ -90,7 +93,7 @@ def page_of(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
 <p class="soft">{html.escape(facts["batch"])}</p>
 {f'<p class="modified">modified: {modified}</p>' if modified else ""}
 <section class="facts">
-{"".join(f'<div class="card"><span class="soft">{name}</span><b>{value}</b></div>' for name, value in tiles(rows, facts))}
+{cards}
 </section>
 <p class="key soft">Along the steps:<i class="reset"></i>reference reset<i class="shaped"></i>length term on.
 A bold curve is the mean over neighbouring steps.</p>

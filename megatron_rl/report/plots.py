@@ -6,18 +6,19 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from megatron_rl.report.journal import is_validation, replace_file
+from megatron_rl.report.journal import Row, is_validation, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Row = Mapping[str, Any]
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#e11d8f", "#8b5cf6", "#eab308", "#64748b", "#06b6d4", "#ef4444")
 INK = "#1f2937"  # stands for the page's text colour until the SVG is put into it
-PHASES = ("refit", "generate", "score", "pack", "logprob", "update", "validate", "save", "other")
-STEPS_PER_MEAN = 60  # a curve is the mean with one neighbour on either side for each so many steps
+MARGINS = {"left": 0.085, "right": 0.985, "bottom": 0.1, "top": 0.83}  # a computed layout takes as long as the drawing
+PHASES = ("refit", "generate", "score", "pack", "logprob", "update", "validate", "save", "report", "other")
+MAX_POINTS = 400  # of a curve; a longer one shows means over equal spans
+STEPS_PER_MEAN = 60  # a curve is the mean with one neighbour on either side for each so many points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +73,17 @@ def draw_curves(ax: Axes, rows: Sequence[Row], plot: Plot) -> None:
     if plot.per_domain and len(names) == 2:  # one domain is the mean
         names = dict(plot.curves)
     for colour, (name, label) in zip(COLOURS, names.items(), strict=False):
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        if not points:
+        having = [row for row in rows if name in row]
+        if not having:
             continue
-        steps, values = zip(*points, strict=True)
+        steps = span_means([row["step"] for row in having], MAX_POINTS)
+        values = span_means([row[name] for row in having], MAX_POINTS)
         is_main = name in plot.curves
         if name.startswith("validation/"):
             ax.plot(steps, values, color=colour, lw=2 if is_main else 1.2, marker="o", ms=3, label=label)
             continue
         smooth = neighbour_means(values, len(values) // STEPS_PER_MEAN)
-        if smooth != list(values):
+        if smooth != values:
             ax.plot(steps, values, color=colour, lw=0.8, alpha=0.25)
         ax.plot(steps, smooth, color=colour, lw=1.8 if is_main else 1.1, label=label)
 
@@ -91,10 +93,11 @@ def draw_phases(ax: Axes, rows: Sequence[Row]) -> None:
     rows = [row for row in rows if not is_validation(row)]
     present = [name for name in PHASES if any(f"time/{name}_seconds" in row for row in rows)]
     layers = [
-        neighbour_means([max(row.get(f"time/{name}_seconds", 0.0), 0.0) for row in rows], len(rows) // STEPS_PER_MEAN)
-        for name in present
+        span_means([max(row.get(f"time/{name}_seconds", 0.0), 0.0) for row in rows], MAX_POINTS) for name in present
     ]
-    ax.stackplot([row["step"] for row in rows], layers, labels=present, colors=COLOURS, alpha=0.85, lw=0)
+    smooth = [neighbour_means(layer, len(layer) // STEPS_PER_MEAN) for layer in layers]
+    steps = span_means([row["step"] for row in rows], MAX_POINTS)
+    ax.stackplot(steps, smooth, labels=present, colors=COLOURS, alpha=0.85, lw=0)
 
 
 PLOTS = (
@@ -176,6 +179,7 @@ def render(ax: Axes, rows: Sequence[Row], plot: Plot, events: Events) -> None:
     values = [row[name] for row in rows for name in plot.curves if name in row]
     if plot.is_logarithmic and any(value > 0 for value in values):
         ax.set_yscale("log")
+        ax.minorticks_off()
     elif plot.is_fraction:
         ax.set_ylim(-0.02, 1.02)
     else:
@@ -206,7 +210,8 @@ def svg_of(rows: Sequence[Row], plot: Plot, events: Events) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6, 2.6), layout="constrained")
+    figure = Figure(figsize=(5.6, 2.6))
+    figure.subplots_adjust(**MARGINS)
     render(figure.add_subplot(), rows, plot, events)
     buffer = io.StringIO()
     # The salt keeps the ids of several panels in one page apart, and the same from one writing to the next.
@@ -226,7 +231,8 @@ def write_png(path: Path, rows: Sequence[Row], title: str) -> None:
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
     for ax, plot in zip(figure.subplots(1, len(plots), squeeze=False)[0], plots, strict=True):
         render(ax, rows, plot, events)
-        ax.set_xlabel(f"step ({plot.title.lower()})", fontsize=8.5, color=INK)
+        ax.set_title(plot.title, loc="left", pad=20, fontsize=10, fontweight="bold", color=INK)
+        ax.set_xlabel("step", fontsize=8.5, color=INK)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     replace_file(path, buffer.getvalue())
@@ -244,4 +250,15 @@ def neighbour_means(values: Sequence[float], reach: int) -> list[float]:
     ([1.5, 3.0, 4.0], [1.0, 2.0])
     """
     spans = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
+    return [sum(span) / len(span) for span in spans]
+
+
+def span_means(values: Sequence[float], count: int) -> list[float]:
+    """At most `count` values: the means of equal spans.
+
+    >>> span_means([1, 3, 5, 7], 2), span_means([1, 2], 5)
+    ([2.0, 6.0], [1.0, 2.0])
+    """
+    count = min(count, len(values))
+    spans = (values[len(values) * i // count : len(values) * (i + 1) // count] for i in range(count))
     return [sum(span) / len(span) for span in spans]

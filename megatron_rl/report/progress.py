@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from megatron_rl.log import get_logger
-from megatron_rl.report.journal import is_validation
+from megatron_rl.report.journal import Row, is_validation
+from megatron_rl.report.plots import span_means
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 RECENT_STEPS = 20  # that the time left and the rates shown are taken from
@@ -30,10 +30,10 @@ class Progress:
     def __init__(self, title: str, num_steps: int, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self.title, self.num_steps = title, num_steps
-        self.rows: list[Mapping[str, Any]] = []
+        self.rows: list[Row] = []
         self.live: Live | None = None
 
-    def start(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def start(self, rows: Sequence[Row]) -> None:
         """Shows a run that has gone as far as `rows`."""
         self.rows = list(rows)
         if self.console.is_terminal:
@@ -43,7 +43,7 @@ class Progress:
         if rows:
             self._say(f"{self.title}: going on from step {self._step()} of {self.num_steps}")
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Shows one more step or validation."""
         self.rows.append(row)
         if is_validation(row) or self.live is None:
@@ -101,7 +101,7 @@ class Progress:
         return Group(Text(self.title, style="dim"), head, curves, Text(facts, style="dim"))
 
 
-def line_of(row: Mapping[str, Any], num_steps: int, left: float | None) -> str:
+def line_of(row: Row, num_steps: int, left: float | None) -> str:
     """One step or validation as a line of a log.
 
     >>> line_of({"step": 3, "validation/accuracy": 0.5, "validation/accuracy/math": 0.5}, 10, None)
@@ -119,7 +119,7 @@ def line_of(row: Mapping[str, Any], num_steps: int, left: float | None) -> str:
     return f"{place}  " + "  ".join([f"reward {row['rollout/reward_mean']:.3f}", *facts_of(row), *ending])
 
 
-def facts_of(row: Mapping[str, Any]) -> list[str]:
+def facts_of(row: Row) -> list[str]:
     """What is worth a glance in a step."""
     found = [
         f"{row['rollout/response_tokens_mean']:.1f} tokens/response",
@@ -130,12 +130,14 @@ def facts_of(row: Mapping[str, Any]) -> list[str]:
         found.append(f"KL {row['actor/kl_reference_nats']:.2g}")
     found.append(f"{row['throughput/samples_per_second']:.3g} samples/s")
     found.append(f"{row['time/step_seconds']:.2f} s/step")
-    return (
-        found + ["length term on"] * bool(row["length_term/is_on"]) + ["reference reset"] * bool(row["reference/reset"])
-    )
+    if row["length_term/is_on"]:
+        found.append("length term on")
+    if row["reference/reset"]:
+        found.append("reference reset")
+    return found
 
 
-def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def summary_rows(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Name and text of what changed between the first and the last validation, and of the run's pace."""
     validations = [row for row in rows if is_validation(row)]
     found = []
@@ -150,7 +152,7 @@ def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return found
 
 
-def seconds_left(rows: Sequence[Mapping[str, Any]], num_steps: int) -> float | None:
+def seconds_left(rows: Sequence[Row], num_steps: int) -> float | None:
     """Steps left times the mean of the recent ones; None before the first."""
     recent = [row for row in rows if not is_validation(row)][-RECENT_STEPS:]
     if not recent:
@@ -164,9 +166,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
     >>> sparkline([0.0, 0.5, 1.0], 8), sparkline([1, 1, 5, 5], 2), sparkline([2.0], 8)
     ('▁▅█', '▁█', '▁')
     """
-    count = min(width, len(values))
-    spans = [values[len(values) * i // count : len(values) * (i + 1) // count] for i in range(count)]
-    means = [sum(span) / len(span) for span in spans]
+    means = span_means(values, width)
     low, high = min(means), max(means)
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(BLOCKS[math.floor((mean - low) * scale + 0.5)] for mean in means)

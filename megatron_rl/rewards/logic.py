@@ -55,8 +55,7 @@ REFUSED: Mapping[str, str] = {
 }
 
 # Of reasoning-gym 0.1.25; written out so that a data file is checked without importing it.
-ACCEPTED = frozenset(
-    """
+_NAMES = """
     ab acre advanced_geometry aiw arc_1d base_conversion basic_arithmetic bf binary_alternation bitwise_arithmetic
     caesar_cipher calendar_arithmetic chain_sum circuit_logic color_cube_rotation count_bits count_primes
     course_schedule cryptarithm decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships
@@ -68,8 +67,8 @@ ACCEPTED = frozenset(
     shortest_path simple_equations simple_geometry spell_backward string_manipulation string_splitting
     string_synthesis sudoku syllogism time_intervals tower_of_hanoi tsumego word_ladder word_sequence_reversal
     word_sorting zebra_puzzles
-    """.split()
-)
+"""
+ACCEPTED = frozenset(_NAMES.split())
 
 
 def check_item(item: Mapping[str, Any]) -> None:
@@ -128,7 +127,8 @@ def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
 def _scorer(task: str) -> Callable[[str, Mapping[str, Any]], float]:
     from reasoning_gym import get_score_answer_fn
 
-    return get_score_answer_fn(task)
+    score_answer: Callable[[str, Mapping[str, Any]], float] = get_score_answer_fn(task)
+    return score_answer
 
 
 def _verdict(score: float, detail: str) -> Verdict:

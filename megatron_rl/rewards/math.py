@@ -74,13 +74,13 @@ def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
 
     # LaTeX only: the plain-expression target of math-verify evaluates text with sympy's parse_expr.
     # Its own time limits are alarms, which a long C call ignores and a thread can not set; the worker's limit is used.
-    def parsed(text: str) -> list[Any]:
-        return parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None)  # type: ignore[arg-type]
-
-    reference = parsed(item["answer"])
+    reference, value = (
+        parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None)
+        for text in (item["answer"], answer)
+    )
     if not reference:
         raise ValueError(f"the reference answer {item['answer']!r} can not be read; drop the row or mend it")
-    is_equal = verify(reference, parsed(answer), timeout_seconds=None, raise_on_error=True)
+    is_equal = verify(reference, value, timeout_seconds=None, raise_on_error=True)
     return _right() if is_equal else _wrong("another value")
 
 

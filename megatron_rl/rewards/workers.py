@@ -115,7 +115,7 @@ class _Worker:
         environment["PYTHONPATH"] = os.pathsep.join([source_root, inherited] if inherited else [source_root])
         environment["PYTHONHASHSEED"] = "0"  # some reasoning-gym scorers depend on it
         environment.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         # A program of its own: forking this process would copy its threads' locks, and multiprocessing's spawn
         # would import the main script, with torch and vLLM, again.
         self.process = subprocess.Popen(

@@ -114,9 +114,7 @@ class Rollouts:
             ]
         )
         cases = [prompts[i] for i, group in samples.items() for _ in group]
-        verdicts = iter(
-            self.scorer.score([(p.domain, text, p.item) for p, text in zip(cases, texts, strict=True)])
-        )
+        verdicts = iter(self.scorer.score([(p.domain, text, p.item) for p, text in zip(cases, texts, strict=True)]))
         return {i: [next(verdicts) for _ in group] for i, group in samples.items()}
 
 
@@ -142,6 +140,8 @@ def joined(parts: Sequence[Groups]) -> Groups:
         lengths=cat("lengths"),
         truncated=cat("truncated"),
         owners=cat("owners"),
-        samples={start + i: group for start, part in zip(starts, parts, strict=True) for i, group in part.samples.items()},
+        samples={
+            start + i: group for start, part in zip(starts, parts, strict=True) for i, group in part.samples.items()
+        },
         policy_version=parts[0].policy_version,
     )

@@ -90,6 +90,7 @@ class Engine:
                 stop_token_ids=list(self.stop_tokens),
                 seed=seed if temperature > 0 else None,
                 logprobs=0 if temperature > 0 else None,
+                flat_logprobs=True,  # a list of numbers instead of an object per token
                 detokenize=False,
             )
             for seed in seeds
@@ -126,12 +127,11 @@ class Engine:
         return self.llm.llm_engine.model_executor.driver_worker.worker.model_runner.model
 
     def _sample(self, completion: Any) -> Sample:
-        tokens = tuple(completion.token_ids)
-        logprobs = completion.logprobs or ()
         assert self.version is not None
+        flat = completion.logprobs  # of the sampled token alone, position by position
         return Sample(
-            token_ids=tokens,
-            logprobs=tuple(step[token].logprob for step, token in zip(logprobs, tokens, strict=bool(logprobs))),
+            token_ids=tuple(completion.token_ids),
+            logprobs=tuple(flat.logprobs[start] for start in flat.start_indices) if flat else (),
             finish_reason="length" if completion.finish_reason == "length" else "stop",
             policy_version=self.version,
         )

@@ -61,6 +61,17 @@ def some_groups(num_groups: int = 8, num_samples: int = 6, num_engines: int = 1,
     )
 
 
+def steps(cases: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Runs on every rank: `two_updates` of each case, a model folder and changes of the scale, in turn."""
+    from megatron.core import parallel_state
+
+    results = {}
+    for name, (folder, scale) in cases.items():
+        results[name] = two_updates(folder, **scale)
+        parallel_state.destroy_model_parallel()
+    return results
+
+
 def two_updates(folder: str, **scale: Any) -> dict[str, Any]:
     """Runs on every rank: log-probabilities of a batch, then a step of two updates."""
     from megatron_rl.actor.actor import Actor
@@ -93,14 +104,33 @@ def two_updates(folder: str, **scale: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("qwen2"))
+FAMILIES = {"qwen2": False, "qwen2_tied": True, "qwen3_tied": True, "llama": False}
 
 
 @pytest.fixture(scope="module")
-def one_process(folder: Path) -> dict[str, Any]:
-    return run_ranks("tests.actor.test_layouts:two_updates", 1, folder=str(folder))[0]
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {
+        name: make_folder(tmp_path_factory.mktemp(name), name.removesuffix("_tied"), tied)
+        for name, tied in FAMILIES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def results(folders: dict[str, Path]) -> dict[str, list[dict[str, Any]]]:
+    """Every case on as many ranks as it needs; the cases of one number of ranks share their processes."""
+    layouts = {"one_process": (1, {}), **LAYOUTS}
+    cases = {name: (ranks, str(folders["qwen2"]), scale) for name, (ranks, scale) in layouts.items()}
+    cases |= {name: (2, str(folder), {"tensor_parallel": 2}) for name, folder in folders.items()}
+    found = {}
+    for num_ranks in (1, 2, 4):
+        mine = {
+            name: (folder, {"devices_per_node": num_ranks, **scale})
+            for name, (ranks, folder, scale) in cases.items()
+            if ranks == num_ranks
+        }
+        everyone = run_ranks("tests.actor.test_layouts:steps", num_ranks, cases=mine)
+        found |= {name: [rank[name] for rank in everyone] for name in mine}
+    return found
 
 
 def transformers_logprobs(folder: Path, groups: Groups) -> dict[str, list[float]]:
@@ -129,14 +159,13 @@ def largest_gap(a: dict[str, list[float]], b: dict[str, list[float]]) -> float:
     return max(abs(x - y) for row in a for x, y in zip(a[row], b[row], strict=True))
 
 
-@pytest.mark.parametrize("family,tied", [("qwen2", False), ("qwen2", True), ("qwen3", True), ("llama", False)])
 @pytest.mark.ranks
-def test_logprobs_equal_those_of_transformers(tmp_path: Path, family: str, tied: bool) -> None:
-    folder = make_folder(tmp_path, family, tied)
-    results = run_ranks("tests.actor.test_layouts:two_updates", 2, folder=str(folder), devices_per_node=2,
-                        tensor_parallel=2)
-    expected = transformers_logprobs(folder, some_groups())
-    found = merged(results)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_logprobs_equal_those_of_transformers(
+    folders: dict[str, Path], results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    expected = transformers_logprobs(folders[name], some_groups())
+    found = merged(results[name])
     unjudged = {str(2 * 6 + 1)}
     assert set(expected) - set(found) == unjudged
     assert largest_gap(found, expected) < 1e-5
@@ -144,13 +173,10 @@ def test_logprobs_equal_those_of_transformers(tmp_path: Path, family: str, tied:
 
 @pytest.mark.ranks
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_step_is_the_same_on_every_layout(folder: Path, one_process: dict[str, Any], name: str) -> None:
-    num_ranks, scale = LAYOUTS[name]
-    results = run_ranks(
-        "tests.actor.test_layouts:two_updates", num_ranks, folder=str(folder), devices_per_node=num_ranks, **scale
-    )
-    assert largest_gap(merged(results), one_process["logprobs"]) < 1e-5
-    for result in results:
+def test_a_step_is_the_same_on_every_layout(results: dict[str, list[dict[str, Any]]], name: str) -> None:
+    one_process = results["one_process"][0]
+    assert largest_gap(merged(results[name]), one_process["logprobs"]) < 1e-5
+    for result in results[name]:
         assert result["losses"] == pytest.approx(one_process["losses"], rel=1e-5, abs=1e-7)
         assert result["norms"] == pytest.approx(one_process["norms"], rel=1e-5)
         assert result["tokens"] == one_process["tokens"]

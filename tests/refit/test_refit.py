@@ -1,4 +1,4 @@
-"""After a refit the rollout engine holds exactly the actor's weights, on every pair of layouts, and samples the same."""
+"""After a refit the rollout engine holds exactly the actor's weights, on every layout, and samples the same."""
 
 from __future__ import annotations
 
