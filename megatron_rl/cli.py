@@ -60,6 +60,7 @@ def train(recipe: RecipeName, scale: ScaleName, settings: Settings = None, direc
     """
     from megatron_rl.choose import build_run
     from megatron_rl.launch import launch_ranks, process_environment, world_from_environment
+    from megatron_rl.rundir import remove_shared_memory
 
     with one_line_errors():
         world = world_from_environment()
@@ -71,7 +72,9 @@ def train(recipe: RecipeName, scale: ScaleName, settings: Settings = None, direc
     if world is None and run.scale.num_devices > 1:
         arguments = ["train", recipe, "--scale", scale, "--directory", str(run.directory)]
         arguments += [word for setting in settings or [] for word in ("--set", setting)]
-        raise typer.Exit(launch_ranks(run.scale.num_devices, arguments, variables))
+        code = launch_ranks(run.scale.num_devices, arguments, variables)
+        remove_shared_memory(run.directory)  # of ranks that were killed
+        raise typer.Exit(code)
     os.environ.update(variables | (world.variables if world is not None else {}))
     with one_line_errors(is_main, failures=run.directory / "logs" / f"failure_rank{world.rank if world else 0}.txt"):
         from megatron_rl.train import train as train_run

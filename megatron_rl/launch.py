@@ -61,6 +61,7 @@ def process_environment(scale: Scale) -> dict[str, str]:
         "OMP_NUM_THREADS": str(scale.threads_per_process),
         "OMP_WAIT_POLICY": "passive",  # a thread that spins takes the core its neighbour needs
         "PYTHONHASHSEED": "0",  # vLLM's prefix cache hashes with it
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # else it tells of every NUMA binding
         "TOKENIZERS_PARALLELISM": "false",  # else it warns when verifiers fork
         **DEVICE_VARIABLES[scale.device],
     }

@@ -32,6 +32,10 @@ class Ranks:
     engine_size: int
 
     @property
+    def is_first_of_machine(self) -> bool:
+        return os.environ["LOCAL_RANK"] == "0"
+
+    @property
     def is_main(self) -> bool:
         return self.rank == 0
 
@@ -106,11 +110,11 @@ def reseed() -> None:
 
 
 def stop() -> None:
-    """Leaves the process groups. Collective over the world."""
-    if dist.is_initialized():
-        from megatron.core import parallel_state
+    """Leaves the process groups, where the rollout engine has not done so already. Collective over the world."""
+    from megatron.core import parallel_state
 
-        parallel_state.destroy_model_parallel()
+    parallel_state.destroy_model_parallel()
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 

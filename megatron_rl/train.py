@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from megatron_rl import checkpoint, device, parallel
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from megatron_rl import checkpoint, device, parallel, rundir
 from megatron_rl.actor.actor import Actor
 from megatron_rl.actor.pack import pack
 from megatron_rl.algorithms.advantages import advantages
@@ -17,64 +20,66 @@ from megatron_rl.report.report import Report
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts
 from megatron_rl.rollout.engine import Engine
-from megatron_rl.types import State
+from megatron_rl.types import Prompt, State
 
 
 def train(run: Run) -> State:
-    """Trains until `num_steps` or from the newest checkpoint on, and returns the last state.
+    """Trains until `num_steps`, from the newest checkpoint on if there is one, and returns the last state.
 
-    Collective over the world: every rank calls it with the same run.
+    Collective over the world: every rank calls it with the same run. Raises ValueError where a checkpoint in the
+    directory is another run's, RuntimeError where the directory is in use.
     """
     hardware = device.select(run.scale)
     ranks = parallel.start(run.scale, hardware, run.stall_seconds)
-    tokenizer = load_tokenizer(run.model_folder)
-    limit = run.recipe.sampling.max_prompt_tokens
-    prompts = PromptStream(
-        read_items(run.data_folder / "train.jsonl"), tokenizer, seed=run.seed, max_prompt_tokens=limit
-    )
-    validation = held_out(
-        read_items(run.data_folder / "validation.jsonl"),
-        tokenizer,
-        max_prompt_tokens=limit,
-        max_prompts=run.max_validation_prompts,
-    )
-    with Scorer(run.scale.verifier_processes, run.verifier_timeout_seconds) as scorer, Report(run, ranks) as report:
+    tokenizer, limit = load_tokenizer(run.model_folder), run.recipe.sampling.max_prompt_tokens
+    items, held_out_items = (read_items(run.data_folder / f"{part}.jsonl") for part in ("train", "validation"))
+    prompts = PromptStream(items, tokenizer, seed=run.seed, max_prompt_tokens=limit)
+    validation = held_out(held_out_items, tokenizer, max_prompt_tokens=limit, max_prompts=run.max_validation_prompts)
+    with (
+        rundir.locked(run.directory) if ranks.is_main else nullcontext(),
+        Scorer(run.scale.verifier_processes, run.verifier_timeout_seconds) as scorer,
+        Report(run, ranks) as report,
+    ):
         engine = Engine(run, ranks, hardware)
-        actor = Actor(run, ranks, hardware)
         rollouts = Rollouts(engine, tokenizer, scorer, run_seed=run.seed, prompts_per_wave=run.scale.prompts_per_wave)
-        state = checkpoint.resume(run, actor, prompts)
-        report.start(state)
-        while True:
-            recipe = run.at_step(state.step)
-            with rollout_phase(actor, engine, version=state.step):
-                if is_due(state.step, run.validate_every_steps, recipe.num_steps):
-                    state = state.with_scores(evaluate(rollouts, validation, recipe, state.step))
-                    report.scores(state)
-                if state.step == recipe.num_steps:
-                    break
-                collected = rollouts.collect(prompts, recipe, state.step)
-            groups, algorithm = collected.groups, recipe.algorithm
-            rewards = shaped_rewards(
-                groups.rewards,
-                groups.lengths,
-                limit=recipe.sampling.max_response_tokens,
-                step=state.step,
-                algorithm=algorithm,
-            )
-            batch = pack(groups, ranks, algorithm.updates_per_step, actor.limits)
-            policy = actor.logprobs(batch, recipe)
-            batch = batch.with_logprobs(old=policy.logprobs, reference=actor.reference_logprobs(batch, recipe))
-            batch = batch.with_advantages(advantages(rewards, groups.judged, groups.lengths, algorithm))
-            updates = [actor.update(packs, recipe, state.step) for packs in batch.updates]
-            state = state.after(collected, updates)
-            if is_reset := reset_is_due(state.step, algorithm.reference_reset):
-                actor.reset_reference(clear_optimizer=algorithm.reference_reset.clears_optimizer)
-                state = state.with_reset()
-            report.step(state, collected, policy, updates, is_reset)
-            if is_due(state.step, run.save_every_steps, recipe.num_steps):
-                checkpoint.save(run, state, actor, prompts)
-        report.finish(state)
+        state = loop(run, Actor(run, ranks, hardware), rollouts, prompts, validation, report)
+        engine.close()
     parallel.stop()
+    return state
+
+
+def loop(
+    run: Run, actor: Actor, rollouts: Rollouts, prompts: PromptStream, validation: Sequence[Prompt], report: Report
+) -> State:
+    """The algorithm of the papers, a step at a time. Collective over the world."""
+    state = checkpoint.resume(run, actor, prompts)
+    report.start(state)
+    while True:
+        recipe = run.at_step(state.step)
+        algorithm = recipe.algorithm
+        with rollout_phase(actor, rollouts.engine, version=state.step):
+            if is_due(state.step, run.validate_every_steps, recipe.num_steps):
+                state = state.with_scores(evaluate(rollouts, validation, recipe, state.step))
+                report.scores(state)
+            if state.step == recipe.num_steps:
+                break
+            collected = rollouts.collect(prompts, recipe, state.step)
+        groups = collected.groups
+        batch = pack(groups, actor.ranks, algorithm.updates_per_step, actor.limits)
+        policy = actor.logprobs(batch, recipe)
+        batch = batch.with_logprobs(old=policy.logprobs, reference=actor.reference_logprobs(batch, recipe))
+        limit = recipe.sampling.max_response_tokens
+        rewards = shaped_rewards(groups.rewards, groups.lengths, limit=limit, step=state.step, algorithm=algorithm)
+        batch = batch.with_advantages(advantages(rewards, groups.judged, groups.lengths, algorithm))
+        updates = [actor.update(packs, recipe, state.step) for packs in batch.updates]
+        state = state.after(collected, updates)
+        if is_reset := reset_is_due(state.step, algorithm.reference_reset):
+            actor.reset_reference(clear_optimizer=algorithm.reference_reset.clears_optimizer)
+            state = state.with_reset()
+        report.step(state, collected, policy, updates, is_reset)
+        if is_due(state.step, run.save_every_steps, recipe.num_steps):
+            checkpoint.save(run, state, actor, prompts)
+    report.finish(state)
     return state
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "megatron_rl"
 LAYERS = (
     ("__init__", "checks", "config", "memory", "pretrained", "types"),
-    ("device", "log", "preempt", "seeds", "spans"),
+    ("device", "log", "preempt", "rundir", "seeds", "spans"),
     ("parallel",),
     ("algorithms", "data", "rewards"),
     ("actor", "rollout"),

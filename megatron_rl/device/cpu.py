@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
-import warnings
 
 import torch
 import torch._dynamo.config
@@ -48,7 +48,7 @@ def _prepare_rollout(attempt: str) -> None:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     # Compiling vLLM's small sampler functions takes 17 s of a start and gains nothing at this size.
     torch._dynamo.config.disable = True
-    warnings.filterwarnings("ignore", message="`torch.distributed.reduce_op` is deprecated")
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # there is none for a CPU
     import vllm.model_executor.layers.utils as layers
     from vllm.distributed.device_communicators import cpu_communicator
 

@@ -31,7 +31,7 @@ code, pre, td { font-variant-numeric: tabular-nums; }
 code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: 12.5px; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 12px; margin: 24px 0; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
-.facts .card b { display: block; font-size: 21px; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.facts .card b { display: block; font-size: 18px; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .modified { margin: 16px 0 0; border-left: 3px solid #f97316; padding-left: 10px; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 16px; }
 figure { margin: 0; }

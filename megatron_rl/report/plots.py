@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from megatron_rl.report.journal import Row, is_validation, replace_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#3b82f6", "#f97316", "#10b981", "#e11d8f", "#8b5cf6", "#eab308", "#64748b", "#06b6d4", "#ef4444")
+COLOURS = ("#3b82f6", "#f97316", "#10b981", "#e11d8f", "#8b5cf6", "#eab308", "#64748b", "#06b6d4", "#ef4444", "#a8b0bb")
 INK = "#1f2937"  # stands for the page's text colour until the SVG is put into it
-MARGINS = {"left": 0.085, "right": 0.985, "bottom": 0.1, "top": 0.83}  # a computed layout takes as long as the drawing
+MARGINS = {"left": 0.11, "right": 0.965, "bottom": 0.1}  # a computed layout takes as long as the drawing
 PHASES = ("refit", "generate", "score", "pack", "logprob", "update", "validate", "save", "report", "other")
+LEGEND_COLUMNS = 5
 MAX_POINTS = 400  # of a curve; a longer one shows means over equal spans
-STEPS_PER_MEAN = 60  # a curve is the mean with one neighbour on either side for each so many points
+POINTS_PER_MEAN = 130  # a curve is the mean with one neighbour on either side for each so many points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +82,9 @@ def draw_curves(ax: Axes, rows: Sequence[Row], plot: Plot) -> None:
         values = span_means([row[name] for row in having], MAX_POINTS)
         is_main = name in plot.curves
         if name.startswith("validation/"):
-            ax.plot(steps, values, color=colour, lw=2 if is_main else 1.2, marker="o", ms=3, label=label)
+            ax.plot(steps, values, color=colour, lw=2 if is_main else 1.2, marker="o", ms=3, label=label, clip_on=False)
             continue
-        smooth = neighbour_means(values, len(values) // STEPS_PER_MEAN)
+        smooth = neighbour_means(values, len(values) // POINTS_PER_MEAN)
         if smooth != values:
             ax.plot(steps, values, color=colour, lw=0.8, alpha=0.25)
         ax.plot(steps, smooth, color=colour, lw=1.8 if is_main else 1.1, label=label)
@@ -95,7 +97,7 @@ def draw_phases(ax: Axes, rows: Sequence[Row]) -> None:
     layers = [
         span_means([max(row.get(f"time/{name}_seconds", 0.0), 0.0) for row in rows], MAX_POINTS) for name in present
     ]
-    smooth = [neighbour_means(layer, len(layer) // STEPS_PER_MEAN) for layer in layers]
+    smooth = [neighbour_means(layer, len(layer) // POINTS_PER_MEAN) for layer in layers]
     steps = span_means([row["step"] for row in rows], MAX_POINTS)
     ax.stackplot(steps, smooth, labels=present, colors=COLOURS, alpha=0.85, lw=0)
 
@@ -195,7 +197,7 @@ def render(ax: Axes, rows: Sequence[Row], plot: Plot, events: Events) -> None:
         ax.legend(
             loc="lower left",
             bbox_to_anchor=(0, 1),
-            ncols=5,
+            ncols=LEGEND_COLUMNS,
             frameon=False,
             fontsize=8.5,
             labelcolor=INK,
@@ -211,8 +213,11 @@ def svg_of(rows: Sequence[Row], plot: Plot, events: Events) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.6, 2.6))
-    figure.subplots_adjust(**MARGINS)
-    render(figure.add_subplot(), rows, plot, events)
+    ax = figure.add_subplot()
+    render(ax, rows, plot, events)
+    num_labels = len(ax.get_legend_handles_labels()[1])
+    legend_rows = math.ceil(num_labels / LEGEND_COLUMNS) if num_labels > 1 else 0
+    figure.subplots_adjust(**MARGINS, top=0.97 - 0.075 * legend_rows)
     buffer = io.StringIO()
     # The salt keeps the ids of several panels in one page apart, and the same from one writing to the next.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.title}):

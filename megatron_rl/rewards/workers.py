@@ -47,6 +47,9 @@ class Workers:
 
         Raises RuntimeError when the processes can not be started or lack a package.
         """
+        for slot, worker in enumerate(self._workers):
+            if worker.in_hand:  # left by a call that was interrupted: its verdicts would be taken for this call's
+                self._replace(slot)
         texts = [json.dumps(case) for case in cases]
         waiting = deque(dict.fromkeys(texts))
         verdicts: dict[str, Verdict] = {}

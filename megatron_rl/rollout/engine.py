@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from megatron_rl import parallel
 from megatron_rl.config import Run
 from megatron_rl.device import Device
 from megatron_rl.parallel import Ranks
+from megatron_rl.rundir import remove_shared_memory, shared_memory_name
 from megatron_rl.spans import span
 from megatron_rl.types import Prompt, Sample
 
@@ -34,6 +34,9 @@ class Engine:
         longest = max([sampling.max_response_tokens] + [s.max_response_tokens or 0 for s in run.recipe.stages])
         os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", VLLM_DO_NOT_TRACK="1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        if ranks.is_first_of_machine:  # a killed attempt's shared memory would make this start fail
+            remove_shared_memory(run.directory)
+        parallel.barrier()
         device.prepare_rollout(shared_memory_name(run.directory))
         import vllm
 
@@ -121,6 +124,10 @@ class Engine:
         if self.can_sleep:
             self.llm.wake_up(tags=[what])
 
+    def close(self) -> None:
+        """Ends the engine, and with it the process groups of this process. Collective over the world."""
+        self.llm.llm_engine.engine_core.shutdown()
+
     @property
     def network(self) -> Any:
         """vLLM's own module, this rank's shard."""
@@ -147,19 +154,3 @@ def stop_tokens(folder: Path) -> tuple[int, ...]:
     if not found:
         raise ValueError(f"{folder}: no eos_token_id in config.json or generation_config.json; add it")
     return tuple(sorted(found))
-
-
-def shared_memory_name(directory: Path) -> str:
-    """What the names of this run's shared memory contain: the same for every attempt in a directory, and no other."""
-    return "megatron-rl-" + hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
-
-
-def remove_stale_shared_memory(directory: Path) -> list[str]:
-    """Removes what a killed attempt in this directory left behind, and returns its names.
-
-    Only for one process, before the others start: a live run's memory is removed as well.
-    """
-    stale = [path for path in Path("/dev/shm").glob("*") if shared_memory_name(directory) in path.name]
-    for path in stale:
-        path.unlink(missing_ok=True)
-    return [path.name for path in stale]
