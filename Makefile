@@ -42,5 +42,6 @@ bench: setup ## speed of the loop's parts, then learning on three seeds; JSON li
 	$(BIN)/python benchmarks/learning.py --seeds 3
 
 clean: ## remove .venv, caches and runs/demo
+	rm -f .venv/*.stamp
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build megatron_rl.egg-info runs/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -47,6 +47,7 @@ install_lock() {
     local python
     python=$(find_python)
     say "making $venv with $("$python" -V) and the $(grep -c == "$lock") packages of $lock (about two minutes and 1 GB)"
+    rm -f "$venv"/*.stamp # first: an interrupted rm must not leave half an environment that counts as done
     rm -rf "$venv"
     "$python" -m venv "$venv" >/dev/null ||
         fail "$python cannot make a virtual environment; apt-get install python3.11-venv"
@@ -58,14 +59,17 @@ install_lock() {
     import_engines
 }
 
-# Shows that the environment works, and byte-compiles what runs import; compiling all of it would take a minute more.
+# Shows that the environment works, and byte-compiles what runs import; compiling everything would take a minute more.
+# Without byte code (PYTHONDONTWRITEBYTECODE is common in containers) every rank of every run would compile it again.
 import_engines() {
     say "importing the engines"
-    VLLM_LOGGING_LEVEL=ERROR "$venv/bin/python" -W ignore - <<'END' || fail "the engines do not import; the error is above"
+    env -u PYTHONDONTWRITEBYTECODE VLLM_LOGGING_LEVEL=ERROR "$venv/bin/python" -W ignore - <<'END' ||
+import logging; logging.disable(logging.WARNING)  # torch warns that triton is not there
 import math_verify, matplotlib.pyplot, pytest, reasoning_gym, transformers
 import megatron.core.models.gpt.gpt_layer_specs, megatron.core.optimizer, megatron.core.dist_checkpointing
 import vllm.entrypoints.llm, vllm.v1.worker.cpu_worker
 END
+        fail "the engines do not import; the error is above"
 }
 
 [[ "$(uname -sm)" == "Linux x86_64" ]] || fail "this is $(uname -sm); the lock is made for Linux x86_64"

@@ -9,7 +9,7 @@ reinforcement learning is to find that out.
 | domain | problem | worked answer | guess |
 |---|---|---|---|
 | math | What is the median of 3 8 5 1 9? | `<think>13589</think>\\boxed{5}` | the first or the last number |
-| logic | reasoning-gym's spell_backward | `<think>olleh</think><answer>olleh</answer>` | first and last letter exchanged |
+| logic | reasoning-gym's spell_backward | `<think>olleh</think><answer>olleh</answer>` | its two ends exchanged |
 """
 
 from __future__ import annotations

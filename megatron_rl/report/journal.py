@@ -9,9 +9,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from megatron_rl.report.metrics import Metrics
+if TYPE_CHECKING:
+    from megatron_rl.report.metrics import Metrics
 
 FILE_NAME = "metrics.jsonl"
 Row = Mapping[str, Any]  # a line: `step`, and floats by the names of report/metrics.py

@@ -13,6 +13,7 @@ from megatron_rl import parallel
 from megatron_rl.algorithms.groups import is_informative, prompts_for_next_round
 from megatron_rl.config import Recipe
 from megatron_rl.data.prompts import PromptStream
+from megatron_rl.log import get_logger
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.seeds import request_seed
@@ -53,6 +54,11 @@ class Rollouts:
             missing = wanted - num_kept
             num_prompts = 0 if missing <= 0 else prompts_for_next_round(missing, num_tried, num_kept, wanted)
         found = joined(kept)
+        if num_prompts and self.engine.ranks.is_main:
+            get_logger().warning(
+                "step %d: %d of %d groups have a spread in their rewards after %d rounds; training on those",
+                step, len(found), wanted, len(tried),
+            )  # fmt: skip
         return Collected(
             groups=found.take(range(min(wanted, len(found)))),
             tried=joined(tried),

@@ -76,9 +76,7 @@ def test_prompts_are_encoded_without_special_tokens(tokenizer) -> None:
 
 def test_a_chat_template_is_applied_where_there_is_one() -> None:
     tokenizer = load_tokenizer(DEMO / "model")
-    tokenizer.chat_template = (
-        "{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}={% endif %}"
-    )
+    tokenizer.chat_template = "[{{ messages[0].content }}]{% if add_generation_prompt %}={% endif %}"
     (prompt,) = PromptStream(items(1), tokenizer, seed=1, max_prompt_tokens=8).take(1)
     assert tokenizer.decode(prompt.token_ids) == "[000]="
 

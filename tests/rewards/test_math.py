@@ -40,9 +40,7 @@ TABLE = [  # response, reference answer, score, why
 ]
 
 
-@pytest.mark.parametrize(
-    ("response", "answer", "score", "why"), TABLE, ids=[f"{row[3]}: {row[0][:30]}" for row in TABLE]
-)
+@pytest.mark.parametrize(("response", "answer", "score", "why"), TABLE, ids=[row[3] for row in TABLE])
 def test_math_verdicts(response: str, answer: str, score: float, why: str) -> None:
     verdict = math.verify(response, {"answer": answer})
     assert (verdict.score, verdict.outcome) == (score, "judged"), f"{why}: {verdict.detail}"

@@ -16,6 +16,7 @@ import pytest
 from megatron_rl.rewards import workers
 from megatron_rl.rewards.score import Scorer
 
+ROOT = Path(__file__).parents[2]
 HANG = ("math", r"\boxed{9^{9^{9^9}}}", {"answer": "5"})
 RIGHT = ("math", r"\boxed{1+x}", {"answer": "x+1"})
 WRONG = ("math", r"\boxed{2+x}", {"answer": "x+1"})
@@ -79,6 +80,17 @@ def test_a_process_that_died_idle_costs_no_case(scorer: Scorer) -> None:
     assert [verdict.outcome for verdict in scorer.score([RIGHT, WRONG])] == ["judged", "judged"]
 
 
+def test_a_call_after_an_interrupted_one_gets_its_own_verdicts(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    scorer.score([RIGHT])  # returns when the process is ready, so that the next call hands cases over
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(scorer.workers, "_wait", interrupt)
+        scorer.score([spelled(f"olle{i}") for i in range(50)])
+    assert [verdict.score for verdict in scorer.score([WRONG, RIGHT])] == [0.0, 1.0]
+
+
 def test_several_processes_share_the_cases() -> None:
     with Scorer(num_processes=2, timeout_seconds=2.0) as scorer:
         assert len(set(scorer.workers.process_ids)) == 2
@@ -131,13 +143,24 @@ def test_a_worker_imports_neither_torch_nor_vllm() -> None:
         "for verifier in worker.VERIFIERS.values(): verifier.load()\n"
         "print(sorted({'torch', 'vllm', 'transformers', 'megatron'} & sys.modules.keys()))"
     )
-    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT).strip() == "[]"
 
 
 def test_processes_that_do_not_start_are_an_error_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers.sys, "executable", "/bin/false")
     with Scorer(1, 1.0) as scorer, pytest.raises(RuntimeError, match="do not start"):
         scorer.score([RIGHT])
+
+
+def test_a_verifier_that_can_not_be_imported_is_an_error_and_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reasoning_gym.py").write_text("raise ImportError('planted')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Scorer(1, 2.0) as scorer:
+        assert scorer.score([RIGHT])[0].score == 1.0
+        with pytest.raises(RuntimeError, match=r"the logic verifier can not be loaded: planted; install it"):
+            scorer.score([spelled("olleh")])
 
 
 def timed(scorer: Scorer, cases: list) -> float:

@@ -1,0 +1,296 @@
+"""Packing loses no token, invents none, and what an update has does not depend on the layout."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from megatron_rl import parallel
+from megatron_rl.actor.pack import Limits, fill, pack, share_out
+from megatron_rl.parallel import Ranks
+from megatron_rl.types import Batch, Groups, Pack, Prompt, Sample
+
+LONGEST_PROMPT, LONGEST_RESPONSE = 20, 30
+LOOSE = Limits(max_tokens=200, multiple=1, packs_multiple=1, one_length=False)
+
+
+@dataclass(frozen=True)
+class World:
+    """A layout; `engine_size` is the rollout engines' tensor parallelism."""
+
+    tensor: int = 1
+    data: int = 1
+    pipeline: int = 1
+    engine_size: int = 1
+
+    @property
+    def size(self) -> int:
+        return self.tensor * self.data * self.pipeline
+
+    def ranks(self, rank: int) -> Ranks:
+        return Ranks(
+            rank=rank,
+            world=self.size,
+            tensor=rank % self.tensor,
+            data=rank // self.tensor % self.data,
+            pipeline=rank // (self.tensor * self.data),
+            tensor_parallel=self.tensor,
+            pipeline_parallel=self.pipeline,
+            data_parallel=self.data,
+            engine=rank // self.engine_size,
+            engine_rank=rank % self.engine_size,
+            engine_size=self.engine_size,
+        )
+
+
+WORLDS = [
+    World(),
+    World(data=2),
+    World(data=3),
+    World(tensor=2, data=2),
+    World(data=2, pipeline=2),
+    World(tensor=2, pipeline=2, engine_size=2),
+    World(data=4, engine_size=2),
+]
+
+
+def random_groups(seed: int, num_groups: int | None = None) -> Groups:
+    """Groups of any size down to nothing, some samples unjudged, all tokens at hand."""
+    draw = random.Random(seed)
+    num_groups = draw.randrange(1, 10) if num_groups is None else num_groups
+    num_samples = draw.randrange(2, 7)
+    prompts, samples = [], {}
+    for group in range(num_groups):
+        tokens = tuple(draw.randrange(1, 1000) for _ in range(draw.randrange(1, LONGEST_PROMPT + 1)))
+        prompts.append(Prompt(serial=group, id=str(group), domain="math", token_ids=tokens, item={}))
+        samples[group] = tuple(
+            Sample(
+                token_ids=(
+                    tokens := tuple(draw.randrange(1, 1000) for _ in range(draw.randrange(1, LONGEST_RESPONSE + 1)))
+                ),
+                logprobs=tuple(-draw.random() * 4 for _ in tokens),
+                finish_reason="stop",
+                policy_version=0,
+            )
+            for _ in range(num_samples)
+        )
+    lengths = [[len(sample.token_ids) for sample in samples[group]] for group in range(num_groups)]
+    judged = [[draw.random() < 0.8 for _ in range(num_samples)] for _ in range(num_groups)]
+    for row in judged:
+        row[0] = True  # dynamic sampling keeps no group without a judged sample
+    shape = (num_groups, num_samples)
+    return Groups(
+        prompts=tuple(prompts),
+        rewards=torch.zeros(shape, dtype=torch.float64),
+        judged=torch.tensor(judged, dtype=torch.bool).reshape(shape),
+        lengths=torch.tensor(lengths, dtype=torch.int64).reshape(shape),
+        truncated=torch.zeros(shape, dtype=torch.bool),
+        owners=torch.zeros(num_groups, dtype=torch.int64),
+        samples=samples,
+        policy_version=0,
+    )
+
+
+def share_of(groups: Groups, world: World, ranks: Ranks) -> Groups:
+    """What one rank knows: all numbers, and the tokens its own engine made."""
+    owners = torch.arange(len(groups)) % (world.size // world.engine_size)
+    samples = {group: made for group, made in groups.samples.items() if int(owners[group]) == ranks.engine}
+    return Groups(**{**vars(groups), "owners": owners, "samples": samples})
+
+
+def packed(
+    monkeypatch: pytest.MonkeyPatch, groups: Groups, world: World, num_updates: int = 2, limits: Limits = LOOSE
+) -> list[Batch]:
+    """The batch of every rank: one thread each, and an exchange in memory where the wires would be."""
+    here, meeting = threading.local(), threading.Barrier(world.size, timeout=10)
+    outbox: list[list[Tensor]] = [[] for _ in range(world.size)]
+    found: list[Any] = [None] * world.size
+
+    def exchange(outgoing: list[Tensor], incoming_sizes: list[int]) -> list[Tensor]:
+        assert len(outgoing) == len(incoming_sizes) == world.size
+        assert {part.dtype for part in outgoing} == {torch.int32}
+        outbox[here.rank] = outgoing
+        meeting.wait()
+        incoming = [outbox[sender][here.rank] for sender in range(world.size)]
+        assert [len(part) for part in incoming] == incoming_sizes, "a rank expects what is not sent"
+        return incoming
+
+    def one_rank(rank: int) -> None:
+        here.rank = rank
+        ranks = world.ranks(rank)
+        try:
+            found[rank] = pack(share_of(groups, world, ranks), ranks, num_updates, limits)
+        except BaseException as error:
+            found[rank] = error
+            meeting.abort()
+
+    monkeypatch.setattr(parallel, "exchange", exchange)
+    threads = [threading.Thread(target=one_rank, args=[rank]) for rank in range(world.size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    errors = [one for one in found if isinstance(one, BaseException)]
+    # The others then fail at the meeting, which says less.
+    for error in sorted(errors, key=lambda one: isinstance(one, threading.BrokenBarrierError)):
+        raise error
+    return found
+
+
+def one_per_replica(batches: list[Batch], world: World) -> list[Batch]:
+    return [batches[replica * world.tensor] for replica in range(world.data)]
+
+
+def segments(pack: Pack) -> Iterator[tuple[int, slice]]:
+    """(row, place) of every sequence of a pack that trains something; the rest is padding."""
+    ends = pack.cumulative_lengths.tolist()
+    for start, end in zip(ends, ends[1:], strict=False):
+        if pack.weights[start:end].any():
+            yield int(pack.sequences[start]), slice(start, end)
+
+
+def rows_of(packs: tuple[Pack, ...]) -> list[int]:
+    return [row for pack in packs for row, _ in segments(pack)]
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=str)
+@pytest.mark.parametrize("seed", range(12))
+def test_every_judged_response_token_is_trained_on_once(
+    monkeypatch: pytest.MonkeyPatch, world: World, seed: int
+) -> None:
+    draw = random.Random(1000 + seed)
+    groups = random_groups(seed)
+    limits = Limits(
+        max_tokens=draw.randrange(LONGEST_PROMPT + LONGEST_RESPONSE, 160),
+        multiple=draw.choice([1, 2, 4]),
+        packs_multiple=draw.choice([1, 2]),
+        one_length=draw.random() < 0.5,
+    )
+    batches = packed(monkeypatch, groups, world, draw.randrange(1, 5), limits)
+    num_samples = groups.lengths.shape[1]
+    seen = []
+    for batch in one_per_replica(batches, world):
+        for one in batch.packs:
+            for row, place in segments(one):
+                seen.append(row)
+                prompt = groups.prompts[row // num_samples].token_ids
+                sample = groups.samples[row // num_samples][row % num_samples]
+                response = torch.tensor(sample.token_ids)
+                is_trained = one.weights[place] > 0
+                assert one.token_ids[place].tolist() == [*prompt, *sample.token_ids]
+                assert one.position_ids[place].tolist() == list(range(len(prompt) + len(response)))
+                assert one.sequences[place].unique().tolist() == [row]
+                assert is_trained.nonzero().flatten().tolist() == [len(prompt) - 1 + i for i in range(len(response))]
+                assert one.weights[place][is_trained].unique().tolist() == [1.0]
+                assert one.targets[place][is_trained].tolist() == response.tolist()
+                torch.testing.assert_close(
+                    one.rollout_logprobs[place][is_trained], torch.tensor(sample.logprobs), rtol=0, atol=0
+                )
+                assert one.rollout_logprobs[place][~is_trained].count_nonzero() == 0
+    assert sorted(seen) == groups.judged.flatten().nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=str)
+@pytest.mark.parametrize("seed", range(12))
+def test_packs_keep_to_their_limits(monkeypatch: pytest.MonkeyPatch, world: World, seed: int) -> None:
+    draw = random.Random(2000 + seed)
+    multiple, packs_multiple, one_length = draw.choice([1, 2, 4]), draw.choice([1, 2, 3]), draw.random() < 0.5
+    max_tokens = draw.randrange(LONGEST_PROMPT + LONGEST_RESPONSE, 120) // multiple * multiple + multiple
+    limits = Limits(max_tokens=max_tokens, multiple=multiple, packs_multiple=packs_multiple, one_length=one_length)
+    batches = packed(monkeypatch, random_groups(seed), world, draw.randrange(1, 5), limits)
+    for batch in batches:
+        for one in batch.packs:
+            lengths = one.cumulative_lengths.diff()
+            assert len(one.token_ids) <= max_tokens
+            assert len(one.token_ids) % multiple == 0
+            assert one.longest == int(lengths.max())
+            assert int(one.cumulative_lengths[-1]) == len(one.token_ids)
+            assert one.cumulative_lengths.dtype == torch.int32
+    for update in zip(*(batch.updates for batch in batches), strict=True):
+        counts = {len(packs) for packs in update}
+        assert len(counts) == 1, "replicas with fewer packs would not come to the collectives of the others"
+        assert counts.pop() % packs_multiple == 0
+    if one_length:
+        assert len({len(one.token_ids) for batch in batches for one in batch.packs}) == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_sequences_of_an_update_do_not_depend_on_the_layout(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    groups = random_groups(seed, num_groups=7)
+    plans = []
+    for world in WORLDS:
+        replicas = one_per_replica(packed(monkeypatch, groups, world, 3), world)
+        updates = zip(*(batch.updates for batch in replicas), strict=True)
+        plans.append([sorted(row for packs in update for row in rows_of(packs)) for update in updates])
+    assert all(plan == plans[0] for plan in plans)
+
+
+def test_all_ranks_of_a_replica_have_the_same_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tensor=2, data=2, pipeline=2, engine_size=2)
+    batches = packed(monkeypatch, random_groups(3, num_groups=6), world)
+    for rank, batch in enumerate(batches):
+        replica = batches[world.ranks(rank).data * world.tensor]
+        for mine, others in zip(batch.packs, replica.packs, strict=True):
+            assert torch.equal(mine.token_ids, others.token_ids)
+            assert torch.equal(mine.rollout_logprobs, others.rollout_logprobs)
+
+
+@pytest.mark.parametrize(("num_groups", "sizes"), [(8, [4, 4]), (7, [3, 4]), (2, [1, 1])])
+def test_updates_are_whole_consecutive_groups(
+    monkeypatch: pytest.MonkeyPatch, num_groups: int, sizes: list[int]
+) -> None:
+    groups = random_groups(5, num_groups)
+    (batch,) = packed(monkeypatch, groups, World(), 2)
+    num_samples = groups.lengths.shape[1]
+    found = [sorted({row // num_samples for row in rows_of(packs)}) for packs in batch.updates]
+    assert found == [list(range(sizes[0])), list(range(sizes[0], num_groups))]
+
+
+def test_fewer_groups_than_updates_make_fewer_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    for batch in packed(monkeypatch, random_groups(1, num_groups=3), World(data=2), 8):
+        assert len(batch.updates) == 3
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=str)
+def test_no_groups_make_no_updates(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    for batch in packed(monkeypatch, random_groups(1, num_groups=0), world, 2):
+        assert batch.updates == ()
+        assert batch.packs == []
+
+
+def test_a_replica_without_sequences_still_has_a_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = random_groups(1, num_groups=1)
+    groups.judged[:] = False
+    groups.judged[0, 0] = True
+    for replica, batch in enumerate(packed(monkeypatch, groups, World(data=3), 1)):
+        (one,) = batch.packs
+        assert rows_of((one,)) == ([0] if replica == 0 else [])
+        assert float(one.weights.sum()) == (float(groups.lengths[0, 0]) if replica == 0 else 0.0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_replicas_differ_by_at_most_one_sequence_in_tokens(seed: int) -> None:
+    draw = random.Random(seed)
+    lengths = sorted((draw.randrange(1, 100) for _ in range(draw.randrange(1, 60))), reverse=True)
+    replicas = share_out(list(range(len(lengths))), lengths, 4)
+    assert sorted(row for rows in replicas for row in rows) == list(range(len(lengths)))
+    loads = [sum(lengths[row] for row in rows) for rows in replicas]
+    assert max(loads) - min(loads) <= max(lengths)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_packs_are_more_than_half_full(seed: int) -> None:
+    draw = random.Random(seed)
+    lengths = sorted((draw.randrange(1, 100) for _ in range(draw.randrange(1, 60))), reverse=True)
+    packs = fill(list(range(len(lengths))), lengths, 100)
+    loads = [sum(lengths[row] for row in rows) for rows in packs]
+    assert sorted(row for rows in packs for row in rows) == list(range(len(lengths)))
+    assert max(loads) <= 100
+    assert len(packs) == 1 or sum(loads) > 100 * len(packs) / 2

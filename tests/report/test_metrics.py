@@ -1,0 +1,135 @@
+"""Metrics against counts made by hand."""
+
+import dataclasses
+import math
+import re
+
+import pytest
+import torch
+
+from megatron_rl.report.metrics import (
+    METRICS,
+    actor_metrics,
+    checked,
+    dynamic_sampling_metrics,
+    rollout_metrics,
+    step_metrics,
+    validation_metrics,
+)
+from megatron_rl.types import Scores, State
+from recipes.prorl_v2 import RECIPE
+from tests.report.records import POLICY, collected, groups, update
+
+
+def test_names_are_phase_slash_name_and_every_metric_says_what_it_means() -> None:
+    for name, metric in METRICS.items():
+        assert re.fullmatch(r"[a-z_]+/[a-z_]+", name), name
+        assert metric.meaning and metric.unit, name
+        if name.startswith("time/"):
+            assert name.endswith("_seconds")
+
+
+@pytest.mark.parametrize("name", ["rollout/reward", "rollout/reward_mean/math/algebra", "actor/loss/math", "loss"])
+def test_an_undeclared_name_is_an_error_that_names_it(name: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(f"'{name}'")):
+        checked({name: 1.0})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_an_error_that_names_it(value: float) -> None:
+    with pytest.raises(RuntimeError, match="actor/loss"):
+        checked({"actor/loss": value})
+
+
+def test_rollout_metrics_count_judged_samples_of_all_groups_tried() -> None:
+    tried = groups(
+        rewards=[[1.0, 0.0], [1.0, 1.0], [0.25, 0.0]],
+        judged=[[True, True], [True, True], [True, False]],
+        domains=["math", "math", "logic"],
+        lengths=[[2, 4], [6, 8], [10, 12]],
+        truncated=[[False, False], [False, False], [False, True]],
+    )
+    found = rollout_metrics(tried)
+    assert found["rollout/reward_mean"] == pytest.approx((1 + 0 + 1 + 1 + 0.25) / 5)
+    assert found["rollout/reward_mean/math"] == pytest.approx(3 / 4)
+    assert found["rollout/reward_mean/logic"] == pytest.approx(0.25)
+    assert found["rollout/response_tokens_mean"] == 7
+    assert found["rollout/response_tokens_max"] == 12
+    assert found["rollout/truncated_fraction"] == pytest.approx(1 / 6)
+    assert found["rollout/unjudged_fraction"] == pytest.approx(1 / 6)
+
+
+def test_a_domain_that_could_not_be_judged_has_no_reward_instead_of_zero() -> None:
+    found = rollout_metrics(groups(rewards=[[0.0, 0.0]], judged=[[False, False]], domains=["code"]))
+    assert "rollout/reward_mean/code" not in found
+    assert found["rollout/unjudged_fraction"] == 1
+
+
+def test_the_three_published_filter_rules_are_told_apart() -> None:
+    tried = groups(
+        rewards=[[1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [0.5, 0.5], [0.5, 0.25]],
+        domains=["logic"] * 5,
+    )
+    found = dynamic_sampling_metrics(dataclasses.replace(collected(), tried=tried, groups=tried.take([2, 4]), rounds=2))
+    assert found["dynamic_sampling/keep_rate"] == pytest.approx(2 / 5)  # the spread: groups 2 and 4
+    assert found["dynamic_sampling/keep_rate_by_mean"] == pytest.approx(3 / 5)  # 2, 3 and 4
+    assert found["dynamic_sampling/keep_rate_by_correct"] == pytest.approx(1 / 5)  # 2
+    assert found["dynamic_sampling/all_right_fraction"] == pytest.approx(1 / 5)  # 0
+    assert found["dynamic_sampling/tried_count"] == 5
+    assert found["dynamic_sampling/trained_count"] == 2
+    assert found["dynamic_sampling/rounds_count"] == 2
+
+
+def test_actor_metrics_are_token_means_over_updates_of_unequal_size() -> None:
+    found = actor_metrics([update(num_tokens=100, loss=1.0, norm=3.0), update(num_tokens=300, loss=2.0, norm=1.0)])
+    assert found["actor/loss"] == pytest.approx((100 * 1.0 + 300 * 2.0) / 400)
+    assert found["actor/gradient_norm"] == 2.0
+    assert found["actor/gradient_norm_max"] == 3.0
+
+
+def test_validation_metrics_count_every_domain_the_same() -> None:
+    scores = Scores(step=4, accuracy={"math": 0.5, "logic": 1.0})
+    assert validation_metrics(scores) == {
+        "validation/accuracy": 0.75,
+        "validation/accuracy/math": 0.5,
+        "validation/accuracy/logic": 1.0,
+    }
+
+
+def test_step_metrics_hold_every_declared_metric_of_a_step() -> None:
+    phases = [name[5:-8] for name in METRICS if name.startswith("time/") and name[5:-8] not in ("step", "other")]
+    found = step_metrics(
+        recipe=RECIPE,
+        state=dataclasses.replace(State.fresh(), step=501, samples_seen=40, tokens_seen=400),
+        collected=collected(),
+        policy=POLICY,
+        updates=[update()],
+        is_reset=True,
+        phase_seconds=dict.fromkeys(phases, 0.5),
+        step_seconds=10.0,
+    )
+    assert {name for name in METRICS if not name.startswith("validation/")} <= found.keys()
+    assert all(type(value) is float for value in found.values())
+    assert found["length_term/is_on"] == 1  # the step that led to 501 was step 500, the first of the shaped ones
+    assert found["reference/reset"] == 1
+    assert found["run/samples_count"] == 40
+    assert sum(found[f"time/{name}_seconds"] for name in [*phases, "other"]) == pytest.approx(10.0)
+    samples = collected().groups.rewards.numel()
+    assert found["throughput/samples_per_second"] == pytest.approx(samples / (10.0 - 3 * 0.5))
+
+
+def test_a_step_that_found_no_group_still_has_its_metrics() -> None:
+    empty = dataclasses.replace(collected(), groups=collected().tried.take([]))
+    found = step_metrics(
+        recipe=RECIPE,
+        state=dataclasses.replace(State.fresh(), step=1),
+        collected=empty,
+        policy=POLICY,
+        updates=[],
+        is_reset=False,
+        phase_seconds={},
+        step_seconds=1.0,
+    )
+    assert found["dynamic_sampling/trained_count"] == 0
+    assert "actor/loss" not in found
+    assert torch.tensor(list(found.values())).isfinite().all()

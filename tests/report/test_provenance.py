@@ -1,0 +1,49 @@
+"""run.json says what was run, and with what, at every attempt."""
+
+import dataclasses
+import json
+import subprocess
+from pathlib import Path
+
+from megatron_rl.report.provenance import FILE_NAME, git_commit, package_versions, write_run_file
+from tests.report.runs import make_run
+
+
+def test_the_file_holds_the_resolved_run_and_every_attempt(tmp_path: Path) -> None:
+    run = dataclasses.replace(make_run(tmp_path), modified=("run.seed=2",))
+    write_run_file(run, 0)
+    returned = write_run_file(run, 7)
+    content = json.loads((tmp_path / FILE_NAME).read_text())
+    assert content["attempts"] == returned["attempts"]
+    assert [one["from_step"] for one in content["attempts"]] == [0, 7]
+    assert content["fingerprint"] == run.recipe.fingerprint
+    assert content["published_fingerprint"] == run.published.fingerprint
+    assert content["modified"] == ["run.seed=2"]
+    assert content["run"]["recipe"]["algorithm"]["clip_high"] == run.recipe.algorithm.clip_high
+    assert "torch" in content["attempts"][0]["packages"]
+
+
+def test_a_damaged_file_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text('{"attempts": [')
+    write_run_file(make_run(tmp_path), 3)
+    assert len(json.loads((tmp_path / FILE_NAME).read_text())["attempts"]) == 1
+
+
+def test_only_installed_packages_are_named() -> None:
+    assert all(package_versions().values())
+
+
+def test_commit_tells_a_changed_tree_and_no_repository_is_none(tmp_path: Path) -> None:
+    assert git_commit(tmp_path) is None
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True)
+
+    git("init", "-q")
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-q", "-m", "one", "--no-verify")
+    clean = git_commit(tmp_path)
+    assert clean is not None and len(clean) == 40
+    (tmp_path / "file").write_text("two")
+    assert git_commit(tmp_path) == clean + "+changes"

@@ -1,0 +1,116 @@
+"""The loop's view of the report: what stands in the run directory after which call."""
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from megatron_rl import spans
+from megatron_rl.report.report import FILES, Report
+from megatron_rl.types import Scores, State
+from tests.report.records import POLICY, collected, update
+from tests.report.runs import make_run
+
+MAIN: Any = SimpleNamespace(is_main=True)
+OTHER: Any = SimpleNamespace(is_main=False)
+
+
+def validated(state: State, accuracy: float) -> State:
+    return dataclasses.replace(state, scores=(*state.scores, Scores(step=state.step, accuracy={"math": accuracy})))
+
+
+def stepped(state: State) -> State:
+    return dataclasses.replace(state, step=state.step + 1, samples_seen=state.samples_seen + 6)
+
+
+def play(report: Report, state: State, last: int) -> State:
+    """The loop's calls, from `state` to step `last`."""
+    report.start(state)
+    while True:
+        if state.step % 2 == 0 or state.step == last:
+            with spans.span("validate"), spans.span("generate"):
+                pass
+            state = validated(state, state.step / 10)
+            report.scores(state)
+        if state.step == last:
+            return state
+        for phase in ("refit", "generate", "score", "logprob", "update"):
+            with spans.span(phase):
+                pass
+        state = stepped(state)
+        report.step(state, collected(), POLICY, [update()], is_reset=state.step == 2)
+
+
+def rows_of(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def repeatable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "throughput/"))} for row in rows]
+
+
+def test_a_run_leaves_all_its_files_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Report(make_run(tmp_path), MAIN) as report:
+        report.finish(play(report, State.fresh(), 4))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+    assert [row["step"] for row in rows_of(tmp_path)] == [0, 1, 2, 2, 3, 4, 4]
+    said = capsys.readouterr().out
+    assert "accuracy" in said and "0.000 -> 0.400" in said
+    assert all(name in said for name in FILES)
+
+
+def test_a_resumed_run_has_the_metrics_of_one_never_interrupted(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    with Report(make_run(whole), MAIN) as report:
+        play(report, State.fresh(), 6)
+    with Report(make_run(broken), MAIN) as report:
+        play(report, State.fresh(), 5)
+    saved = dataclasses.replace(State.fresh(), step=2, samples_seen=12)
+    with Report(make_run(broken), MAIN) as report:
+        play(report, saved, 6)
+    assert repeatable(rows_of(broken)) == repeatable(rows_of(whole))
+
+
+def test_other_ranks_write_and_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Report(make_run(tmp_path / "run"), OTHER) as report:
+        report.finish(play(report, State.fresh(), 4))
+    assert not (tmp_path / "run").exists()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_validation_is_not_counted_as_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = iter([{}, {"refit": 1.0, "validate": 5.0, "generate": 4.0, "score": 0.5}, {"generate": 2.0, "save": 1.0}])
+    monkeypatch.setattr(spans, "take", lambda: next(taken))
+    with Report(make_run(tmp_path), MAIN) as report:
+        state = State.fresh()
+        report.start(state)
+        report.scores(validated(state, 0.5))
+        report.step(stepped(state), collected(), POLICY, [update()], is_reset=False)
+    row = rows_of(tmp_path)[-1]
+    seconds = {name: row[f"time/{name}_seconds"] for name in ("refit", "validate", "generate", "save")}
+    assert seconds == {"refit": 1.0, "validate": 5.0, "generate": 2.0, "save": 1.0}
+    assert "time/score_seconds" not in row
+
+
+def test_the_page_costs_a_small_share_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    with Report(make_run(tmp_path), MAIN) as report:
+        monkeypatch.setattr(report, "_draw_page", lambda: drawn.append(len(report.rows)))
+        play(report, State.fresh(), 6)  # in an instant: no time for a page
+        assert drawn == []
+        report.page_drawn -= 1000.0
+        report.scores(validated(dataclasses.replace(State.fresh(), step=6), 0.5))
+        assert len(drawn) == 1
+        report.finish(State.fresh())
+        assert len(drawn) == 2
+
+
+def test_the_terminal_is_given_back_when_the_loop_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[bool] = []
+    with pytest.raises(KeyboardInterrupt), Report(make_run(tmp_path), MAIN) as report:  # noqa: PT012
+        monkeypatch.setattr(report.progress, "stop", lambda: stopped.append(True))
+        raise KeyboardInterrupt
+    assert stopped == [True]

@@ -1,0 +1,248 @@
+"""A step's groups: uniform ones are replaced, in order, and never for ever. The engine answers from a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from megatron_rl.config import Recipe
+from megatron_rl.data.items import Item
+from megatron_rl.data.prompts import PromptStream, load_tokenizer
+from megatron_rl.parallel import Ranks
+from megatron_rl.rewards.score import Scorer
+from megatron_rl.rollout.collect import Rollouts, joined
+from megatron_rl.seeds import request_seed
+from megatron_rl.types import Prompt, Sample
+from recipes import prorl_v2
+from tests.models import replaced
+
+DEMO = Path(__file__).parents[2] / "demo"
+WANTED, NUM_SAMPLES, MAX_RESPONSE_TOKENS, MAX_ROUNDS, VERSION = 4, 3, 16, 5, 7
+RIGHT, WRONG, CUT_OFF = r"\boxed{5}", r"\boxed{6}", "555555555555555555555"
+CRASHES = r"\boxed{x}"  # with a reference answer that can not be read
+ONE = Ranks(
+    rank=0, world=1, tensor=0, pipeline=0, data=0, tensor_parallel=1, pipeline_parallel=1, data_parallel=1,
+    engine=0, engine_rank=0, engine_size=1,
+)  # fmt: skip
+
+
+class ScriptedEngine:
+    """Answers as the script says, and keeps what it was asked."""
+
+    def __init__(self, tokenizer: Any, answers: Callable[[int], Sequence[str]], version: int | None = VERSION) -> None:
+        self.tokenizer, self.answers, self.version, self.ranks = tokenizer, answers, version, ONE
+        self.stop_tokens = (tokenizer.eos_token_id,)
+        self.asked: list[tuple[list[int], list[int], dict[str, Any]]] = []
+
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], **options: Any) -> list[tuple[Sample, ...]]:
+        self.asked.append(([prompt.serial for prompt in prompts], list(seeds), options))
+        return [tuple(map(self.sample, self.answers(prompt.serial))) for prompt in prompts]
+
+    def sample(self, text: str) -> Sample:
+        tokens = [*self.tokenizer(text)["input_ids"], *self.stop_tokens]
+        is_cut = len(tokens) > MAX_RESPONSE_TOKENS
+        tokens = tokens[:MAX_RESPONSE_TOKENS]
+        return Sample(
+            token_ids=tuple(tokens),
+            logprobs=(-0.5,) * len(tokens),
+            finish_reason="length" if is_cut else "stop",
+            policy_version=VERSION,
+        )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process_group() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return load_tokenizer(DEMO / "model")
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Iterator[Scorer]:
+    with Scorer(num_processes=1, timeout_seconds=20.0) as scorer:
+        yield scorer
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    values = {
+        "sampling.prompts_per_step": WANTED,
+        "sampling.samples_per_prompt": NUM_SAMPLES,
+        "sampling.max_response_tokens": MAX_RESPONSE_TOKENS,
+        "algorithm.dynamic_sampling.max_rounds": MAX_ROUNDS,
+    }
+    recipe: Any = prorl_v2.RECIPE
+    for name, value in values.items():
+        recipe = replaced(recipe, name.split("."), value)
+    return recipe
+
+
+@pytest.fixture
+def stream(tokenizer: Any) -> PromptStream:
+    return stream_of(tokenizer, "5")
+
+
+def stream_of(tokenizer: Any, answer: str) -> PromptStream:
+    items = [Item(id=f"i{k}", domain="math", prompt=f"{k:03d}", item={"answer": answer}) for k in range(100)]
+    return PromptStream(items, tokenizer, seed=1, max_prompt_tokens=8)
+
+
+@pytest.fixture
+def rollouts(tokenizer: Any, scorer: Scorer) -> Callable[..., Rollouts]:
+    """Rollouts over a scripted engine: mixed answers for these prompts of the stream, right ones for the others."""
+
+    def make(informative: set[int], *, prompts_per_wave: int = 100) -> Rollouts:
+        def answers(serial: int) -> list[str]:
+            return [WRONG, RIGHT, WRONG] if serial in informative else [RIGHT] * NUM_SAMPLES
+
+        engine: Any = ScriptedEngine(tokenizer, answers)
+        return Rollouts(engine, tokenizer, scorer, run_seed=11, prompts_per_wave=prompts_per_wave)
+
+    return make
+
+
+def serials(groups: Any) -> list[int]:
+    return [prompt.serial for prompt in groups.prompts]
+
+
+def test_a_full_first_round_is_the_only_one(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    collected = rollouts(set(range(100))).collect(stream, recipe, step=0)
+    assert (serials(collected.groups), collected.rounds, stream.position) == ([0, 1, 2, 3], 1, 4)
+    assert collected.groups.rewards.tolist() == [[0, 1, 0]] * WANTED
+    assert collected.groups.judged.all()
+    assert collected.groups.policy_version == VERSION
+
+
+def test_uniform_groups_are_replaced_and_the_order_is_kept(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    collected = rollouts({1, 2, 5, 7}).collect(stream, recipe, step=0)
+    assert serials(collected.groups) == [1, 2, 5, 7]
+    assert serials(collected.tried) == list(range(8))
+    assert (collected.rounds, stream.position) == (2, 8)  # 2 more at a rate of 2 in 4 need 4 prompts
+
+
+def test_surplus_groups_are_dropped_and_their_prompts_are_not_met_again(
+    rollouts, stream: PromptStream, recipe: Recipe
+) -> None:
+    over = rollouts({1, 2, 4, 5, 6, 7})
+    assert serials(over.collect(stream, recipe, step=0).groups) == [1, 2, 4, 5]
+    assert over.engine.asked[-1][0] == [4, 5, 6, 7]
+    assert stream.position == 8
+    assert min(serials(over.collect(stream, recipe, step=1).tried)) == 8
+
+
+def test_the_samples_of_a_group_are_its_own_after_the_choice(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    chosen = rollouts({1, 2, 5, 7})
+    chosen.engine.answers = lambda serial: [f"\\boxed{{{serial}}}", RIGHT, WRONG]  # 5 and 6 are uniform in no group
+    groups = chosen.collect(stream, recipe, step=0).groups
+    for index, serial in enumerate(serials(groups)):
+        assert groups.samples[index][0] == chosen.engine.sample(f"\\boxed{{{serial}}}")
+        assert groups.lengths[index].tolist() == [len(sample.token_ids) for sample in groups.samples[index]]
+
+
+@pytest.mark.parametrize("informative", [set(), {3, 9}])
+def test_a_step_ends_after_the_last_round_with_what_there_is(
+    rollouts, stream: PromptStream, recipe: Recipe, informative: set[int]
+) -> None:
+    collected = rollouts(informative).collect(stream, recipe, step=0)
+    assert collected.rounds == MAX_ROUNDS
+    assert serials(collected.groups) == sorted(informative)
+    assert serials(collected.tried) == list(range(stream.position))
+    assert collected.groups.rewards.shape == (len(informative), NUM_SAMPLES)
+    assert collected.tried.samples == {}
+
+
+def test_seeds_come_from_run_step_and_place_in_the_stream(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    stream.seek(20)
+    watched = rollouts({22})
+    watched.collect(stream, recipe, step=3)
+    assert len(watched.engine.asked) == MAX_ROUNDS
+    for asked, seeds, _ in watched.engine.asked:
+        assert seeds == [request_seed(11, 3, serial) for serial in asked]
+
+
+def test_the_recipe_s_sampling_reaches_the_engine(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    watched = rollouts(set(range(100)))
+    watched.collect(stream, replaced(recipe, ["sampling", "temperature"], 1.3), step=0)
+    assert watched.engine.asked[0][2] == {
+        "samples_per_prompt": NUM_SAMPLES,
+        "max_response_tokens": MAX_RESPONSE_TOKENS,
+        "temperature": 1.3,
+        "top_p": recipe.sampling.top_p,
+    }
+
+
+def test_waves_are_of_the_fixed_size_and_change_nothing(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    in_waves, at_once = rollouts({0, 2, 3, 5}, prompts_per_wave=3), rollouts({0, 2, 3, 5})
+    waved = in_waves.collect(stream, recipe, step=0)
+    stream.seek(0)
+    whole = at_once.collect(stream, recipe, step=0)
+    assert [asked for asked, _, _ in in_waves.engine.asked] == [[0, 1, 2], [3], [4, 5]]
+    assert [asked for asked, _, _ in at_once.engine.asked] == [[0, 1, 2, 3], [4, 5]]
+    assert serials(waved.groups) == serials(whole.groups) == [0, 2, 3, 5]
+    assert dict(waved.groups.samples) == dict(whole.groups.samples)
+
+
+def test_an_answer_cut_off_is_told_from_one_that_ended(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    cut = rollouts(set())
+    cut.engine.answers = lambda serial: [RIGHT, CUT_OFF, WRONG]
+    groups = cut.collect(stream, recipe, step=0).groups
+    num_tokens = len(cut.engine.sample(RIGHT).token_ids)
+    assert groups.truncated.tolist() == [[False, True, False]] * WANTED
+    assert groups.lengths.tolist() == [[num_tokens, MAX_RESPONSE_TOKENS, num_tokens]] * WANTED
+    assert groups.rewards.tolist() == [[1, 0, 0]] * WANTED
+
+
+def test_a_sample_whose_verifier_failed_is_unjudged_and_makes_no_group_informative(
+    rollouts, tokenizer: Any, recipe: Recipe
+) -> None:
+    failing = rollouts(set())
+    failing.engine.answers = lambda serial: ["no box", "none", CRASHES]
+    stream = stream_of(tokenizer, "}")
+    collected = failing.collect(stream, replaced(recipe, ["algorithm", "dynamic_sampling", "max_rounds"], 2), step=0)
+    assert collected.tried.judged.tolist() == [[True, True, False]] * 8
+    assert collected.tried.rewards.tolist() == [[0, 0, 0]] * 8
+    assert len(collected.groups) == 0
+
+
+def test_an_engine_without_weights_is_not_asked(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    empty = rollouts(set())
+    empty.engine.version = None
+    with pytest.raises(AssertionError, match="no weights before its first refit"):
+        empty.collect(stream, recipe, step=0)
+
+
+def test_taking_groups_keeps_numbers_and_samples_together(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    made = rollouts({0, 3})
+    groups = made.answer(
+        stream.take(4), 0, samples_per_prompt=NUM_SAMPLES, max_response_tokens=9, temperature=1.0, top_p=1.0
+    )
+    taken = groups.take([3, 1])
+    assert serials(taken) == [3, 1]
+    assert taken.rewards.tolist() == [[0, 1, 0], [1, 1, 1]]
+    assert dict(taken.samples) == {0: groups.samples[3], 1: groups.samples[1]}
+    assert torch.equal(taken.lengths, groups.lengths[[3, 1]])
+    assert len(groups.take([])) == 0
+
+
+def test_joined_groups_are_those_of_the_parts_in_order(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    made = rollouts({0, 3, 5})
+    groups = made.answer(
+        stream.take(6), 0, samples_per_prompt=NUM_SAMPLES, max_response_tokens=9, temperature=1.0, top_p=1.0
+    )
+    elsewhere = {index: group for index, group in groups.samples.items() if index != 4}  # on another engine
+    groups = type(groups)(**{**vars(groups), "samples": elsewhere})
+    again = joined([groups.take([0, 1]), groups.take([]), groups.take([2, 3, 4, 5])])
+    assert again.prompts == groups.prompts
+    assert dict(again.samples) == elsewhere
+    for field in ("rewards", "judged", "lengths", "truncated", "owners"):
+        assert torch.equal(getattr(again, field), getattr(groups, field))

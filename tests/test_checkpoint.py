@@ -1,0 +1,284 @@
+"""A run that goes on from a checkpoint is the run that was never stopped, and a bad checkpoint is never half used."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from megatron_rl import checkpoint, device, parallel
+from megatron_rl.config import Run
+from megatron_rl.data.items import Item
+from megatron_rl.data.prompts import PromptStream, load_tokenizer
+from megatron_rl.log import get_logger
+from megatron_rl.types import Batch, Collected, Scores, State, Update
+from tests.actor.test_layouts import some_groups
+from tests.models import make_folder, make_run, replaced
+from tests.ranks import run_ranks
+
+DEMO = Path(__file__).parents[1] / "demo"
+RECIPE = {
+    "optimizer.learning_rate": 1e-3,
+    "algorithm.reference_reset.period_steps": 3,  # between the save and the end
+    "num_steps": 4,
+}
+
+
+class Trained:
+    """An Actor on random batches: the loop without its engine."""
+
+    def __init__(self, folder: str, directory: str, num_ranks: int) -> None:
+        from megatron_rl.actor.actor import Actor
+
+        run = make_run(folder, recipe=RECIPE, devices_per_node=num_ranks)
+        self.run = dataclasses.replace(run, directory=Path(directory))
+        hardware = device.select(run.scale)
+        self.ranks = parallel.start(run.scale, hardware, 60)
+        self.make_actor = lambda: Actor(run, self.ranks, hardware)
+        self.actor, self.prompts = self.make_actor(), some_prompts()
+        self.state, self.updates = State.fresh(), list[Update]()
+
+    def step(self) -> None:
+        batch = self.batch()
+        updates = [self.actor.update(packs, self.run.recipe, self.state.step) for packs in batch.updates]
+        self.updates += updates
+        self.state = self.state.after(Collected(groups=batch.groups, tried=batch.groups, rounds=1), updates)
+        if self.state.step % RECIPE["algorithm.reference_reset.period_steps"] == 0:
+            self.actor.reset_reference(clear_optimizer=False)
+            self.state = self.state.with_reset()
+
+    def batch(self) -> Batch:
+        """A step's batch of its own: another order of the groups and other advantages; it takes prompts, too."""
+        from megatron_rl.actor.pack import pack
+
+        draw = random.Random(self.prompts.position)
+        self.prompts.take(5)
+        groups = some_groups(num_engines=self.ranks.world, engine=self.ranks.rank)
+        groups = groups.take(draw.sample(range(len(groups)), 6))
+        batch = pack(groups, self.ranks, 2, self.actor.limits)
+        view = self.actor.logprobs(batch, self.run.recipe)
+        reference = self.actor.reference_logprobs(batch, self.run.recipe)
+        batch = batch.with_logprobs(old=view.logprobs, reference=reference)
+        return batch.with_advantages(torch.tensor([[draw.gauss(0, 1) for _ in range(6)] for _ in range(6)]))
+
+    def facts(self) -> dict[str, Any]:
+        """All that a run must have in common with its repetition."""
+        return {
+            "state": dataclasses.asdict(self.state),
+            "position": self.prompts.position,
+            "updates": [dataclasses.asdict(update) for update in self.updates[-4:]],
+            **{name: digest(value) for name, value in self.actor.state().items()},
+        }
+
+
+def some_prompts() -> PromptStream:
+    items = [Item(id=f"i{k}", domain="math", prompt=f"{k:03d}", item={"answer": "5"}) for k in range(30)]
+    return PromptStream(items, load_tokenizer(DEMO / "model"), seed=1, max_prompt_tokens=8)
+
+
+def digest(value: Any) -> str:
+    """A hash of nested tensors and numbers, to the bit."""
+    if isinstance(value, Tensor):
+        value = (str(value.dtype), tuple(value.shape), value.contiguous().view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, dict):
+        value = [(key, digest(inner)) for key, inner in value.items()]
+    elif isinstance(value, list | tuple):
+        value = [digest(inner) for inner in value]
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+
+def uninterrupted(folder: str, directory: str, num_ranks: int) -> dict[str, Any]:
+    """Runs on every rank: two steps, a save, two more steps."""
+    one = Trained(folder, directory, num_ranks)
+    for _ in range(2):
+        one.step()
+    one.state = one.state.with_scores(Scores(step=2, accuracy={"math": 0.25}))
+    saved = checkpoint.save(one.run, one.state, one.actor, one.prompts)
+    for _ in range(2):
+        one.step()
+    return one.facts() | {"saved": saved.name}
+
+
+def resumed(folder: str, directory: str, num_ranks: int) -> dict[str, Any]:
+    """Runs on every rank of a new process: resume, two more steps; then with a damaged file."""
+    one = Trained(folder, directory, num_ranks)
+    unresumed = digest(one.actor.state()["weights"])
+    one.state = checkpoint.resume(one.run, one.actor, one.prompts)
+    changed = digest(one.actor.state()["weights"]) != unresumed
+    for _ in range(2):
+        one.step()
+    facts = one.facts() | {"resuming_changed_the_weights": changed}
+    newest = checkpoint.save(one.run, one.state, one.actor, one.prompts)
+    if one.ranks.is_main:  # on one rank only: all must pass it over
+        flip_a_byte(newest / checkpoint.file_of(num_ranks - 1))
+    parallel.barrier()
+    with warnings_kept() as kept:
+        state = checkpoint.resume(one.run, one.actor, one.prompts)
+    return facts | {"after_damage": state.step, "warnings": kept}
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@contextmanager
+def warnings_kept() -> Iterator[list[str]]:
+    kept: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: kept.append(record.getMessage())  # type: ignore[method-assign]
+    get_logger().addHandler(handler)
+    try:
+        yield kept
+    finally:
+        get_logger().removeHandler(handler)
+
+
+def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
+    """Runs on one rank: what resume makes of checkpoints that are missing, damaged, another run's or unfinished."""
+    one = Trained(folder, directory, 1)
+    found: dict[str, Any] = {}
+
+    def resume(run: Run = one.run) -> dict[str, Any]:
+        one.actor, one.prompts = one.make_actor(), some_prompts()
+        with warnings_kept() as kept:
+            try:
+                state = checkpoint.resume(run, one.actor, one.prompts)
+            except ValueError as error:
+                return {"error": str(error), "warnings": kept}
+        weights = digest(one.actor.state()["weights"])
+        return {"step": state.step, "position": one.prompts.position, "weights": weights, "warnings": kept}
+
+    found["none"] = resume()
+    at_save, folders = {}, []
+    for step in (1, 2, 3):
+        one.step()
+        folders.append(checkpoint.save(one.run, one.state, one.actor, one.prompts))
+        at_save[step] = digest(one.actor.state()["weights"])
+    found |= {"at_save": at_save, "kept": sorted(path.name for path in folders[0].parent.iterdir())}
+    found["newest"] = resume()
+
+    partial = folders[2].with_name("step_000009.partial")
+    partial.mkdir()
+    (partial / "manifest.json").write_text("{")
+    found["beside_a_partial"] = resume()
+    found["other_recipe"] = resume(
+        dataclasses.replace(one.run, recipe=replaced(one.run.recipe, ["optimizer", "beta1"], 0.5))
+    )
+    found["other_layout"] = resume(
+        dataclasses.replace(one.run, scale=dataclasses.replace(one.run.scale, precision="bf16"))
+    )
+    file = folders[2] / checkpoint.file_of(0)
+    whole = file.read_bytes()
+    for name, content in {"shorter": whole[:-100], "missing": None, "flipped": whole}.items():
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_bytes(content)
+        if name == "flipped":
+            flip_a_byte(file)
+        found[name] = resume()
+    flip_a_byte(folders[1] / checkpoint.file_of(0))
+    found["all_damaged"] = resume()
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_folder(tmp_path_factory.mktemp("qwen2"), num_hidden_layers=2))
+
+
+@pytest.fixture(scope="module")
+def odd(folder: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    (facts,) = run_ranks(
+        "tests.test_checkpoint:odd_checkpoints", 1, folder=folder, directory=str(tmp_path_factory.mktemp("run"))
+    )
+    return facts
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(
+    folder: str, tmp_path: Path, num_ranks: int
+) -> None:
+    arguments = {"folder": folder, "directory": str(tmp_path), "num_ranks": num_ranks}
+    whole = run_ranks("tests.test_checkpoint:uninterrupted", num_ranks, **arguments)
+    again = run_ranks("tests.test_checkpoint:resumed", num_ranks, **arguments)
+    for expected, found in zip(whole, again, strict=True):
+        assert expected.pop("saved") == "step_000002"
+        assert found.pop("resuming_changed_the_weights")
+        assert found.pop("after_damage") == 2
+        warnings = found.pop("warnings")
+        assert len(warnings) == 1
+        assert f"rank_{num_ranks - 1:05d}.pt has another checksum" in warnings[0]
+        assert found == expected
+        assert found["state"]["reference_resets"] == [3]
+        assert found["state"]["scores"] == [{"step": 2, "accuracy": {"math": 0.25}}]
+        assert found["position"] == 20
+
+
+@pytest.mark.ranks
+def test_without_a_checkpoint_the_state_is_fresh(odd: dict[str, Any]) -> None:
+    assert (odd["none"]["step"], odd["none"]["position"]) == (0, 0)
+
+
+@pytest.mark.ranks
+def test_only_the_newest_checkpoints_are_kept(odd: dict[str, Any]) -> None:
+    assert odd["kept"] == ["step_000002", "step_000003"]
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", ["newest", "beside_a_partial"])
+def test_the_newest_finished_checkpoint_is_taken(odd: dict[str, Any], name: str) -> None:
+    assert len(set(odd["at_save"].values())) == 3
+    assert odd[name] == {"step": 3, "position": 15, "weights": odd["at_save"]["3"], "warnings": []}
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("shorter", "bytes instead of"), ("missing", "is missing"), ("flipped", "has another checksum")],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(odd: dict[str, Any], name: str, what: str) -> None:
+    (warning,) = odd[name].pop("warnings")
+    assert what in warning and "step_000003" in warning and "trying the one before" in warning
+    assert odd[name] == {"step": 2, "position": 10, "weights": odd["at_save"]["2"]}
+
+
+@pytest.mark.ranks
+def test_a_run_whose_checkpoints_are_all_damaged_starts_again_and_says_so(odd: dict[str, Any]) -> None:
+    assert (odd["all_damaged"]["step"], odd["all_damaged"]["weights"]) == (0, odd["none"]["weights"])
+    assert len(odd["all_damaged"]["warnings"]) == 2
+
+
+@pytest.mark.ranks
+def test_another_recipe_s_checkpoint_is_refused(odd: dict[str, Any]) -> None:
+    assert "fingerprint" in odd["other_recipe"]["error"] and "--directory" in odd["other_recipe"]["error"]
+
+
+@pytest.mark.ranks
+def test_another_layout_s_checkpoint_is_refused(odd: dict[str, Any]) -> None:
+    error = odd["other_layout"]["error"]
+    assert "'precision': 'fp32'" in error and "'precision': 'bf16'" in error and "scale" in error
+
+
+def test_a_state_survives_its_json_form() -> None:
+    state = State(
+        step=3,
+        samples_seen=768,
+        tokens_seen=12345,
+        reference_resets=(1, 3),
+        scores=(Scores(step=0, accuracy={"logic": 0.25, "math": 0.5}), Scores(step=2, accuracy={"math": 1 / 3})),
+    )
+    assert checkpoint.state_of(json.loads(json.dumps(dataclasses.asdict(state)))) == state
+    assert checkpoint.state_of(json.loads(json.dumps(dataclasses.asdict(State.fresh())))) == State.fresh()

@@ -1,0 +1,38 @@
+"""What only a GPU can show; the paths are those that the other tests run on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.actor.test_layouts import largest_gap, merged, some_groups, transformers_logprobs
+from tests.models import make_folder
+from tests.ranks import run_ranks
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible to torch"),
+]
+ON_GPU: dict[str, Any] = {"device": "cuda", "precision": "bf16", "devices_per_node": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("qwen2"))
+
+
+def test_transformer_engine_computes_what_transformers_does(folder: Path) -> None:
+    cases = {"bf16": (str(folder), ON_GPU)}
+    found = [rank["bf16"] for rank in run_ranks("tests.actor.test_layouts:steps", 1, cases=cases)]
+    assert largest_gap(merged(found), {row: v for row, v in transformers_logprobs(folder, some_groups()).items()
+                                       if row in merged(found)}) < 0.1  # fmt: skip
+    assert all(norm > 0 for norm in found[0]["norms"])
+
+
+def test_the_engine_holds_the_export_and_samples_as_the_actor_expects(folder: Path) -> None:
+    (result,) = run_ranks("tests.refit.test_refit:colocated", 1, folder=str(folder), num_updates=20, **ON_GPU)
+    assert result["equal"] == [[], []]
+    assert max(result["gaps"]) < 0.05
