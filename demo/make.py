@@ -40,7 +40,7 @@ NUMBERS_PER_ROW = (5, 7, 9)
 LETTERS_PER_WORD = {3: 0.16, 4: 0.14, 5: 0.2, 6: 0.2, 7: 0.15, 8: 0.15}  # share of the words
 
 WORKED_SHARE = {"math": 0.25, "logic": 0.25}
-WARM_UP_STEPS, WARM_UP_BATCH, WARM_UP_LEARNING_RATE = 400, 128, 2e-3
+WARM_UP_STEPS, WARM_UP_BATCH, WARM_UP_LEARNING_RATE = 220, 128, 2e-3
 
 
 def main() -> None:

@@ -37,10 +37,10 @@ RECIPE = {
 class Trained:
     """An Actor on random batches: the loop without its engine."""
 
-    def __init__(self, folder: str, directory: str, num_ranks: int) -> None:
+    def __init__(self, folder: str, directory: str, world: int) -> None:
         from megatron_rl.actor.actor import Actor
 
-        run = make_run(folder, recipe=RECIPE, devices_per_node=num_ranks)
+        run = make_run(folder, recipe=RECIPE, devices_per_node=world)
         self.run = dataclasses.replace(run, directory=Path(directory))
         hardware = device.select(run.scale)
         self.ranks = parallel.start(run.scale, hardware, 60)
@@ -89,7 +89,7 @@ def some_prompts() -> PromptStream:
 def digest(value: Any) -> str:
     """A hash of nested tensors and numbers, to the bit."""
     if isinstance(value, Tensor):
-        value = (str(value.dtype), tuple(value.shape), value.contiguous().view(torch.uint8).numpy().tobytes())
+        value = (str(value.dtype), tuple(value.shape), value.reshape(-1).view(torch.uint8).numpy().tobytes())
     elif isinstance(value, dict):
         value = [(key, digest(inner)) for key, inner in value.items()]
     elif isinstance(value, list | tuple):
@@ -97,9 +97,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()
 
 
-def uninterrupted(folder: str, directory: str, num_ranks: int) -> dict[str, Any]:
+def uninterrupted(folder: str, directory: str, world: int) -> dict[str, Any]:
     """Runs on every rank: two steps, a save, two more steps."""
-    one = Trained(folder, directory, num_ranks)
+    one = Trained(folder, directory, world)
     for _ in range(2):
         one.step()
     one.state = one.state.with_scores(Scores(step=2, accuracy={"math": 0.25}))
@@ -109,9 +109,9 @@ def uninterrupted(folder: str, directory: str, num_ranks: int) -> dict[str, Any]
     return one.facts() | {"saved": saved.name}
 
 
-def resumed(folder: str, directory: str, num_ranks: int) -> dict[str, Any]:
+def resumed(folder: str, directory: str, world: int) -> dict[str, Any]:
     """Runs on every rank of a new process: resume, two more steps; then with a damaged file."""
-    one = Trained(folder, directory, num_ranks)
+    one = Trained(folder, directory, world)
     unresumed = digest(one.actor.state()["weights"])
     one.state = checkpoint.resume(one.run, one.actor, one.prompts)
     changed = digest(one.actor.state()["weights"]) != unresumed
@@ -120,7 +120,7 @@ def resumed(folder: str, directory: str, num_ranks: int) -> dict[str, Any]:
     facts = one.facts() | {"resuming_changed_the_weights": changed}
     newest = checkpoint.save(one.run, one.state, one.actor, one.prompts)
     if one.ranks.is_main:  # on one rank only: all must pass it over
-        flip_a_byte(newest / checkpoint.file_of(num_ranks - 1))
+        flip_a_byte(newest / checkpoint.file_of(world - 1))
     parallel.barrier()
     with warnings_kept() as kept:
         state = checkpoint.resume(one.run, one.actor, one.prompts)
@@ -211,7 +211,7 @@ def odd(folder: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
 def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(
     folder: str, tmp_path: Path, num_ranks: int
 ) -> None:
-    arguments = {"folder": folder, "directory": str(tmp_path), "num_ranks": num_ranks}
+    arguments = {"folder": folder, "directory": str(tmp_path), "world": num_ranks}
     whole = run_ranks("tests.test_checkpoint:uninterrupted", num_ranks, **arguments)
     again = run_ranks("tests.test_checkpoint:resumed", num_ranks, **arguments)
     for expected, found in zip(whole, again, strict=True):

@@ -11,7 +11,13 @@ import pytest
 from megatron_rl import rundir
 
 ROOT = Path(__file__).parents[1]
-HOLD = "import sys, pathlib, megatron_rl.rundir as r\nwith r.locked(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+HOLD = """
+import pathlib, sys
+from megatron_rl import rundir
+with rundir.locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    input()
+"""
 
 
 def test_a_directory_in_use_is_refused_until_its_holder_is_gone(tmp_path: Path) -> None:

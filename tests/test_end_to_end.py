@@ -1,0 +1,290 @@
+"""Whole runs by the command line, on the real engines: they learn, survive a kill, and any layout gives the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megatron_rl.report.metrics import METRICS, checked
+from megatron_rl.rundir import SHARED_MEMORY, shared_memory_name
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+ROOT = Path(__file__).parents[1]
+NUM_STEPS = 6
+SETTINGS = {
+    "num_steps": NUM_STEPS,
+    "run.validate_every_steps": 3,
+    "run.save_every_steps": 2,
+    "run.max_validation_prompts": 40,
+}
+MEASURED = ("time/", "throughput/")  # all other metrics are equal in a repetition
+Row = dict[str, Any]
+
+
+class Training:
+    """`megatron-rl train` in a process of its own, its output kept in a file."""
+
+    def __init__(self, directory: Path, scale: str = "cpu", **settings: Any) -> None:
+        self.directory = directory
+        words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+        self.output = directory.with_suffix(".log")
+        with self.output.open("a") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "megatron_rl", "train", "prorl_v2", "--scale", scale]
+                + ["--directory", str(directory), *words],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait(self, timeout_seconds: float = 600) -> int:
+        return self.process.wait(timeout_seconds)
+
+    def wait_for_step(self, step: int) -> None:
+        for _ in range(6000):
+            if any(row["step"] >= step for row in steps(self.directory)):
+                return
+            assert self.process.poll() is None, self.tail()
+            time.sleep(0.05)
+        raise AssertionError(f"step {step} was not reached:\n{self.tail()}")
+
+    def tail(self) -> str:
+        return self.output.read_text()[-3000:]
+
+
+@contextmanager
+def training(directory: Path, scale: str = "cpu", **settings: Any) -> Iterator[Training]:
+    """A training that does not outlive its test."""
+    run = Training(directory, scale, **settings)
+    try:
+        yield run
+    finally:
+        if run.process.poll() is None:
+            run.process.kill()  # its ranks die with it
+            run.process.wait()
+
+
+def finished(directory: Path, scale: str = "cpu", **settings: Any) -> Training:
+    with training(directory, scale, **settings) as run:
+        assert run.wait() == 0, run.tail()
+    return run
+
+
+def rows(directory: Path) -> list[Row]:
+    """The whole lines of a run's metrics."""
+    path = directory / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+
+
+def steps(directory: Path) -> list[Row]:
+    return [row for row in rows(directory) if "actor/loss" in row]
+
+
+def validations(directory: Path) -> list[Row]:
+    return [row for row in rows(directory) if "validation/accuracy" in row]
+
+
+def repeatable(directory: Path) -> list[Row]:
+    """The metrics that must be equal, to the bit, in a run and its repetition."""
+    return [{name: value for name, value in row.items() if not name.startswith(MEASURED)} for row in rows(directory)]
+
+
+def final_weights(directory: Path) -> dict[str, str]:
+    """A digest of each rank's whole checkpoint: weights, reference, optimizer."""
+    import torch
+
+    from tests.test_checkpoint import digest
+
+    files = sorted((directory / "checkpoints" / f"step_{NUM_STEPS:06d}").glob("*.pt"))
+    return {file.name: digest(torch.load(file, weights_only=True)) for file in files}
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process under this one, at any depth."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(parent, []).append(int(path.parent.name))
+    found = list(children.get(pid, []))
+    for child in found:
+        found += children.get(child, [])
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def alive_after(pids: list[int], seconds: float) -> list[int]:
+    """Which of the processes are still there after at most so long."""
+    deadline = time.monotonic() + seconds
+    while (left := [pid for pid in pids if is_alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+def shared_memory(directory: Path) -> list[str]:
+    return [path.name for path in SHARED_MEMORY.glob("*") if shared_memory_name(directory) in path.name]
+
+
+def interrupted(directory: Path, after_step: int, how: Callable[[Training], None]) -> dict[str, Any]:
+    """Starts a run, ends it in the middle, starts it again to the end; what was seen on the way."""
+    with training(directory, **SETTINGS) as run:
+        run.wait_for_step(after_step)
+        below = descendants(run.process.pid)
+        how(run)
+        found: dict[str, Any] = {"code": run.wait(60), "num_processes": len(below), "left": alive_after(below, 10)}
+        found |= {"output": run.output.read_text(), "steps_before": len(steps(directory))}
+    found["shared_memory"] = shared_memory(directory)
+    found["last_output"] = finished(directory, **SETTINGS).output.read_text()
+    return found | {"directory": directory}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def whole(runs: Path) -> Training:
+    """The run that nobody stops."""
+    return finished(runs / "whole", **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def killed(runs: Path) -> dict[str, Any]:
+    return interrupted(runs / "killed", 3, lambda run: os.killpg(run.process.pid, signal.SIGKILL))
+
+
+@pytest.fixture(scope="module")
+def stopped(runs: Path) -> dict[str, Any]:
+    return interrupted(runs / "stopped", 1, lambda run: run.process.send_signal(signal.SIGINT))
+
+
+def test_every_step_and_every_validation_has_one_line_of_declared_metrics(whole: Training) -> None:
+    assert [row["step"] for row in steps(whole.directory)] == list(range(1, NUM_STEPS + 1))
+    assert [row["step"] for row in validations(whole.directory)] == [0, 3, 6]
+    for row in rows(whole.directory):
+        checked({name: value for name, value in row.items() if name != "step"})
+    unused = {name for name in METRICS if not any(name in row for row in rows(whole.directory))}
+    assert unused == set(), "declared, but no step of a run gives it"
+
+
+def test_metrics_are_what_their_names_say(whole: Training) -> None:
+    for row in steps(whole.directory):
+        assert 0 < row["rollout/reward_mean"] < 1
+        per_domain = [row[f"rollout/reward_mean/{domain}"] for domain in ("math", "logic")]
+        assert min(per_domain) <= row["rollout/reward_mean"] <= max(per_domain)
+        assert row["dynamic_sampling/trained_count"] <= 16 <= row["dynamic_sampling/tried_count"]
+        assert 0 < row["rollout/response_tokens_mean"] <= row["rollout/response_tokens_max"] <= 32
+        assert row["rollout/unjudged_fraction"] == 0
+        assert row["mismatch/mean_nats"] < 1e-5 < row["actor/gradient_norm"]
+        assert row["actor/learning_rate"] == 1e-4
+        phases = sum(value for name, value in row.items() if name.startswith("time/") and name != "time/step_seconds")
+        assert phases == pytest.approx(row["time/step_seconds"])
+    samples = [row["run/samples_count"] for row in steps(whole.directory)]
+    tried = [row["dynamic_sampling/tried_count"] * 16 for row in steps(whole.directory)]
+    assert samples == [sum(tried[: i + 1]) for i in range(NUM_STEPS)]
+
+
+def test_the_newest_checkpoints_are_there(whole: Training) -> None:
+    folders = sorted(path.name for path in (whole.directory / "checkpoints").iterdir())
+    assert folders == ["step_000004", "step_000006"]
+    manifest = json.loads((whole.directory / "checkpoints" / "step_000006" / "manifest.json").read_text())
+    assert manifest["state"]["step"] == NUM_STEPS
+    assert manifest["state"]["samples_seen"] == steps(whole.directory)[-1]["run/samples_count"]
+    assert [one["step"] for one in manifest["state"]["scores"]] == [0, 3]  # the last validation comes after the save
+
+
+def test_the_report_and_its_picture_are_there(whole: Training) -> None:
+    page = (whole.directory / "report.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html") and "prorl_v2" in page
+    assert (whole.directory / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((whole.directory / "run.json").read_text())
+
+
+def test_the_run_ends_by_saying_what_it_came_to_and_where_it_is(whole: Training) -> None:
+    output = whole.output.read_text()
+    assert f"{NUM_STEPS} of {NUM_STEPS} steps done" in output
+    ending = output[output.index("run directory") :]
+    for name in ("report.html", "report.png", "metrics.jsonl", "run.json"):
+        assert str(whole.directory / name) in ending
+    assert "Traceback" not in output
+    assert output.count(" validation accuracy ") == 3
+
+
+def test_a_run_leaves_no_shared_memory(whole: Training) -> None:
+    assert shared_memory(whole.directory) == []
+
+
+def test_a_killed_run_leaves_no_process(killed: dict[str, Any]) -> None:
+    assert killed["code"] == -signal.SIGKILL
+    assert killed["num_processes"] >= 4  # two ranks, a verifier each
+    assert killed["left"] == []
+
+
+def test_ctrl_c_leaves_no_process_and_no_shared_memory(stopped: dict[str, Any]) -> None:
+    assert stopped["code"] == 130
+    assert stopped["num_processes"] >= 4
+    assert stopped["left"] == []
+    assert stopped["shared_memory"] == []
+    assert "Traceback" not in stopped["output"]
+
+
+@pytest.mark.parametrize(("name", "saved"), [("killed", 2), ("stopped", 0)])
+def test_an_interrupted_run_finishes_bit_identical_to_one_that_was_not(
+    whole: Training, request: pytest.FixtureRequest, name: str, saved: int
+) -> None:
+    found = request.getfixturevalue(name)
+    assert saved < found["steps_before"] < NUM_STEPS, "the run was not stopped between two checkpoints"
+    assert (f"going on from step {saved} of {NUM_STEPS}" in found["last_output"]) == (saved > 0)
+    assert repeatable(found["directory"]) == repeatable(whole.directory)
+    weights = final_weights(whole.directory)
+    assert list(weights) == ["rank_00000.pt", "rank_00001.pt"]
+    assert final_weights(found["directory"]) == weights
+
+
+def test_a_finished_run_started_again_changes_nothing(killed: dict[str, Any]) -> None:
+    directory = killed["directory"]
+    before = repeatable(directory), final_weights(directory)
+    finished(directory, **SETTINGS)
+    assert (repeatable(directory), final_weights(directory)) == before
+
+
+def test_the_first_step_is_the_same_on_another_layout(whole: Training, runs: Path) -> None:
+    sharded = finished(runs / "sharded", "cpu_tp2_pp2", **SETTINGS | {"num_steps": 2}).directory
+    assert [row["step"] for row in steps(sharded)] == [1, 2]
+    expected, found = (repeatable(directory)[:2] for directory in (whole.directory, sharded))
+    assert found[0] == expected[0]  # the first validation
+    for name, value in expected[1].items():
+        if name.startswith(("actor/", "mismatch/")):
+            absolute = 1e-6 if name.startswith("actor/") else 1e-5
+            assert found[1][name] == pytest.approx(value, rel=1e-4, abs=absolute), name
+        else:
+            assert found[1][name] == value, name
+
+
+def test_validation_accuracy_rises(runs: Path) -> None:
+    directory = finished(runs / "learning", num_steps=30, **{"run.validate_every_steps": 30, "run.seed": 1}).directory
+    first, last = (row["validation/accuracy"] for row in validations(directory))
+    assert 0.05 < first < 0.5, "the demo's model is meant to start low, with something to build on"
+    assert last - first >= 0.25
