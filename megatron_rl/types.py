@@ -88,6 +88,7 @@ class Collected:
     groups: Groups
     tried: Groups  # without tokens
     rounds: int
+    keep_rate: float  # fraction of the groups tried whose rewards have a spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,12 +170,13 @@ class State:
     step: int
     samples_seen: int
     tokens_seen: int
+    keep_rate: float  # of the last step's groups; sizes the next step's first round
     reference_resets: tuple[int, ...]  # the steps after which the reference was reset
     scores: tuple[Scores, ...]
 
     @classmethod
     def fresh(cls) -> State:
-        return cls(step=0, samples_seen=0, tokens_seen=0, reference_resets=(), scores=())
+        return cls(step=0, samples_seen=0, tokens_seen=0, keep_rate=1.0, reference_resets=(), scores=())
 
     def after(self, collected: Collected, updates: Sequence[Update]) -> State:
         """The state one step on: counts all samples generated, and the tokens trained on."""
@@ -183,6 +185,7 @@ class State:
             step=self.step + 1,
             samples_seen=self.samples_seen + collected.tried.rewards.numel(),
             tokens_seen=self.tokens_seen + sum(update.num_tokens for update in updates),
+            keep_rate=collected.keep_rate,
         )
 
     def with_scores(self, scores: Scores) -> State:

@@ -16,7 +16,7 @@ MINIATURE = Miniature(
     model_folder="demo/model",
     data_folder="demo/data",
     learning_rate=1e-4,  # a model of under a million weights learns little at 1e-6
-    schedule_divisor=20,  # 3,000 steps become 150, a reset every 15, the length term 5 on and 25 off
+    schedule_divisor=30,  # 3,000 steps become 100, a reset every 10, the length term 3 on and 16 off
 )
 
 CPU = Scale(

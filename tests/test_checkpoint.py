@@ -29,9 +29,9 @@ from tests.ranks import run_ranks
 DEMO = Path(__file__).parents[1] / "demo"
 RECIPE = {
     "optimizer.learning_rate": 1e-3,
-    "algorithm.reference_reset.period_steps": 3,  # between the save and the end
     "num_steps": 4,
 }
+RESETS = (1, 3)  # before the save, so that the reference is no copy of the folder, and after it
 
 
 class Trained:
@@ -52,8 +52,10 @@ class Trained:
         batch = self.batch()
         updates = [self.actor.update(packs, self.run.recipe, self.state.step) for packs in batch.updates]
         self.updates += updates
-        self.state = self.state.after(Collected(groups=batch.groups, tried=batch.groups, rounds=1), updates)
-        if self.state.step % RECIPE["algorithm.reference_reset.period_steps"] == 0:
+        self.state = self.state.after(
+            Collected(groups=batch.groups, tried=batch.groups, rounds=1, keep_rate=1.0), updates
+        )
+        if self.state.step in RESETS:
             self.actor.reset_reference(clear_optimizer=False)
             self.state = self.state.with_reset()
 
@@ -222,7 +224,7 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(
         assert len(warnings) == 1
         assert f"rank_{num_ranks - 1:05d}.pt has another checksum" in warnings[0]
         assert found == expected
-        assert found["state"]["reference_resets"] == [3]
+        assert found["state"]["reference_resets"] == list(RESETS)
         assert found["state"]["scores"] == [{"step": 2, "accuracy": {"math": 0.25}}]
         assert found["position"] == 20
 
@@ -277,6 +279,7 @@ def test_a_state_survives_its_json_form() -> None:
         step=3,
         samples_seen=768,
         tokens_seen=12345,
+        keep_rate=0.375,
         reference_resets=(1, 3),
         scores=(Scores(step=0, accuracy={"logic": 0.25, "math": 0.5}), Scores(step=2, accuracy={"math": 1 / 3})),
     )

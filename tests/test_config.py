@@ -110,7 +110,7 @@ def test_a_stage_is_capped_and_its_length_is_checked() -> None:
     with pytest.raises(ValueError, match="can not hold one sequence of 17408 tokens"):
         make_run(long)
     fitted = CPU.fit(long, RECIPE.model)
-    assert fitted.stages == (Stage(from_step=100, why="context", max_response_tokens=32),)
+    assert fitted.stages == (Stage(from_step=66, why="context", max_response_tokens=32),)
 
 
 def test_a_scale_caps_and_never_raises() -> None:

@@ -99,19 +99,26 @@ def to_shard(sharding: Sharding, tensors: list[Tensor], model: Model, degree: in
 
 
 def from_shards(sharding: Sharding, shards: list[Tensor], model: Model) -> list[Tensor]:
-    """The whole Hugging Face tensors, from the parts of all tensor-parallel ranks in order."""
+    """The whole Hugging Face tensors, from the parts of all tensor-parallel ranks in order.
+
+    Of a single shard they are views where its layout allows: a copy of the model more or less in every refit.
+    """
     if sharding == "whole":
         return [shards[0]]
     if sharding == "rows":
-        return [torch.cat(shards, 0)]
+        return [_cat(shards, 0)]
     if sharding == "columns":
-        return [torch.cat(shards, 1)]
+        return [_cat(shards, 1)]
     if sharding == "gate_up":
-        return [torch.cat(halves) for halves in zip(*(shard.chunk(2, 0) for shard in shards), strict=True)]
+        return [_cat(list(halves), 0) for halves in zip(*(shard.chunk(2, 0) for shard in shards), strict=True)]
     groups, queries = model.num_kv_heads, model.num_heads // model.num_kv_heads
-    fused = torch.cat(shards)
+    fused = _cat(shards, 0)
     fused = fused.view(groups, queries + 2, model.head_dim, *fused.shape[1:])
     return [part.flatten(0, 2) for part in fused.split([queries, 1, 1], 1)]
+
+
+def _cat(parts: list[Tensor], dimension: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dimension)
 
 
 def whole_shapes(entry: Entry, model: Model, degree: int) -> list[tuple[int, ...]]:
@@ -159,7 +166,8 @@ class WeightStream:
     def __call__(self, of: Callable[[torch.nn.Parameter], Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Yields (Hugging Face name, whole tensor); `of` picks the parameter or a moment of the same shape.
 
-        Collective over the model-parallel group: every rank must draw all of it.
+        Collective over the model-parallel group: every rank must draw all of it. The tensors may be views of the
+        live weights: who keeps them past the next update must copy.
         """
         stage = self.pipeline_group.rank()
         mine = (parameter for entry, parameter in parameters(self.chunks, self.model) if not entry.is_tied_copy)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl import parallel
-from megatron_rl.algorithms.groups import is_informative, prompts_for_next_round
+from megatron_rl.algorithms.groups import is_informative, prompts_for_round
 from megatron_rl.config import Recipe
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.log import get_logger
@@ -18,7 +18,7 @@ from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.seeds import request_seed
 from megatron_rl.spans import span
-from megatron_rl.types import Collected, Groups, Prompt, Sample, Verdict
+from megatron_rl.types import Collected, Groups, Prompt, Sample, State, Verdict
 
 
 class Rollouts:
@@ -28,20 +28,21 @@ class Rollouts:
         self.engine, self.tokenizer, self.scorer = engine, tokenizer, scorer
         self.run_seed, self.prompts_per_wave = run_seed, prompts_per_wave
 
-    def collect(self, prompts: PromptStream, recipe: Recipe, step: int) -> Collected:
+    def collect(self, prompts: PromptStream, recipe: Recipe, state: State) -> Collected:
         """`prompts_per_step` informative groups, or fewer when `max_rounds` rounds did not find them.
 
-        A round takes new prompts from the stream; groups beyond what the step needs are dropped, because the policy
-        will have moved on by the next step.
+        A round takes new prompts from the stream, more than are missing where the last step kept few; groups beyond
+        what the step needs are dropped, because the policy will have moved on by the next step.
         """
         sampling, dynamic = recipe.sampling, recipe.algorithm.dynamic_sampling
-        wanted = num_prompts = sampling.prompts_per_step
+        wanted = sampling.prompts_per_step
+        num_prompts, num_kept = prompts_for_round(wanted, state.keep_rate, wanted), 0
         kept: list[Groups] = []
         tried: list[Groups] = []
         while num_prompts and len(tried) < dynamic.max_rounds:
             groups = self.answer(
                 prompts.take(num_prompts),
-                step,
+                state.step,
                 samples_per_prompt=sampling.samples_per_prompt,
                 max_response_tokens=sampling.max_response_tokens,
                 temperature=sampling.temperature,
@@ -50,19 +51,20 @@ class Rollouts:
             informative = is_informative(groups.rewards, groups.judged).nonzero().flatten().tolist()
             kept.append(groups.take(informative))
             tried.append(dataclasses.replace(groups, samples={}))
-            num_kept, num_tried = sum(map(len, kept)), sum(map(len, tried))
-            missing = wanted - num_kept
-            num_prompts = 0 if missing <= 0 else prompts_for_next_round(missing, num_tried, num_kept, wanted)
+            num_kept += len(informative)
+            keep_rate = num_kept / sum(map(len, tried))
+            num_prompts = prompts_for_round(wanted - num_kept, keep_rate, wanted) if num_kept < wanted else 0
         found = joined(kept)
         if num_prompts and self.engine.ranks.is_main:
             get_logger().warning(
                 "step %d: %d of %d groups have a spread in their rewards after %d rounds; training on those",
-                step, len(found), wanted, len(tried),
+                state.step, len(found), wanted, len(tried),
             )  # fmt: skip
         return Collected(
             groups=found.take(range(min(wanted, len(found)))),
             tried=joined(tried),
             rounds=len(tried),
+            keep_rate=keep_rate,
         )
 
     def answer(

@@ -1,11 +1,12 @@
 """Which groups are kept, and how many prompts replace the others."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 
-from megatron_rl.algorithms.groups import is_informative, prompts_for_next_round
+from megatron_rl.algorithms.groups import is_informative, prompts_for_round
 
 
 @pytest.mark.parametrize(
@@ -28,21 +29,15 @@ def test_a_group_is_kept_where_its_judged_rewards_differ(
     assert found.tolist() == [expected]
 
 
-def test_the_next_round_expects_to_find_what_is_missing() -> None:
+def test_a_round_expects_to_find_what_is_missing() -> None:
     for tried in range(1, 40):
         for kept in range(tried + 1):
             for missing in range(1, 40):
-                rate = max(kept / tried, 0.25)
-                expected = math.ceil(missing / rate - 1e-9)
-                assert prompts_for_next_round(missing, tried, kept, 10_000) == expected, (missing, tried, kept)
+                rate = max(Fraction(kept, tried), Fraction(1, 4))
+                assert prompts_for_round(missing, kept / tried, 10_000) == math.ceil(missing / rate)
 
 
-def test_a_round_is_never_larger_than_a_step_nor_smaller_than_what_is_missing() -> None:
+def test_a_round_is_at_most_two_steps_and_at_least_what_is_missing() -> None:
     for missing in range(1, 17):
-        for tried in range(0, 64, 4):
-            for kept in range(0, tried + 1, 3):
-                assert missing <= prompts_for_next_round(missing, tried, kept, 16) <= 16
-
-
-def test_before_anything_was_tried_a_round_is_what_is_missing_or_more() -> None:
-    assert prompts_for_next_round(16, 0, 0, 16) == 16
+        for kept in range(17):
+            assert missing <= prompts_for_round(missing, kept / 16, 16) <= 32

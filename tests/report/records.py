@@ -40,7 +40,7 @@ def groups(
 
 def collected() -> Collected:
     tried = groups(rewards=[[1.0, 0.0], [1.0, 1.0], [0.0, 0.5]], domains=["math", "math", "logic"])
-    return Collected(groups=tried.take([0, 2]), tried=tried, rounds=1)
+    return Collected(groups=tried.take([0, 2]), tried=tried, rounds=1, keep_rate=1.0)
 
 
 def update(num_tokens: int = 20, loss: float = 0.1, norm: float = 1.0) -> Update:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from megatron_rl.parallel import Ranks
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts, joined
 from megatron_rl.seeds import request_seed
-from megatron_rl.types import Prompt, Sample
+from megatron_rl.types import Prompt, Sample, State
 from recipes import prorl_v2
 from tests.models import replaced
 
@@ -111,20 +112,30 @@ def rollouts(tokenizer: Any, scorer: Scorer) -> Callable[..., Rollouts]:
     return make
 
 
+def at(step: int, keep_rate: float = 1.0) -> State:
+    return dataclasses.replace(State.fresh(), step=step, keep_rate=keep_rate)
+
+
 def serials(groups: Any) -> list[int]:
     return [prompt.serial for prompt in groups.prompts]
 
 
 def test_a_full_first_round_is_the_only_one(rollouts, stream: PromptStream, recipe: Recipe) -> None:
-    collected = rollouts(set(range(100))).collect(stream, recipe, step=0)
+    collected = rollouts(set(range(100))).collect(stream, recipe, at(0))
     assert (serials(collected.groups), collected.rounds, stream.position) == ([0, 1, 2, 3], 1, 4)
     assert collected.groups.rewards.tolist() == [[0, 1, 0]] * WANTED
     assert collected.groups.judged.all()
     assert collected.groups.policy_version == VERSION
 
 
+def test_the_first_round_is_larger_where_the_last_step_kept_few(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    collected = rollouts({1, 2, 5, 7}).collect(stream, recipe, at(0, keep_rate=0.5))
+    assert serials(collected.groups) == [1, 2, 5, 7]
+    assert (collected.rounds, stream.position, collected.keep_rate) == (1, 8, 0.5)
+
+
 def test_uniform_groups_are_replaced_and_the_order_is_kept(rollouts, stream: PromptStream, recipe: Recipe) -> None:
-    collected = rollouts({1, 2, 5, 7}).collect(stream, recipe, step=0)
+    collected = rollouts({1, 2, 5, 7}).collect(stream, recipe, at(0))
     assert serials(collected.groups) == [1, 2, 5, 7]
     assert serials(collected.tried) == list(range(8))
     assert (collected.rounds, stream.position) == (2, 8)  # 2 more at a rate of 2 in 4 need 4 prompts
@@ -134,16 +145,16 @@ def test_surplus_groups_are_dropped_and_their_prompts_are_not_met_again(
     rollouts, stream: PromptStream, recipe: Recipe
 ) -> None:
     over = rollouts({1, 2, 4, 5, 6, 7})
-    assert serials(over.collect(stream, recipe, step=0).groups) == [1, 2, 4, 5]
+    assert serials(over.collect(stream, recipe, at(0)).groups) == [1, 2, 4, 5]
     assert over.engine.asked[-1][0] == [4, 5, 6, 7]
     assert stream.position == 8
-    assert min(serials(over.collect(stream, recipe, step=1).tried)) == 8
+    assert min(serials(over.collect(stream, recipe, at(1)).tried)) == 8
 
 
 def test_the_samples_of_a_group_are_its_own_after_the_choice(rollouts, stream: PromptStream, recipe: Recipe) -> None:
     chosen = rollouts({1, 2, 5, 7})
     chosen.engine.answers = lambda serial: [f"\\boxed{{{serial}}}", RIGHT, WRONG]  # 5 and 6 are uniform in no group
-    groups = chosen.collect(stream, recipe, step=0).groups
+    groups = chosen.collect(stream, recipe, at(0)).groups
     for index, serial in enumerate(serials(groups)):
         assert groups.samples[index][0] == chosen.engine.sample(f"\\boxed{{{serial}}}")
         assert groups.lengths[index].tolist() == [len(sample.token_ids) for sample in groups.samples[index]]
@@ -153,7 +164,7 @@ def test_the_samples_of_a_group_are_its_own_after_the_choice(rollouts, stream: P
 def test_a_step_ends_after_the_last_round_with_what_there_is(
     rollouts, stream: PromptStream, recipe: Recipe, informative: set[int]
 ) -> None:
-    collected = rollouts(informative).collect(stream, recipe, step=0)
+    collected = rollouts(informative).collect(stream, recipe, at(0))
     assert collected.rounds == MAX_ROUNDS
     assert serials(collected.groups) == sorted(informative)
     assert serials(collected.tried) == list(range(stream.position))
@@ -164,7 +175,7 @@ def test_a_step_ends_after_the_last_round_with_what_there_is(
 def test_seeds_come_from_run_step_and_place_in_the_stream(rollouts, stream: PromptStream, recipe: Recipe) -> None:
     stream.seek(20)
     watched = rollouts({22})
-    watched.collect(stream, recipe, step=3)
+    watched.collect(stream, recipe, at(3))
     assert len(watched.engine.asked) == MAX_ROUNDS
     for asked, seeds, _ in watched.engine.asked:
         assert seeds == [request_seed(11, 3, serial) for serial in asked]
@@ -172,7 +183,7 @@ def test_seeds_come_from_run_step_and_place_in_the_stream(rollouts, stream: Prom
 
 def test_the_recipe_s_sampling_reaches_the_engine(rollouts, stream: PromptStream, recipe: Recipe) -> None:
     watched = rollouts(set(range(100)))
-    watched.collect(stream, replaced(recipe, ["sampling", "temperature"], 1.3), step=0)
+    watched.collect(stream, replaced(recipe, ["sampling", "temperature"], 1.3), at(0))
     assert watched.engine.asked[0][2] == {
         "samples_per_prompt": NUM_SAMPLES,
         "max_response_tokens": MAX_RESPONSE_TOKENS,
@@ -183,9 +194,9 @@ def test_the_recipe_s_sampling_reaches_the_engine(rollouts, stream: PromptStream
 
 def test_waves_are_of_the_fixed_size_and_change_nothing(rollouts, stream: PromptStream, recipe: Recipe) -> None:
     in_waves, at_once = rollouts({0, 2, 3, 5}, prompts_per_wave=3), rollouts({0, 2, 3, 5})
-    waved = in_waves.collect(stream, recipe, step=0)
+    waved = in_waves.collect(stream, recipe, at(0))
     stream.seek(0)
-    whole = at_once.collect(stream, recipe, step=0)
+    whole = at_once.collect(stream, recipe, at(0))
     assert [asked for asked, _, _ in in_waves.engine.asked] == [[0, 1, 2], [3], [4, 5]]
     assert [asked for asked, _, _ in at_once.engine.asked] == [[0, 1, 2, 3], [4, 5]]
     assert serials(waved.groups) == serials(whole.groups) == [0, 2, 3, 5]
@@ -195,11 +206,28 @@ def test_waves_are_of_the_fixed_size_and_change_nothing(rollouts, stream: Prompt
 def test_an_answer_cut_off_is_told_from_one_that_ended(rollouts, stream: PromptStream, recipe: Recipe) -> None:
     cut = rollouts(set())
     cut.engine.answers = lambda serial: [RIGHT, CUT_OFF, WRONG]
-    groups = cut.collect(stream, recipe, step=0).groups
+    groups = cut.collect(stream, recipe, at(0)).groups
     num_tokens = len(cut.engine.sample(RIGHT).token_ids)
     assert groups.truncated.tolist() == [[False, True, False]] * WANTED
     assert groups.lengths.tolist() == [[num_tokens, MAX_RESPONSE_TOKENS, num_tokens]] * WANTED
     assert groups.rewards.tolist() == [[1, 0, 0]] * WANTED
+
+
+def test_the_verifier_reads_the_response_without_its_stop_token(
+    rollouts, stream: PromptStream, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    watched = rollouts(set())
+    watched.engine.answers = lambda serial: [RIGHT, CUT_OFF, WRONG]
+    score = watched.scorer.score
+
+    def watching(cases: list[Any]) -> list[Any]:
+        read.extend(text for _, text, _ in cases)
+        return score(cases)
+
+    monkeypatch.setattr(watched.scorer, "score", watching)
+    watched.collect(stream, recipe, at(0))
+    assert read == [RIGHT, CUT_OFF[:MAX_RESPONSE_TOKENS], WRONG] * WANTED
 
 
 def test_a_sample_whose_verifier_failed_is_unjudged_and_makes_no_group_informative(
@@ -208,9 +236,9 @@ def test_a_sample_whose_verifier_failed_is_unjudged_and_makes_no_group_informati
     failing = rollouts(set())
     failing.engine.answers = lambda serial: ["no box", "none", CRASHES]
     stream = stream_of(tokenizer, "}")
-    collected = failing.collect(stream, replaced(recipe, ["algorithm", "dynamic_sampling", "max_rounds"], 2), step=0)
-    assert collected.tried.judged.tolist() == [[True, True, False]] * 8
-    assert collected.tried.rewards.tolist() == [[0, 0, 0]] * 8
+    collected = failing.collect(stream, replaced(recipe, ["algorithm", "dynamic_sampling", "max_rounds"], 2), at(0))
+    assert collected.tried.judged.tolist() == [[True, True, False]] * 12
+    assert collected.tried.rewards.tolist() == [[0, 0, 0]] * 12
     assert len(collected.groups) == 0
 
 
@@ -218,7 +246,7 @@ def test_an_engine_without_weights_is_not_asked(rollouts, stream: PromptStream, 
     empty = rollouts(set())
     empty.engine.version = None
     with pytest.raises(AssertionError, match="no weights before its first refit"):
-        empty.collect(stream, recipe, step=0)
+        empty.collect(stream, recipe, at(0))
 
 
 def test_taking_groups_keeps_numbers_and_samples_together(rollouts, stream: PromptStream, recipe: Recipe) -> None:
