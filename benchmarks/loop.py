@@ -87,7 +87,6 @@ def make_run(model_folder: Path, options: argparse.Namespace) -> Run:
     settings = {
         "scale.devices_per_node": 1,
         "scale.threads_per_process": options.threads,
-        "scale.prompts_per_wave": 16,  # a round is one wave, as at scale cpu
         "algorithm.dynamic_sampling.max_rounds": 1,
         "algorithm.updates_per_step": 1,
         "sampling.prompts_per_step": 4 if options.quick else 16,
@@ -180,7 +179,9 @@ def collect_figures(run: Run, engine: Engine, repeats: int) -> Figures:
         for prompt in taken
     ]
     with Scorer(run.scale.verifier_processes, run.verifier_timeout_seconds) as scorer:
-        rollouts = Rollouts(engine, tokenizer, scorer, run_seed=run.seed, prompts_per_wave=run.scale.prompts_per_wave)
+        rollouts = Rollouts(
+            engine, tokenizer, scorer, run_seed=run.seed, sequences_per_wave=run.scale.sequences_per_wave
+        )
 
         def collect() -> Collected:
             engine.llm.reset_prefix_cache()

@@ -20,7 +20,7 @@ COUNTS = (
     "max_tokens_per_microbatch",
     "kv_cache_bytes",
     "max_requests_in_flight",
-    "prompts_per_wave",
+    "sequences_per_wave",
     "threads_per_process",
     "verifier_processes",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -41,7 +42,9 @@ def train(run: Run) -> State:
         Report(run, ranks) as report,
     ):
         engine = Engine(run, ranks, hardware)
-        rollouts = Rollouts(engine, tokenizer, scorer, run_seed=run.seed, prompts_per_wave=run.scale.prompts_per_wave)
+        rollouts = Rollouts(
+            engine, tokenizer, scorer, run_seed=run.seed, sequences_per_wave=run.scale.sequences_per_wave
+        )
         state = loop(run, Actor(run, ranks, hardware), rollouts, prompts, validation, report)
         engine.close()
     parallel.stop()
@@ -53,6 +56,7 @@ def loop(
 ) -> State:
     """The algorithm of the papers, a step at a time. Collective over the world."""
     state = checkpoint.resume(run, actor, prompts)
+    gc.freeze()  # what has been imported stays; looking through it again and again is a tenth of a small step
     report.start(state)
     while True:
         recipe = run.at_step(state.step)

@@ -46,7 +46,7 @@ def make_folder(folder: Path, family: str = "qwen2", tied: bool = False, **sizes
 def make_run(folder: str | Path, *, recipe: dict[str, Any] | None = None, **scale: Any) -> Run:
     """ProRL v2 at a one-process CPU scale with `scale`'s changes; `recipe` maps dotted names to values."""
     model = read_model(Path(folder))
-    base: Scale = dataclasses.replace(SCALES["cpu"], **({"devices_per_node": 1, "prompts_per_wave": 16} | scale))
+    base: Scale = dataclasses.replace(SCALES["cpu"], **({"devices_per_node": 1} | scale))
     fitted = base.fit(prorl_v2.RECIPE, model)
     for name, value in (recipe or {}).items():
         fitted = replaced(fitted, name.split("."), value)

@@ -171,7 +171,7 @@ def test_check_shows_what_was_changed_and_by_whom(setting: Setting) -> None:
     assert rows["sampling.prompts_per_step"] == ["16", "512", "scale", "cpu"]
     assert rows["sampling.temperature"] == ["1.2", "1.0", "--set"]
     assert rows["sampling.samples_per_prompt"] == ["16"]
-    assert "16 prompts x 16 samples = 256 sequences per step; 2 updates of 128 sequences" in result.stdout
+    assert "8 prompts x 16 samples = 128 sequences per step; 2 updates of 64 sequences" in result.stdout
     assert "is the released prorl_v2 2.0.0" in result.stdout
     assert "sampling.temperature=1.2" in result.stdout
     assert "activations" in result.stdout

@@ -69,7 +69,7 @@ def test_a_recipe_that_can_not_be_meant_is_rejected(part: str, changes: dict[str
         ({"sequence_parallel": True}, "use tensor_parallel of 2 or more"),
         ({"rollout_tensor_parallel": 3}, "an engine stays within its node"),
         ({"max_tokens_per_microbatch": 9215}, "can not hold one sequence of 9216 tokens"),
-        ({"prompts_per_wave": 0}, "prompts_per_wave=0 must be at least 1"),
+        ({"sequences_per_wave": 0}, "sequences_per_wave=0 must be at least 1"),
     ],
 )
 def test_a_layout_that_does_not_divide_is_rejected(changes: dict[str, Any], pattern: str) -> None:
@@ -110,7 +110,7 @@ def test_a_stage_is_capped_and_its_length_is_checked() -> None:
     with pytest.raises(ValueError, match="can not hold one sequence of 17408 tokens"):
         make_run(long)
     fitted = CPU.fit(long, RECIPE.model)
-    assert fitted.stages == (Stage(from_step=66, why="context", max_response_tokens=32),)
+    assert fitted.stages == (Stage(from_step=100, why="context", max_response_tokens=24),)
 
 
 def test_a_scale_caps_and_never_raises() -> None:

@@ -24,9 +24,11 @@ from megatron_rl.types import Collected, Groups, Prompt, Sample, State, Verdict
 class Rollouts:
     """Answers prompts with the engine and scores the answers. Its methods are collective over the world."""
 
-    def __init__(self, engine: Engine, tokenizer: Any, scorer: Scorer, *, run_seed: int, prompts_per_wave: int) -> None:
+    def __init__(
+        self, engine: Engine, tokenizer: Any, scorer: Scorer, *, run_seed: int, sequences_per_wave: int
+    ) -> None:
         self.engine, self.tokenizer, self.scorer = engine, tokenizer, scorer
-        self.run_seed, self.prompts_per_wave = run_seed, prompts_per_wave
+        self.run_seed, self.sequences_per_wave = run_seed, sequences_per_wave
 
     def collect(self, prompts: PromptStream, recipe: Recipe, state: State) -> Collected:
         """`prompts_per_step` informative groups, or fewer when `max_rounds` rounds did not find them.
@@ -83,8 +85,9 @@ class Rollouts:
         num_engines = ranks.world // ranks.engine_size
         mine = range(ranks.engine, len(prompts), num_engines)
         samples: dict[int, tuple[Sample, ...]] = {}
-        for start in range(0, len(mine), self.prompts_per_wave):
-            wave = mine[start : start + self.prompts_per_wave]
+        per_wave = max(1, self.sequences_per_wave // samples_per_prompt)
+        for start in range(0, len(mine), per_wave):
+            wave = mine[start : start + per_wave]
             answers = self.engine.generate(
                 [prompts[i] for i in wave],
                 [request_seed(self.run_seed, step, prompts[i].serial) for i in wave],

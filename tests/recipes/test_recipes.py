@@ -94,7 +94,7 @@ def test_the_laptop_scale_shrinks_every_span_of_steps_alike() -> None:
     length = fitted.algorithm.length
     assert length is not None
     spans = (fitted.num_steps, fitted.algorithm.reference_reset.period_steps, length.steps_on, length.steps_off)
-    assert spans == (100, 10, 3, 16)
+    assert spans == (150, 15, 5, 25)
     assert SCALES["cpu"].fit(recipe("prorl_v2"), fitted.model) == SCALES["cpu_tp2_pp2"].fit(
         recipe("prorl_v2"), fitted.model
     )

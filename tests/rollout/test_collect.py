@@ -102,12 +102,12 @@ def stream_of(tokenizer: Any, answer: str) -> PromptStream:
 def rollouts(tokenizer: Any, scorer: Scorer) -> Callable[..., Rollouts]:
     """Rollouts over a scripted engine: mixed answers for these prompts of the stream, right ones for the others."""
 
-    def make(informative: set[int], *, prompts_per_wave: int = 100) -> Rollouts:
+    def make(informative: set[int], *, sequences_per_wave: int = 300) -> Rollouts:
         def answers(serial: int) -> list[str]:
             return [WRONG, RIGHT, WRONG] if serial in informative else [RIGHT] * NUM_SAMPLES
 
         engine: Any = ScriptedEngine(tokenizer, answers)
-        return Rollouts(engine, tokenizer, scorer, run_seed=11, prompts_per_wave=prompts_per_wave)
+        return Rollouts(engine, tokenizer, scorer, run_seed=11, sequences_per_wave=sequences_per_wave)
 
     return make
 
@@ -193,7 +193,7 @@ def test_the_recipe_s_sampling_reaches_the_engine(rollouts, stream: PromptStream
 
 
 def test_waves_are_of_the_fixed_size_and_change_nothing(rollouts, stream: PromptStream, recipe: Recipe) -> None:
-    in_waves, at_once = rollouts({0, 2, 3, 5}, prompts_per_wave=3), rollouts({0, 2, 3, 5})
+    in_waves, at_once = rollouts({0, 2, 3, 5}, sequences_per_wave=9), rollouts({0, 2, 3, 5})
     waved = in_waves.collect(stream, recipe, at(0))
     stream.seek(0)
     whole = at_once.collect(stream, recipe, at(0))
