@@ -56,7 +56,7 @@ TWENTY_MILLION = Case(
 def main() -> None:
     """Times both models in this process and prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7, help="measurements of each side, taken in turn")
     parser.add_argument("--quick", action="store_true", help="few requests, two measurements: shows that it runs")
     parser.add_argument("--model", choices=("both", TINY.name, TWENTY_MILLION.name), default="both")

@@ -15,15 +15,13 @@ from typing import Any
 
 import torch
 
-from megatron_rl import parallel
+from megatron_rl import parallel, rundir
 from megatron_rl.actor.actor import Actor
 from megatron_rl.config import Run
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.log import get_logger
 from megatron_rl.spans import span
 from megatron_rl.types import Scores, State
-
-FORMAT = 1
 
 
 @span("save")
@@ -44,10 +42,10 @@ def save(run: Run, state: State, actor: Actor, prompts: PromptStream) -> Path:
     files = {name: facts for part in parallel.gather({name: written}) for name, facts in part.items()}
     if ranks.is_main:
         manifest = {
-            "format": FORMAT,
+            "format": rundir.CHECKPOINT_FORMAT,
             "recipe": run.recipe.release,
             "fingerprint": run.recipe.fingerprint,
-            "layout": layout_of(run),
+            "layout": run.scale.layout,
             "state": dataclasses.asdict(state),
             "prompt_position": prompts.position,
             "files": files,
@@ -59,38 +57,37 @@ def save(run: Run, state: State, actor: Actor, prompts: PromptStream) -> Path:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         sync_folder(final.parent)
-        for old in checkpoints(run)[: -run.checkpoints_kept]:
+        for old in rundir.checkpoints(run.directory)[: -run.checkpoints_kept]:
             shutil.rmtree(old)
     parallel.barrier()
     return final
 
 
 def resume(run: Run, actor: Actor, prompts: PromptStream) -> State:
-    """Restores the newest readable checkpoint and returns its state; a fresh state when there is none.
+    """Restores the newest undamaged checkpoint and returns its state; a fresh state when there is none at all.
 
-    Collective over the world. A checkpoint with a damaged file is passed over for the one before, with a warning.
-    Raises ValueError when it was made by another recipe or on another layout.
+    Collective over the world. A damaged checkpoint is passed over for the one before, with a warning. Raises
+    ValueError when it was made by another recipe or on another layout, RuntimeError when all are damaged.
     """
-    for folder in reversed(checkpoints(run)):
-        manifest = json.loads((folder / "manifest.json").read_text())
-        if manifest["layout"] != layout_of(run):
-            raise ValueError(
-                f"{folder} was saved on layout {manifest['layout']}, this run has {layout_of(run)}; "
-                "resume at the scale it was saved at"
-            )
-        if manifest["fingerprint"] != run.recipe.fingerprint:
-            raise ValueError(
-                f"{folder} was made by a recipe with fingerprint {manifest['fingerprint']}, this one has "
-                f"{run.recipe.fingerprint}; use the same recipe and settings, or another --directory"
-            )
-        name = file_of(actor.ranks.rank)
-        damage = damage_of(folder / name, manifest["files"][name])
+    folders = rundir.checkpoints(run.directory)
+    for folder in reversed(folders):
+        manifest, name = rundir.manifest_of(folder), file_of(actor.ranks.rank)
+        damage = "manifest.json can not be read"
+        if manifest is not None:
+            rundir.check_manifest(folder, manifest, run.recipe.fingerprint, run.scale.layout)
+            damage = damage_of(folder / name, manifest["files"][name])
         if any(found := [one for one in parallel.gather(damage) if one]):
             get_logger().warning("%s can not be used (%s); trying the one before", folder, found[0])
             continue
+        assert manifest is not None, "an unreadable manifest is damage"
         actor.load_state(torch.load(folder / name, map_location="cpu", weights_only=True))
         prompts.seek(manifest["prompt_position"])
         return state_of(manifest["state"])
+    if folders:
+        raise RuntimeError(
+            f"{run.directory}: none of its {len(folders)} checkpoints can be used; restore one of them, "
+            "or start again in another --directory"
+        )
     return State.fresh()
 
 
@@ -101,17 +98,6 @@ def folder_of(run: Run, step: int) -> Path:
 
 def file_of(rank: int) -> str:
     return f"rank_{rank:05d}.pt"
-
-
-def checkpoints(run: Run) -> list[Path]:
-    """The committed checkpoints, oldest first."""
-    return sorted(path for path in (run.directory / "checkpoints").glob("step_??????") if path.is_dir())
-
-
-def layout_of(run: Run) -> dict[str, Any]:
-    """What must be equal for a rank's file to fit."""
-    names = ("num_devices", "tensor_parallel", "pipeline_parallel", "virtual_pipeline", "precision")
-    return {name: getattr(run.scale, name) for name in names}
 
 
 def state_of(saved: dict[str, Any]) -> State:

@@ -119,6 +119,11 @@ def check_scale(scale: Scale) -> None:
         f"{where}: sequence_parallel splits over the tensor-parallel ranks; use tensor_parallel of 2 or more",
     )
     require(
+        not scale.sequence_parallel or scale.max_tokens_per_microbatch % scale.tensor_parallel == 0,
+        f"{where}: max_tokens_per_microbatch={scale.max_tokens_per_microbatch} does not divide into tensor_parallel="
+        f"{scale.tensor_parallel}, as sequence_parallel needs; use a multiple of {scale.tensor_parallel}",
+    )
+    require(
         scale.virtual_pipeline == 1 or scale.pipeline_parallel > 1,
         f"{where}: virtual_pipeline={scale.virtual_pipeline} interleaves pipeline stages; "
         "use pipeline_parallel of 2 or more",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import recipes
+from megatron_rl import rundir
 from megatron_rl.checks import require
 from megatron_rl.config import Model, Recipe, Run, Scale, canonical_json, differences
 from megatron_rl.pretrained import check_tensors, read_model
@@ -148,24 +149,25 @@ def check_data(folder: Path) -> None:
 
 
 def check_resume(run: Run) -> None:
-    """Raises ValueError where the run's directory holds a checkpoint that another recipe made."""
-    manifests = sorted(run.directory.glob("checkpoints/step_*/manifest.json"))
-    if not manifests:
+    """Raises ValueError where the run's directory holds a checkpoint of another recipe or layout."""
+    for folder in reversed(rundir.checkpoints(run.directory)):
+        if (manifest := rundir.manifest_of(folder)) is None:
+            continue
+        try:
+            rundir.check_manifest(folder, manifest, run.recipe.fingerprint, run.scale.layout)
+        except ValueError as error:
+            raise ValueError(f"{error}{changed_since(run)}") from None
         return
-    old = json.loads(manifests[-1].read_text(encoding="utf-8"))["fingerprint"]
-    if old == run.recipe.fingerprint:
-        return
-    # run.json only helps to say what differs: without it the answer is the same.
+
+
+def changed_since(run: Run) -> str:
+    """What run.json of the directory says differs from the recipe of this run; empty when it does not say."""
     try:
         recipe = json.loads((run.directory / "run.json").read_text(encoding="utf-8"))["run"]["recipe"]
-        lines = differences(recipe, json.loads(canonical_json(run.recipe)))
-    except (FileNotFoundError, ValueError, KeyError):
-        lines = []
-    raise ValueError(
-        f"directory {run.directory}: its checkpoint was made by another recipe, {old} instead of "
-        f"{run.recipe.fingerprint}{': ' if lines else ''}{'; '.join(lines)}; "
-        "give the settings it was started with, or another --directory"
-    )
+    except (OSError, ValueError, KeyError):
+        return ""
+    lines = differences(recipe, json.loads(canonical_json(run.recipe)))
+    return f" ({'; '.join(lines)})" if lines else ""
 
 
 def sort_settings(settings: Sequence[str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:

@@ -246,6 +246,12 @@ class Scale:
         return self.num_devices // (self.tensor_parallel * self.pipeline_parallel)
 
     @property
+    def layout(self) -> dict[str, Any]:
+        """What must be equal for one rank's checkpoint file to fit."""
+        names = ("num_devices", "tensor_parallel", "pipeline_parallel", "virtual_pipeline", "precision")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def num_engines(self) -> int:
         """Rollout engines; each spans `rollout_tensor_parallel` neighbouring ranks."""
         return self.num_devices // self.rollout_tensor_parallel

@@ -1,13 +1,17 @@
-"""A run directory is one run's: the lock that says so, and the name that ties shared memory to it."""
+"""A run directory is one run's: its lock, its checkpoints' manifests, and the name that ties shared memory to it."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+CHECKPOINT_FORMAT = 1
+MANIFEST_KEYS = {"format", "fingerprint", "layout", "state", "prompt_position", "files"}
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -26,6 +30,39 @@ def locked(directory: Path) -> Iterator[None]:
                 f"directory {directory}: another run is using it; wait for its end, or choose another with --directory"
             ) from None
         yield
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """The committed checkpoints, oldest first."""
+    return sorted(path for path in (directory / "checkpoints").glob("step_??????") if path.is_dir())
+
+
+def manifest_of(folder: Path) -> dict[str, Any] | None:
+    """What a checkpoint says of itself; None when that can not be read."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.keys() >= MANIFEST_KEYS else None
+
+
+def check_manifest(folder: Path, manifest: dict[str, Any], fingerprint: str, layout: dict[str, Any]) -> None:
+    """Raises ValueError where a readable checkpoint is of another format, recipe or layout."""
+    if manifest["format"] != CHECKPOINT_FORMAT:
+        raise ValueError(
+            f"{folder} has checkpoint format {manifest['format']}, this version reads {CHECKPOINT_FORMAT}; "
+            "go on with the version that wrote it, or use another --directory"
+        )
+    if manifest["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"{folder} was made by another recipe, {manifest['fingerprint']} instead of {fingerprint}; "
+            "give the settings it was started with, or another --directory"
+        )
+    if manifest["layout"] != layout:
+        raise ValueError(
+            f"{folder} was saved on layout {manifest['layout']}, this run has {layout}; "
+            "resume at the scale it was saved at"
+        )
 
 
 def shared_memory_name(directory: Path) -> str:

@@ -67,3 +67,15 @@ def write_data(folder: Path) -> Path:
     for name, part in {"train": items[:2], "validation": items[2:]}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in part))
     return folder
+
+
+def manifest(fingerprint: str, layout: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of itself, as far as a start looks at it."""
+    return {
+        "format": 1,
+        "fingerprint": fingerprint,
+        "layout": layout,
+        "state": {},
+        "prompt_position": 0,
+        "files": {},
+    }

@@ -157,7 +157,7 @@ def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
         with warnings_kept() as kept:
             try:
                 state = checkpoint.resume(run, one.actor, one.prompts)
-            except ValueError as error:
+            except (ValueError, RuntimeError) as error:
                 return {"error": str(error), "warnings": kept}
         weights = digest(one.actor.state()["weights"])
         return {"step": state.step, "position": one.prompts.position, "weights": weights, "warnings": kept}
@@ -190,6 +190,11 @@ def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
         if name == "flipped":
             flip_a_byte(file)
         found[name] = resume()
+    manifest = folders[2] / "manifest.json"
+    whole_manifest = manifest.read_text()
+    manifest.write_text(whole_manifest[:40])
+    found["torn_manifest"] = resume()
+    manifest.write_text(whole_manifest)
     flip_a_byte(folders[1] / checkpoint.file_of(0))
     found["all_damaged"] = resume()
     return found
@@ -258,9 +263,15 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(odd: dict[str, Any],
 
 
 @pytest.mark.ranks
-def test_a_run_whose_checkpoints_are_all_damaged_starts_again_and_says_so(odd: dict[str, Any]) -> None:
-    assert (odd["all_damaged"]["step"], odd["all_damaged"]["weights"]) == (0, odd["none"]["weights"])
+def test_a_run_whose_checkpoints_are_all_damaged_ends_and_says_so(odd: dict[str, Any]) -> None:
+    assert "none of its 2 checkpoints can be used" in odd["all_damaged"]["error"]
     assert len(odd["all_damaged"]["warnings"]) == 2
+
+
+@pytest.mark.ranks
+def test_a_checkpoint_whose_manifest_is_unreadable_is_passed_over(odd: dict[str, Any]) -> None:
+    assert odd["torn_manifest"]["step"] == 2
+    assert "manifest.json can not be read" in odd["torn_manifest"]["warnings"][0]
 
 
 @pytest.mark.ranks

@@ -7,7 +7,7 @@ import pytest
 from megatron_rl.choose import build_run, find_recipe, find_scale
 from megatron_rl.config import Run
 from recipes.prorl_v2 import RECIPE
-from tests.folders import write_data, write_model
+from tests.folders import manifest, write_data, write_model
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         ("run.stall_seconds=0", "must be above 0"),
         ("run.data_folder=", "must not be empty"),
         ("scale.tensor_parallel=3", "ranks do not divide into tensor_parallel=3"),
-        ("scale.max_tokens_per_microbatch=63", "can not hold one sequence of 64 tokens"),
+        ("scale.max_tokens_per_microbatch=55", "can not hold one sequence of 56 tokens"),
     ],
 )
 def test_a_wrong_setting_is_named(setting: str, pattern: str, folders: tuple[str, str]) -> None:
@@ -175,11 +175,13 @@ def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_pa
     run = build(*folders, directory=directory)
     checkpoint = directory / "checkpoints" / "step_000050"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "manifest.json").write_text(json.dumps({"fingerprint": run.recipe.fingerprint}))
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest(run.recipe.fingerprint, run.scale.layout)))
     assert build(*folders, directory=directory) == run
     (directory / "run.json").write_text(json.dumps({"run": {"recipe": dataclasses.asdict(run.recipe)}}))
-    with pytest.raises(ValueError, match=r"by another recipe, .*: sampling.temperature: 1.0 -> 1.2; give the settings"):
+    with pytest.raises(ValueError, match=r"by another recipe, .* --directory \(sampling.temperature: 1.0 -> 1.2\)"):
         build(*folders, "sampling.temperature=1.2", directory=directory)
+    with pytest.raises(ValueError, match="was saved on layout .*'tensor_parallel': 1.*; resume at the scale"):
+        build(*folders, "scale.tensor_parallel=2", directory=directory)
     (directory / "run.json").write_text("{")
     with pytest.raises(ValueError, match="by another recipe, [0-9a-f]{16} instead of [0-9a-f]{16}; give the settings"):
         build(*folders, "sampling.temperature=1.2", directory=directory)

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from megatron_rl import cli, doctor
 from megatron_rl.cli import app
-from tests.folders import write_data, write_model
+from recipes.scales import SCALES
+from tests.folders import manifest, write_data, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("torch", "megatron", "vllm", "transformers")
@@ -97,10 +98,10 @@ def test_a_missing_data_folder_or_file_ends_in_one_line(setting: Setting) -> Non
 def test_resuming_under_another_fingerprint_ends_in_one_line(setting: Setting) -> None:
     checkpoint = setting.folder / "run" / "checkpoints" / "step_000001"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "manifest.json").write_text(json.dumps({"fingerprint": "0" * 16}))
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest("0" * 16, SCALES["cpu"].layout)))
     result = CliRunner().invoke(app, ["train", *setting.words()])
     assert result.exit_code == 2
-    assert "its checkpoint was made by another recipe, 0000000000000000 instead of" in result.stderr
+    assert "was made by another recipe, 0000000000000000 instead of" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "check"])
@@ -168,7 +169,7 @@ def test_check_shows_what_was_changed_and_by_whom(setting: Setting) -> None:
     result = CliRunner().invoke(app, ["check", *setting.words("sampling.temperature=1.2")])
     assert result.exit_code == 0, result.output
     rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if "." in line[:20]}
-    assert rows["sampling.prompts_per_step"] == ["16", "512", "scale", "cpu"]
+    assert rows["sampling.prompts_per_step"] == ["8", "512", "scale", "cpu"]
     assert rows["sampling.temperature"] == ["1.2", "1.0", "--set"]
     assert rows["sampling.samples_per_prompt"] == ["16"]
     assert "8 prompts x 16 samples = 128 sequences per step; 2 updates of 64 sequences" in result.stdout

@@ -153,10 +153,12 @@ class WeightStream:
     def __init__(self, chunks: list[Any], model: Model) -> None:
         from megatron.core import parallel_state
 
-        self.chunks, self.model = chunks, model
+        self.model = model
+        # Looked up once: walking the modules takes as long as copying a few million weights.
+        self.mine = [pair for pair in parameters(chunks, model) if not pair[0].is_tied_copy]
         self.tensor_group = parallel_state.get_tensor_model_parallel_group()
         self.pipeline_group = parallel_state.get_pipeline_model_parallel_group()
-        mine = [entry for entry, _ in parameters(chunks, model) if not entry.is_tied_copy]
+        mine = [entry for entry, _ in self.mine]
         self.stages: list[list[Entry]] = [mine]
         if self.pipeline_group.size() > 1:
             self.stages = [[]] * self.pipeline_group.size()
@@ -170,7 +172,7 @@ class WeightStream:
         live weights: who keeps them past the next update must copy.
         """
         stage = self.pipeline_group.rank()
-        mine = (parameter for entry, parameter in parameters(self.chunks, self.model) if not entry.is_tied_copy)
+        mine = (parameter for _, parameter in self.mine)
         for source, entries in enumerate(self.stages):
             for entry in entries:
                 if source == stage:
@@ -187,7 +189,7 @@ class WeightStream:
 
     @property
     def _device(self) -> torch.device:
-        return next(unwrapped(self.chunks[0]).parameters()).device
+        return self.mine[0][1].device
 
     def _shards(self, entry: Entry, shard: Tensor) -> list[Tensor]:
         if entry.sharding == "whole" or self.tensor_group.size() == 1:

@@ -83,6 +83,8 @@ def encode(
     """
     texts = [_with_template(item.prompt, tokenizer) for item in items]
     token_ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    if empty := [item.id for item, ids in zip(items, token_ids, strict=True) if not ids]:
+        raise ValueError(f"prompt '{empty[0]}' has no tokens in this tokenizer; the model needs at least one")
     encoded = [(item, tuple(ids)) for item, ids in zip(items, token_ids, strict=True) if len(ids) <= max_prompt_tokens]
     if not encoded:
         raise ValueError(

@@ -21,7 +21,7 @@ def refit(actor: Actor, engine: Engine, manifest: dict[str, tuple[int, ...]], ve
     if engine.version == version:
         return
     filled = engine.load(complete(actor.stream(), manifest), version)
-    if empty := {name for name, _ in engine.network.named_parameters()} - filled:
+    if empty := engine.parameter_names - filled:
         raise RuntimeError(f"refit: {len(empty)} parameters of the rollout engine were not filled: {shown(empty)}")
 
 

@@ -34,6 +34,7 @@ class Engine:
         longest = max([sampling.max_response_tokens] + [s.max_response_tokens or 0 for s in run.recipe.stages])
         os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", VLLM_DO_NOT_TRACK="1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        parallel.barrier()  # rank 0 holds the directory's lock now, or has failed
         if ranks.is_first_of_machine:  # a killed attempt's shared memory would make this start fail
             remove_shared_memory(run.directory)
         parallel.barrier()
@@ -62,6 +63,7 @@ class Engine:
             **device.engine_options,
             **neighbours,
         )
+        self.parameter_names = {name for name, _ in self.network.named_parameters()}
         self.can_sleep = bool(device.engine_options.get("enable_sleep_mode"))
         parallel.reseed()
 
