@@ -276,7 +276,7 @@ def test_a_checkpoint_whose_manifest_is_unreadable_is_passed_over(odd: dict[str,
 
 @pytest.mark.ranks
 def test_another_recipe_s_checkpoint_is_refused(odd: dict[str, Any]) -> None:
-    assert "fingerprint" in odd["other_recipe"]["error"] and "--directory" in odd["other_recipe"]["error"]
+    assert "made by another recipe" in odd["other_recipe"]["error"] and "--directory" in odd["other_recipe"]["error"]
 
 
 @pytest.mark.ranks

@@ -66,6 +66,7 @@ class Engine:
         self.parameter_names = {name for name, _ in self.network.named_parameters()}
         self.can_sleep = bool(device.engine_options.get("enable_sleep_mode"))
         parallel.reseed()
+        self.sleep()  # the actor is built next
 
     @span("generate")
     def generate(

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl import device, parallel
-from megatron_rl.pretrained import read_model, tensor_names
-from megatron_rl.refit.transfer import complete, refit
+from megatron_rl.refit.transfer import complete
 from megatron_rl.types import Groups, Prompt
 from tests.models import make_folder, make_run
 from tests.ranks import run_ranks
@@ -55,29 +54,29 @@ def colocated(folder: str, num_updates: int, **scale: Any) -> dict[str, Any]:
     """Runs on every rank: refit, sample, train, refit, sample; the gap between the engines each time."""
     from megatron_rl.actor.actor import Actor
     from megatron_rl.actor.pack import pack
+    from megatron_rl.refit.phase import rollout_phase
     from megatron_rl.rollout.engine import Engine
 
     run = make_run(folder, recipe={"optimizer.learning_rate": 1e-3}, **scale)
     hardware = device.select(run.scale)
     ranks = parallel.start(run.scale, hardware, 120)
     engine, actor = Engine(run, ranks, hardware), Actor(run, ranks, hardware)
-    manifest = tensor_names(read_model(Path(folder)))
     prompts = [
         Prompt(serial=i, id=str(i), domain="math", token_ids=tuple(range(3 + i, 15 + i)), item={}) for i in range(8)
     ]
     found: dict[str, Any] = {"gaps": [], "equal": [], "tokens": []}
     for version in range(2):
-        refit(actor, engine, manifest, version)
-        held = {name: tensor.clone() for name, tensor in engine.network.named_parameters()}
-        expected = expected_shards(dict(actor.stream()), engine.ranks.engine_size, engine.ranks.engine_rank)
-        found["equal"].append(
-            [name for name in held.keys() | expected.keys() if not torch.equal(held[name], expected[name])]
-        )
-        mine = list(range(ranks.engine, 8, ranks.world // ranks.engine_size))
-        made = engine.generate(
-            [prompts[i] for i in mine], [i << 16 for i in mine],
-            samples_per_prompt=4, max_response_tokens=24, temperature=1.2, top_p=1.0,
-        )  # fmt: skip
+        with rollout_phase(actor, engine, version):
+            held = {name: tensor.clone() for name, tensor in engine.network.named_parameters()}
+            expected = expected_shards(dict(actor.stream()), engine.ranks.engine_size, engine.ranks.engine_rank)
+            found["equal"].append(
+                [name for name in held.keys() | expected.keys() if not torch.equal(held[name], expected[name])]
+            )
+            mine = list(range(ranks.engine, 8, ranks.world // ranks.engine_size))
+            made = engine.generate(
+                [prompts[i] for i in mine], [i << 16 for i in mine],
+                samples_per_prompt=4, max_response_tokens=24, temperature=1.2, top_p=1.0,
+            )  # fmt: skip
         samples = dict(zip(mine, made, strict=True))
         lengths = {i: [len(s.token_ids) for s in group] for i, group in samples.items()}
         lengths = {i: row for part in parallel.gather(lengths) for i, row in part.items()}
@@ -100,7 +99,7 @@ def colocated(folder: str, num_updates: int, **scale: Any) -> dict[str, Any]:
         batch = batch.with_advantages(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))
         for _ in range(num_updates):
             actor.update(batch.updates[0], recipe, 0)
-    engine.llm.llm_engine.engine_core.shutdown()
+    engine.close()
     return found
 
 
