@@ -192,7 +192,8 @@ def test_every_step_and_every_validation_has_one_line_of_declared_metrics(whole:
 def test_metrics_are_what_their_names_say(whole: Training) -> None:
     for row in steps(whole.directory):
         assert 0 < row["rollout/reward_mean"] < 1
-        per_domain = [row[f"rollout/reward_mean/{domain}"] for domain in ("math", "logic")]
+        # A step of few prompts may have met one domain only.
+        per_domain = [value for name, value in row.items() if name.startswith("rollout/reward_mean/")]
         assert min(per_domain) <= row["rollout/reward_mean"] <= max(per_domain)
         assert row["dynamic_sampling/trained_count"] <= 4 <= row["dynamic_sampling/tried_count"]
         assert 0 < row["rollout/response_tokens_mean"] <= row["rollout/response_tokens_max"] <= 24

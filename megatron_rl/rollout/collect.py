@@ -116,6 +116,8 @@ class Rollouts:
 
     @span("score")
     def _score(self, prompts: Sequence[Prompt], samples: dict[int, tuple[Sample, ...]]) -> dict[int, list[Verdict]]:
+        if not samples:  # of fewer prompts than engines; an empty batch would be decoded as one empty text
+            return {}
         stop = set(self.engine.stop_tokens)
         texts = self.tokenizer.batch_decode(
             [

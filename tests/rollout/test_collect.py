@@ -274,3 +274,10 @@ def test_joined_groups_are_those_of_the_parts_in_order(rollouts, stream: PromptS
     assert dict(again.samples) == elsewhere
     for field in ("rewards", "judged", "lengths", "truncated", "owners"):
         assert torch.equal(getattr(again, field), getattr(groups, field))
+
+
+def test_an_engine_without_prompts_scores_nothing(rollouts, recipe: Recipe) -> None:
+    groups = rollouts(set()).answer(
+        (), 0, samples_per_prompt=NUM_SAMPLES, max_response_tokens=4, temperature=1.0, top_p=1.0
+    )
+    assert (len(groups), groups.rewards.shape, groups.samples) == (0, (0, NUM_SAMPLES), {})
