@@ -1,4 +1,4 @@
-"""Layer spec for a machine without Transformer Engine: a norm that knows sequence parallelism, attention that packs."""
+"""Layer spec for a machine without Transformer Engine: norm, rotary embedding and attention that know packs."""
 
 from __future__ import annotations
 
@@ -42,6 +42,47 @@ class _Norm(torch.autograd.Function):
         of_normed = gradient * weight
         along = torch.linalg.vecdot(of_normed, normed).div_(-normed.shape[-1]).unsqueeze(-1)
         return of_normed.addcmul_(normed, along).mul_(scale), of_weight, None
+
+
+class PackRotation:
+    """Rotary embedding of a pack, in place of Megatron's, which makes its tables anew for each layer, query and key.
+
+    Holds the tables of the last pack met.
+    """
+
+    def __init__(self) -> None:
+        self._pack: tuple[Tensor, Tensor] | None = None  # where its sequences start, and the angles [longest, 1, 1, d]
+        self._tables: tuple[Tensor, Tensor] | None = None  # cosines and sines [T, 1, d]
+
+    def __call__(self, x: Tensor, starts: Tensor, angles: Tensor, *_: Any, **__: Any) -> Tensor:
+        """x [T, heads, d], each sequence rotated from position 0 on."""
+        if self._tables is None or self._pack is None or self._pack[0] is not starts or self._pack[1] is not angles:
+            positions = torch.arange(len(x)) - starts[:-1].long().repeat_interleave(starts.diff().long())
+            own = angles[positions, 0]
+            self._pack, self._tables = (starts, angles), (own.cos().to(x.dtype), own.sin().to(x.dtype))
+        result: Tensor = _Rotation.apply(x, *self._tables)
+        return result
+
+
+class _Rotation(torch.autograd.Function):
+    """(a, b) -> (a cos - b sin, b cos + a sin) for the two halves of each head; backward turns the other way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        ctx.save_for_backward(cosines, sines)
+        return _rotated(x, cosines, sines, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _rotated(gradients[0], *ctx.saved_tensors, -1), None, None
+
+
+def _rotated(x: Tensor, cosines: Tensor, sines: Tensor, direction: int) -> Tensor:
+    half = x.shape[-1] // 2
+    turned = x * cosines
+    turned[..., :half].addcmul_(x[..., half:], sines[..., :half], value=-direction)
+    turned[..., half:].addcmul_(x[..., :half], sines[..., half:], value=direction)
+    return turned
 
 
 class PackedAttention(torch.nn.Module):

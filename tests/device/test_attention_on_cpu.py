@@ -1,0 +1,56 @@
+import torch
+
+from megatron_rl.device.attention_on_cpu import PackRotation
+
+LENGTHS, HEADS, DIMENSIONS = (3, 1, 4), 2, 6
+
+
+def angles(longest: int) -> torch.Tensor:
+    """[longest, 1, 1, d] as Megatron makes them: the same frequencies for both halves of a head."""
+    frequencies = 10000.0 ** (-torch.arange(0, DIMENSIONS, 2).double() / DIMENSIONS)
+    half = torch.arange(longest).double()[:, None] * frequencies
+    return torch.cat([half, half], 1)[:, None, None]
+
+
+def starts(lengths: tuple[int, ...]) -> torch.Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0).int()
+
+
+def rotated(x: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
+    """The oracle: each pair of coordinates as a complex number, turned by position times frequency."""
+    parts = []
+    for part in x.split(lengths):
+        pairs = torch.complex(part[..., : DIMENSIONS // 2], part[..., DIMENSIONS // 2 :])
+        turned = pairs * torch.polar(torch.ones(()).double(), angles(len(part))[:, 0, :, : DIMENSIONS // 2])
+        parts.append(torch.cat([turned.real, turned.imag], -1))
+    return torch.cat(parts)
+
+
+def test_each_sequence_of_a_pack_is_rotated_from_position_zero() -> None:
+    rotate = PackRotation()
+    for lengths in (LENGTHS, (1, 6, 1)):  # the tables of the first pack are not those of the second
+        x = torch.randn(sum(lengths), HEADS, DIMENSIONS, dtype=torch.float64)
+        torch.testing.assert_close(rotate(x, starts(lengths), angles(max(lengths))), rotated(x, lengths))
+
+
+def test_the_tables_of_a_pack_serve_query_and_key_of_all_layers() -> None:
+    rotate = PackRotation()
+    pack = starts(LENGTHS), angles(max(LENGTHS))
+    for heads in (HEADS, 1, HEADS):
+        x = torch.randn(sum(LENGTHS), heads, DIMENSIONS, dtype=torch.float64)
+        torch.testing.assert_close(rotate(x, *pack), rotated(x, LENGTHS))
+
+
+def test_the_gradient_of_a_rotation_is_right() -> None:
+    x = torch.randn(sum(LENGTHS), HEADS, DIMENSIONS, dtype=torch.float64, requires_grad=True)
+    rotate = PackRotation()
+    assert torch.autograd.gradcheck(lambda value: rotate(value, starts(LENGTHS), angles(max(LENGTHS))), (x,))
+
+
+def test_megatron_calls_it() -> None:
+    from megatron.core.models.common.embeddings import rope_utils
+
+    from megatron_rl.device.megatron_on_cpu import adapt_megatron
+
+    adapt_megatron()
+    assert isinstance(rope_utils._apply_rotary_pos_emb_thd, PackRotation)
