@@ -1,4 +1,4 @@
-"""Makes the demo from a seed: a tokenizer, a model of 0.6 million parameters, and problems of two domains.
+"""Makes the demo from a seed: a tokenizer, a model of a third of a million parameters, and problems of two domains.
 
 usage: python demo/make.py --seed 1 --out demo
 
@@ -40,7 +40,7 @@ NUMBERS_PER_ROW = (5, 7, 9)
 LETTERS_PER_WORD = {3: 0.16, 4: 0.14, 5: 0.2, 6: 0.2, 7: 0.15, 8: 0.15}  # share of the words
 
 WORKED_SHARE = {"math": 0.25, "logic": 0.25}
-WARM_UP_STEPS, WARM_UP_BATCH, WARM_UP_LEARNING_RATE = 220, 128, 2e-3
+WARM_UP_STEPS, WARM_UP_BATCH, WARM_UP_LEARNING_RATE = 320, 128, 2e-3
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def make_model(seed: int) -> Qwen2ForCausalLM:
         vocab_size=VOCABULARY_SIZE,
         hidden_size=128,
         intermediate_size=256,
-        num_hidden_layers=4,
+        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,
