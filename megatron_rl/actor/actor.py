@@ -13,7 +13,7 @@ from torch import Tensor
 
 from megatron_rl import parallel
 from megatron_rl.actor import model, names, optimizer, schedule, vocabulary
-from megatron_rl.actor.pack import Limits
+from megatron_rl.actor.pack import Limits, joined
 from megatron_rl.algorithms.kl import k2
 from megatron_rl.algorithms.losses import clipped_policy_loss, held_by_clip
 from megatron_rl.algorithms.mismatch import mismatch
@@ -61,7 +61,7 @@ class Actor:
             pair = vocabulary.log_probabilities_and_entropy(logits, pack.targets, temperature, self.tensor_group)
             return torch.stack(pair)
 
-        views = schedule.forward(self.chunks, batch.packs, read) if batch.packs else []
+        views = self._views(batch.packs, read)
         sums, largest = torch.zeros(4, dtype=torch.float64), 0.0
         for pack, (logprobs, entropy) in zip(batch.packs, views, strict=False):
             pack = schedule.on_device(pack, logprobs.device)
@@ -88,8 +88,13 @@ class Actor:
             return vocabulary.log_probabilities(logits, pack.targets, temperature, self.tensor_group)
 
         with self._holding(self.reference):
-            views = schedule.forward(self.chunks, batch.packs, read) if batch.packs else []
+            views = self._views(batch.packs, read)
         return list(views) or [None] * len(batch.packs)
+
+    def _views(self, packs: list[Pack], read: schedule.Read) -> list[Tensor]:
+        """What `read` makes of each pack's logits, [..., T] each; empty off the last pipeline stage."""
+        views = schedule.forward(self.chunks, joined(packs, self.limits), read) if packs else []
+        return list(torch.cat(views, -1).split([len(pack.token_ids) for pack in packs], -1)) if views else []
 
     @span("update")
     def update(self, packs: Sequence[Pack], recipe: Recipe, step: int) -> Update:

@@ -6,6 +6,7 @@ which sequences an update has does not depend on the layout.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,9 @@ from megatron_rl.config import Scale
 from megatron_rl.parallel import Ranks
 from megatron_rl.spans import span
 from megatron_rl.types import Batch, Groups, Pack
+
+
+TOKEN_FIELDS = ("token_ids", "targets", "position_ids", "sequences", "weights", "rollout_logprobs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,28 @@ def fill(rows: list[int], lengths: list[int], max_tokens: int) -> list[list[int]
             packs.append([row])
             room.append(max_tokens - lengths[row])
     return packs
+
+
+def joined(packs: Sequence[Pack], limits: Limits) -> list[Pack]:
+    """The same tokens in the same order, neighbours joined while they fit: for passes that need no updates' borders."""
+    if limits.one_length or limits.packs_multiple > 1:
+        return list(packs)
+    runs: list[list[Pack]] = []
+    for part in packs:
+        if runs and sum(len(p.token_ids) for p in runs[-1]) + len(part.token_ids) <= limits.max_tokens:
+            runs[-1].append(part)
+        else:
+            runs.append([part])
+    return [_joined(run) if len(run) > 1 else run[0] for run in runs]
+
+
+def _joined(packs: list[Pack]) -> Pack:
+    lengths = torch.cat([part.cumulative_lengths.diff() for part in packs])
+    return Pack(
+        cumulative_lengths=torch.cat([lengths.new_zeros(1), lengths.cumsum(0, dtype=lengths.dtype)]),
+        longest=max(part.longest for part in packs),
+        **{name: torch.cat([getattr(part, name) for part in packs]) for name in TOKEN_FIELDS},
+    )
 
 
 def _exchange(groups: Groups, replica_of: dict[int, int], ranks: Ranks) -> dict[int, tuple[Tensor, Tensor]]:

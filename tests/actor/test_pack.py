@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl import parallel
-from megatron_rl.actor.pack import Limits, fill, pack, share_out
+from megatron_rl.actor.pack import TOKEN_FIELDS, Limits, fill, joined, pack, share_out
 from megatron_rl.parallel import Ranks
 from megatron_rl.types import Batch, Groups, Pack, Prompt, Sample
 
@@ -294,3 +294,25 @@ def test_packs_are_more_than_half_full(seed: int) -> None:
     assert sorted(row for rows in packs for row in rows) == list(range(len(lengths)))
     assert max(loads) <= 100
     assert len(packs) == 1 or sum(loads) > 100 * len(packs) / 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_joined_packs_are_the_same_sequences_in_the_same_order(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    world = World(data=2)
+    for batch in packed(monkeypatch, random_groups(seed), world, num_updates=4):
+        fewer = joined(batch.packs, LOOSE)
+        assert all(len(part.token_ids) <= LOOSE.max_tokens for part in fewer)
+        for name in TOKEN_FIELDS:
+            whole, parts = (torch.cat([getattr(part, name) for part in packs]) for packs in (fewer, batch.packs))
+            assert torch.equal(whole, parts), name
+        lengths = [torch.cat([part.cumulative_lengths.diff() for part in packs]) for packs in (fewer, batch.packs)]
+        assert torch.equal(*lengths)
+        assert all(part.longest == int(part.cumulative_lengths.diff().max()) for part in fewer)
+        for left, right in zip(fewer, fewer[1:], strict=False):
+            assert len(left.token_ids) + len(right.token_ids) > LOOSE.max_tokens
+
+
+def test_packs_that_have_to_be_of_one_length_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(max_tokens=200, multiple=1, packs_multiple=1, one_length=True)
+    (batch,) = packed(monkeypatch, random_groups(1), World(), num_updates=4, limits=limits)
+    assert joined(batch.packs, limits) == list(batch.packs)
