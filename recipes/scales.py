@@ -5,9 +5,9 @@ from megatron_rl.config import Caps, Miniature, Scale
 GIB = 2**30  # bytes
 
 LAPTOP_CAPS = Caps(
-    prompts_per_step=8,  # half a second of work on two cores
+    prompts_per_step=6,  # under half a second of work on two cores
     samples_per_prompt=16,  # the recipe's own: a group's mean is what the advantage rests on
-    updates_per_step=2,  # 64 sequences each
+    updates_per_step=2,  # 48 sequences each
     max_prompt_tokens=32,  # the demo's longest problem has fewer
     max_response_tokens=24,  # room for a worked answer of the demo's problems
     validation_samples_per_prompt=1,  # greedy, so that a small set gives a steady curve
@@ -28,10 +28,10 @@ CPU = Scale(
     pipeline_parallel=1,  # the model fits anywhere
     rollout_tensor_parallel=1,  # one engine per rank
     precision="fp32",
-    max_tokens_per_microbatch=2048,  # an update is 32 sequences of at most 56 tokens per rank: one pack
+    max_tokens_per_microbatch=2048,  # an update is 24 sequences of at most 56 tokens per rank: one pack
     kv_cache_bytes=GIB // 8,  # 256 sequences of 64 tokens at 4 KiB a token, twice
     max_requests_in_flight=256,  # more gains nothing on one thread
-    sequences_per_wave=256,  # at most 16 prompts over two engines: a round is one wave
+    sequences_per_wave=256,  # at most 12 prompts over two engines: a round is one wave
     threads_per_process=1,  # see devices_per_node
     verifier_processes=1,  # two cores are busy already
     caps=LAPTOP_CAPS,
