@@ -18,7 +18,6 @@ from megatron_rl.parallel import Ranks
 from megatron_rl.spans import span
 from megatron_rl.types import Batch, Groups, Pack
 
-
 TOKEN_FIELDS = ("token_ids", "targets", "position_ids", "sequences", "weights", "rollout_logprobs")
 
 
