@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,19 +251,21 @@ def random_groups(case: Case, run: Run) -> Groups:
 
     def sample() -> Sample:
         count = draw.randint(case.fewest_tokens, case.most_tokens) - case.prompt_tokens
-        return Sample(token_ids=tokens(count), logprobs=(0.0,) * count, finish_reason="stop", policy_version=0)
+        tokens_and_logprobs = {"token_ids": array("i", tokens(count)), "logprobs": array("f", [0.0] * count)}
+        return Sample(**tokens_and_logprobs, finish_reason="stop", policy_version=0)
 
-    samples = {i: tuple(sample() for _ in range(case.samples_per_group)) for i in range(case.num_groups)}
+    samples = [sample() for _ in range(case.num_groups * case.samples_per_group)]
     return Groups(
         prompts=tuple(
-            Prompt(serial=i, id=str(i), domain="math", token_ids=tokens(case.prompt_tokens), item={}) for i in samples
+            Prompt(serial=i, id=str(i), domain="math", token_ids=tokens(case.prompt_tokens), item={})
+            for i in range(case.num_groups)
         ),
         rewards=torch.zeros(shape, dtype=torch.float64),
         judged=torch.ones(shape, dtype=torch.bool),
-        lengths=torch.tensor([[len(sample.token_ids) for sample in group] for group in samples.values()]),
+        lengths=torch.tensor([len(sample.token_ids) for sample in samples]).view(shape),
         truncated=torch.zeros(shape, dtype=torch.bool),
-        owners=torch.zeros(case.num_groups, dtype=torch.int64),
-        samples=samples,
+        owners=torch.zeros(shape, dtype=torch.int64),
+        samples=dict(enumerate(samples)),
         policy_version=0,
     )
 

@@ -7,6 +7,7 @@ Log-probabilities are in nats, at the sampling temperature.
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,11 +30,20 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One response of the policy."""
+class Request:
+    """Samples that are generated together: a group, or a part of one that is too large for a wave."""
 
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]  # the rollout engine's own, one per token
+    prompt: Prompt
+    seed: int  # of its first sample; the next has seed + 1
+    num_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One response of the policy: 8 bytes a token."""
+
+    token_ids: array[int]  # type code i
+    logprobs: array[float]  # type code f: the rollout engine's own, one per token; empty for greedy ones
     finish_reason: Literal["stop", "length"]
     policy_version: int
 
@@ -60,8 +70,8 @@ class Groups:
     judged: Tensor  # [G, N] bool: False where the verifier failed
     lengths: Tensor  # [G, N] int64: response tokens
     truncated: Tensor  # [G, N] bool: stopped by the length limit
-    owners: Tensor  # [G] int64: the engine that made the group
-    samples: Mapping[int, tuple[Sample, ...]]  # group -> N samples, of the groups this rank's engine made
+    owners: Tensor  # [G, N] int64: the engine that made the sample
+    samples: Mapping[int, Sample]  # row of the [G x N] table -> sample, of the rows this rank's engine made
     policy_version: int
 
     def __len__(self) -> int:
@@ -69,6 +79,8 @@ class Groups:
 
     def take(self, indices: Sequence[int]) -> Groups:
         """The groups at `indices`, in that order."""
+        N = self.rewards.shape[1]
+        rows = [(new * N + j, old * N + j) for new, old in enumerate(indices) for j in range(N)]
         return dataclasses.replace(
             self,
             prompts=tuple(self.prompts[i] for i in indices),
@@ -77,7 +89,7 @@ class Groups:
             lengths=self.lengths[list(indices)],
             truncated=self.truncated[list(indices)],
             owners=self.owners[list(indices)],
-            samples={new: self.samples[old] for new, old in enumerate(indices) if old in self.samples},
+            samples={new: self.samples[old] for new, old in rows if old in self.samples},
         )
 
 

@@ -16,7 +16,7 @@ from megatron_rl import parallel
 from megatron_rl.config import Scale
 from megatron_rl.parallel import Ranks
 from megatron_rl.spans import span
-from megatron_rl.types import Batch, Groups, Pack
+from megatron_rl.types import Batch, Groups, Pack, Sample
 
 TOKEN_FIELDS = ("token_ids", "targets", "position_ids", "sequences", "weights", "rollout_logprobs")
 
@@ -133,15 +133,14 @@ def _joined(packs: list[Pack]) -> Pack:
 
 def _exchange(groups: Groups, replica_of: dict[int, int], ranks: Ranks) -> dict[int, tuple[Tensor, Tensor]]:
     """Row -> (response tokens, rollout log-probabilities) of the rows of this rank's replica."""
-    num_samples = groups.lengths.shape[1]
-    lengths, owners = groups.lengths.flatten().tolist(), groups.owners.tolist()
+    lengths, owners = groups.lengths.flatten().tolist(), groups.owners.flatten().tolist()
     rows = sorted(replica_of)
 
     def sender(row: int) -> int:
-        return int(owners[row // num_samples]) * ranks.engine_size
+        return int(owners[row]) * ranks.engine_size
 
     outgoing = []
-    mine = {row: _message(groups, row) for row in rows if sender(row) == ranks.rank}
+    mine = {row: _message(groups.samples[row]) for row in rows if sender(row) == ranks.rank}
     nothing = torch.empty(0, dtype=torch.int32)
     for receiver in range(ranks.world):
         replica = ranks.data_of(receiver)
@@ -159,10 +158,8 @@ def _exchange(groups: Groups, replica_of: dict[int, int], ranks: Ranks) -> dict[
     return responses
 
 
-def _message(groups: Groups, row: int) -> Tensor:
-    """A sample's tokens, then its log-probabilities as the same number of 32-bit words."""
-    num_samples = groups.lengths.shape[1]
-    sample = groups.samples[row // num_samples][row % num_samples]
+def _message(sample: Sample) -> Tensor:
+    """Its tokens, then its log-probabilities as the same number of 32-bit words."""
     tokens = torch.tensor(sample.token_ids, dtype=torch.int32)
     return torch.cat([tokens, torch.tensor(sample.logprobs, dtype=torch.float32).view(torch.int32)])
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.seeds import request_seed
 from megatron_rl.spans import span
-from megatron_rl.types import Collected, Groups, Prompt, Sample, State, Verdict
+from megatron_rl.types import Collected, Groups, Prompt, Request, Sample, State
 
 
 class Rollouts:
@@ -79,64 +80,86 @@ class Rollouts:
         temperature: float,
         top_p: float,
     ) -> Groups:
-        """One group per prompt, in order. Engines share the prompts out in turn and work through theirs in waves."""
+        """One group per prompt, in order. Engines share the requests out in turn and work through theirs in waves."""
         ranks, version = self.engine.ranks, self.engine.version
         assert version is not None, "the engine has no weights before its first refit"
+        requests = self._requests(prompts, step, samples_per_prompt)
         num_engines = ranks.world // ranks.engine_size
-        mine = range(ranks.engine, len(prompts), num_engines)
-        samples: dict[int, tuple[Sample, ...]] = {}
-        per_wave = max(1, self.sequences_per_wave // samples_per_prompt)
-        for start in range(0, len(mine), per_wave):
-            wave = mine[start : start + per_wave]
-            answers = self.engine.generate(
-                [prompts[i] for i in wave],
-                [request_seed(self.run_seed, step, prompts[i].serial) for i in wave],
-                samples_per_prompt=samples_per_prompt,
-                max_response_tokens=max_response_tokens,
-                temperature=temperature,
-                top_p=top_p,
-            )
-            samples.update(zip(wave, answers, strict=True))
-        speaks = ranks.engine_rank == 0  # the ranks of an engine hold the same samples; one of them scores
-        verdicts = self._score(prompts, samples) if speaks else {}
-        rows = {i: _numbers(samples[i], verdicts[i]) for i in samples} if speaks else {}
-        everyone = {i: numbers for part in parallel.gather(rows) for i, numbers in part.items()}
-        table = torch.tensor([everyone[i] for i in range(len(prompts))], dtype=torch.float64)
-        table = table.reshape(len(prompts), samples_per_prompt, 4)
+        options = {"max_response_tokens": max_response_tokens, "temperature": temperature, "top_p": top_p}
+        samples: dict[int, Sample] = {}
+        scored: list[Future[dict[int, list[float]]]] = []
+        # A wave's answers are scored while the next wave is generated.
+        with ThreadPoolExecutor(1, thread_name_prefix="scoring") as background:
+            for wave in waves(requests[ranks.engine :: num_engines], self.sequences_per_wave):
+                made = self.engine.generate([request for _, request in wave], **options)
+                rows = {
+                    row + j: sample for (row, _), part in zip(wave, made, strict=True) for j, sample in enumerate(part)
+                }
+                samples |= rows
+                if ranks.engine_rank == 0:  # the ranks of an engine hold the same samples; one of them scores
+                    at = [prompts[row // samples_per_prompt] for row in rows]
+                    scored.append(background.submit(self._numbers, at, rows))
+            with span("score"):
+                mine = {row: numbers for part in scored for row, numbers in part.result().items()}
+        everyone = {
+            row: [engine, *numbers]
+            for engine, part in parallel.gather((ranks.engine, mine))
+            for row, numbers in part.items()
+        }
+        table = torch.tensor([everyone[row] for row in range(len(prompts) * samples_per_prompt)], dtype=torch.float64)
+        table = table.reshape(len(prompts), samples_per_prompt, 5)
         return Groups(
             prompts=tuple(prompts),
-            rewards=table[..., 0],
-            judged=table[..., 1] > 0,
-            lengths=table[..., 2].long(),
-            truncated=table[..., 3] > 0,
-            owners=torch.arange(len(prompts)) % num_engines,
+            rewards=table[..., 1],
+            judged=table[..., 2] > 0,
+            lengths=table[..., 3].long(),
+            truncated=table[..., 4] > 0,
+            owners=table[..., 0].long(),
             samples=samples,
             policy_version=version,
         )
 
-    @span("score")
-    def _score(self, prompts: Sequence[Prompt], samples: dict[int, tuple[Sample, ...]]) -> dict[int, list[Verdict]]:
-        if not samples:  # of fewer prompts than engines; an empty batch would be decoded as one empty text
-            return {}
+    def _requests(self, prompts: Sequence[Prompt], step: int, samples_per_prompt: int) -> list[tuple[int, Request]]:
+        """(first row, request) in order; a group larger than a wave is several requests, with the same samples."""
+        return [
+            (
+                index * samples_per_prompt + first,
+                Request(
+                    prompt=prompt,
+                    seed=request_seed(self.run_seed, step, prompt.serial) + first,
+                    num_samples=min(self.sequences_per_wave, samples_per_prompt - first),
+                ),
+            )
+            for index, prompt in enumerate(prompts)
+            for first in range(0, samples_per_prompt, self.sequences_per_wave)
+        ]
+
+    def _numbers(self, prompts: Sequence[Prompt], samples: Mapping[int, Sample]) -> dict[int, list[float]]:
+        """Row -> reward, judged, response tokens, truncated."""
         stop = set(self.engine.stop_tokens)
         texts = self.tokenizer.batch_decode(
             [
-                sample.token_ids[:-1] if sample.token_ids[-1] in stop else sample.token_ids
-                for group in samples.values()
-                for sample in group
+                list(sample.token_ids[:-1] if sample.token_ids[-1] in stop else sample.token_ids)
+                for sample in samples.values()
             ]
         )
-        cases = [prompts[i] for i, group in samples.items() for _ in group]
-        verdicts = iter(self.scorer.score([(p.domain, text, p.item) for p, text in zip(cases, texts, strict=True)]))
-        return {i: [next(verdicts) for _ in group] for i, group in samples.items()}
+        verdicts = self.scorer.score([(p.domain, text, p.item) for p, text in zip(prompts, texts, strict=True)])
+        return {
+            row: [v.score, v.outcome == "judged", len(sample.token_ids), sample.finish_reason == "length"]
+            for (row, sample), v in zip(samples.items(), verdicts, strict=True)
+        }
 
 
-def _numbers(samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> list[list[float]]:
-    """Per sample: reward, judged, response tokens, truncated."""
-    return [
-        [verdict.score, verdict.outcome == "judged", len(sample.token_ids), sample.finish_reason == "length"]
-        for sample, verdict in zip(samples, verdicts, strict=True)
-    ]
+def waves(requests: Sequence[tuple[int, Request]], max_sequences: int) -> Iterator[list[tuple[int, Request]]]:
+    """The requests in order, cut into lists of at most `max_sequences` samples, one request at least."""
+    wave: list[tuple[int, Request]] = []
+    for row, request in requests:
+        if wave and sum(other.num_samples for _, other in wave) + request.num_samples > max_sequences:
+            yield wave
+            wave = []
+        wave.append((row, request))
+    if wave:
+        yield wave
 
 
 def joined(parts: Sequence[Groups]) -> Groups:
@@ -146,6 +169,7 @@ def joined(parts: Sequence[Groups]) -> Groups:
         return torch.cat([getattr(part, field) for part in parts])
 
     starts = [sum(len(part) for part in parts[:i]) for i in range(len(parts))]
+    num_samples = parts[0].rewards.shape[1]
     return Groups(
         prompts=tuple(prompt for part in parts for prompt in part.prompts),
         rewards=cat("rewards"),
@@ -154,7 +178,9 @@ def joined(parts: Sequence[Groups]) -> Groups:
         truncated=cat("truncated"),
         owners=cat("owners"),
         samples={
-            start + i: group for start, part in zip(starts, parts, strict=True) for i, group in part.samples.items()
+            start * num_samples + row: sample
+            for start, part in zip(starts, parts, strict=True)
+            for row, sample in part.samples.items()
         },
         policy_version=parts[0].policy_version,
     )

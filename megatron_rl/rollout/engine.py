@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from megatron_rl.device import Device
 from megatron_rl.parallel import Ranks
 from megatron_rl.rundir import remove_shared_memory, shared_memory_name
 from megatron_rl.spans import span
-from megatron_rl.types import Prompt, Sample
+from megatron_rl.types import Request, Sample
 
 
 class Engine:
@@ -71,37 +72,37 @@ class Engine:
     @span("generate")
     def generate(
         self,
-        prompts: Sequence[Prompt],
-        seeds: Sequence[int],
+        requests: Sequence[Request],
         *,
-        samples_per_prompt: int,
         max_response_tokens: int,
         temperature: float,
         top_p: float,
     ) -> list[tuple[Sample, ...]]:
-        """The samples of each prompt, generated with nothing else in the engine.
+        """The samples of each request, generated with nothing else in the engine.
 
-        Temperature 0 is greedy and keeps no log-probabilities.
+        The same requests give the same bits, whatever was generated before. Temperature 0 is greedy and keeps no
+        log-probabilities.
         """
         assert self.version is not None, "the engine has no weights before its first refit"
-        if not prompts:
+        if not requests:
             return []
-        requests = [{"prompt_token_ids": list(prompt.token_ids)} for prompt in prompts]
+        self._forget_prefixes()
+        prompts = [{"prompt_token_ids": list(request.prompt.token_ids)} for request in requests]
         options = [
             self.vllm.SamplingParams(
-                n=samples_per_prompt,
+                n=request.num_samples,
                 temperature=temperature,
                 top_p=top_p,
                 max_tokens=max_response_tokens,
                 stop_token_ids=list(self.stop_tokens),
-                seed=seed if temperature > 0 else None,
+                seed=request.seed if temperature > 0 else None,
                 logprobs=0 if temperature > 0 else None,
                 flat_logprobs=True,  # a list of numbers instead of an object per token
                 detokenize=False,
             )
-            for seed in seeds
+            for request in requests
         ]
-        outputs = self.llm.generate(requests, options, use_tqdm=False)
+        outputs = self.llm.generate(prompts, options, use_tqdm=False)
         return [tuple(self._sample(completion) for completion in output.outputs) for output in outputs]
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> set[str]:
@@ -111,10 +112,13 @@ class Engine:
         """
         with torch.no_grad():
             filled: set[str] = self.network.load_weights(weights)
-        if not self.llm.reset_prefix_cache():
-            raise RuntimeError("vLLM did not drop its prefix cache after a refit; requests are still running")
+        self._forget_prefixes()
         self.version = version
         return filled
+
+    def _forget_prefixes(self) -> None:
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM did not drop its prefix cache; requests are still running")
 
     def sleep(self) -> None:
         """Frees the device memory of weights and cache, where the device can."""
@@ -140,8 +144,8 @@ class Engine:
         assert self.version is not None
         flat = completion.logprobs  # of the sampled token alone, position by position
         return Sample(
-            token_ids=tuple(completion.token_ids),
-            logprobs=tuple(flat.logprobs[start] for start in flat.start_indices) if flat else (),
+            token_ids=array("i", completion.token_ids),
+            logprobs=array("f", [flat.logprobs[start] for start in flat.start_indices] if flat else ()),
             finish_reason="length" if completion.finish_reason == "length" else "stop",
             policy_version=self.version,
         )

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from megatron_rl import device, parallel
-from megatron_rl.types import Groups, Prompt, Sample
+from megatron_rl.types import Groups, Prompt
 from tests.models import make_folder, make_run
 from tests.ranks import run_ranks
+from tests.samples import by_row, sample_of
 
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "small_microbatches": (1, {"max_tokens_per_microbatch": 96}),
@@ -37,18 +38,16 @@ def some_groups(num_groups: int = 8, num_samples: int = 6, num_engines: int = 1,
         prompt = tuple(draw.randrange(3, 128) for _ in range(draw.randrange(3, 20)))
         prompts.append(Prompt(serial=group, id=str(group), domain="math", token_ids=prompt, item={}))
         samples[group] = tuple(
-            Sample(
-                token_ids=(tokens := tuple(draw.randrange(3, 128) for _ in range(draw.randrange(1, 30)))),
-                logprobs=tuple(-draw.random() * 4 for _ in tokens),
-                finish_reason="stop",
-                policy_version=0,
+            sample_of(
+                tokens := tuple(draw.randrange(3, 128) for _ in range(draw.randrange(1, 30))),
+                [-draw.random() * 4 for _ in tokens],
             )
             for _ in range(num_samples)
         )
     lengths = torch.tensor([[len(s.token_ids) for s in samples[g]] for g in range(num_groups)])
     judged = torch.ones(num_groups, num_samples, dtype=torch.bool)
     judged[2, 1] = False
-    owners = torch.arange(num_groups) % num_engines
+    owners = (torch.arange(num_groups) % num_engines)[:, None].expand(-1, num_samples)
     return Groups(
         prompts=tuple(prompts),
         rewards=torch.tensor([[float(draw.random() < 0.4) for _ in range(num_samples)] for _ in range(num_groups)]),
@@ -56,7 +55,7 @@ def some_groups(num_groups: int = 8, num_samples: int = 6, num_engines: int = 1,
         lengths=lengths,
         truncated=torch.zeros_like(judged),
         owners=owners,
-        samples={g: s for g, s in samples.items() if int(owners[g]) == engine},
+        samples={row: s for row, s in by_row(samples).items() if int(owners.flatten()[row]) == engine},
         policy_version=0,
     )
 
@@ -140,14 +139,13 @@ def transformers_logprobs(folder: Path, groups: Groups) -> dict[str, list[float]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     expected = {}
     num_samples = groups.lengths.shape[1]
-    for group, samples in groups.samples.items():
-        prompt = list(groups.prompts[group].token_ids)
-        for index, sample in enumerate(samples):
-            tokens = torch.tensor([prompt + list(sample.token_ids)])
-            with torch.no_grad():
-                logits = model(tokens).logits[0, len(prompt) - 1 : -1].double() / TEMPERATURE
-            chosen = logits.log_softmax(-1).gather(-1, tokens[0, len(prompt) :, None])
-            expected[str(group * num_samples + index)] = chosen[:, 0].tolist()
+    for row, sample in groups.samples.items():
+        prompt = list(groups.prompts[row // num_samples].token_ids)
+        tokens = torch.tensor([prompt + list(sample.token_ids)])
+        with torch.no_grad():
+            logits = model(tokens).logits[0, len(prompt) - 1 : -1].double() / TEMPERATURE
+        chosen = logits.log_softmax(-1).gather(-1, tokens[0, len(prompt) :, None])
+        expected[str(row)] = chosen[:, 0].tolist()
     return expected
 
 

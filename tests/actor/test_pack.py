@@ -15,7 +15,8 @@ from torch import Tensor
 from megatron_rl import parallel
 from megatron_rl.actor.pack import TOKEN_FIELDS, Limits, fill, joined, pack, share_out
 from megatron_rl.parallel import Ranks
-from megatron_rl.types import Batch, Groups, Pack, Prompt, Sample
+from megatron_rl.types import Batch, Groups, Pack, Prompt
+from tests.samples import by_row, sample_of
 
 LONGEST_PROMPT, LONGEST_RESPONSE = 20, 30
 LOOSE = Limits(max_tokens=200, multiple=1, packs_multiple=1, one_length=False)
@@ -68,17 +69,10 @@ def random_groups(seed: int, num_groups: int | None = None) -> Groups:
     num_samples = draw.randrange(2, 7)
     prompts, samples = [], {}
     for group in range(num_groups):
-        tokens = tuple(draw.randrange(1, 1000) for _ in range(draw.randrange(1, LONGEST_PROMPT + 1)))
+        tokens = random_tokens(draw, LONGEST_PROMPT)
         prompts.append(Prompt(serial=group, id=str(group), domain="math", token_ids=tokens, item={}))
         samples[group] = tuple(
-            Sample(
-                token_ids=(
-                    tokens := tuple(draw.randrange(1, 1000) for _ in range(draw.randrange(1, LONGEST_RESPONSE + 1)))
-                ),
-                logprobs=tuple(-draw.random() * 4 for _ in tokens),
-                finish_reason="stop",
-                policy_version=0,
-            )
+            sample_of(tokens := random_tokens(draw, LONGEST_RESPONSE), [-draw.random() * 4 for _ in tokens])
             for _ in range(num_samples)
         )
     lengths = [[len(sample.token_ids) for sample in samples[group]] for group in range(num_groups)]
@@ -92,16 +86,21 @@ def random_groups(seed: int, num_groups: int | None = None) -> Groups:
         judged=torch.tensor(judged, dtype=torch.bool).reshape(shape),
         lengths=torch.tensor(lengths, dtype=torch.int64).reshape(shape),
         truncated=torch.zeros(shape, dtype=torch.bool),
-        owners=torch.zeros(num_groups, dtype=torch.int64),
-        samples=samples,
+        owners=torch.zeros(shape, dtype=torch.int64),
+        samples=by_row(samples),
         policy_version=0,
     )
 
 
+def random_tokens(draw: random.Random, longest: int) -> tuple[int, ...]:
+    return tuple(draw.randrange(1, 1000) for _ in range(draw.randrange(1, longest + 1)))
+
+
 def share_of(groups: Groups, world: World, ranks: Ranks) -> Groups:
     """What one rank knows: all numbers, and the tokens its own engine made."""
-    owners = torch.arange(len(groups)) % (world.size // world.engine_size)
-    samples = {group: made for group, made in groups.samples.items() if int(owners[group]) == ranks.engine}
+    shape = groups.lengths.shape
+    owners = torch.arange(shape.numel()).view(shape) // 2 % (world.size // world.engine_size)  # groups span engines
+    samples = {row: made for row, made in groups.samples.items() if int(owners.flatten()[row]) == ranks.engine}
     return Groups(**{**vars(groups), "owners": owners, "samples": samples})
 
 
@@ -181,7 +180,7 @@ def test_every_judged_response_token_is_trained_on_once(
             for row, place in segments(one):
                 seen.append(row)
                 prompt = groups.prompts[row // num_samples].token_ids
-                sample = groups.samples[row // num_samples][row % num_samples]
+                sample = groups.samples[row]
                 response = torch.tensor(sample.token_ids)
                 is_trained = one.weights[place] > 0
                 assert one.token_ids[place].tolist() == [*prompt, *sample.token_ids]

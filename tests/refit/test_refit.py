@@ -12,9 +12,10 @@ from torch import Tensor
 
 from megatron_rl import device, parallel
 from megatron_rl.refit.transfer import complete
-from megatron_rl.types import Groups, Prompt
+from megatron_rl.types import Groups, Prompt, Request
 from tests.models import make_folder, make_run
 from tests.ranks import run_ranks
+from tests.samples import by_row
 
 PAIRS: dict[str, tuple[int, dict[str, Any]]] = {
     "one_process": (1, {}),
@@ -74,8 +75,8 @@ def colocated(folder: str, num_updates: int, **scale: Any) -> dict[str, Any]:
             )
             mine = list(range(ranks.engine, 8, ranks.world // ranks.engine_size))
             made = engine.generate(
-                [prompts[i] for i in mine], [i << 16 for i in mine],
-                samples_per_prompt=4, max_response_tokens=24, temperature=1.2, top_p=1.0,
+                [Request(prompt=prompts[i], seed=i << 16, num_samples=4) for i in mine],
+                max_response_tokens=24, temperature=1.2, top_p=1.0,
             )  # fmt: skip
         samples = dict(zip(mine, made, strict=True))
         lengths = {i: [len(s.token_ids) for s in group] for i, group in samples.items()}
@@ -86,8 +87,8 @@ def colocated(folder: str, num_updates: int, **scale: Any) -> dict[str, Any]:
             judged=torch.ones(8, 4, dtype=torch.bool),
             lengths=torch.tensor([lengths[i] for i in range(8)]),
             truncated=torch.zeros(8, 4, dtype=torch.bool),
-            owners=torch.arange(8) % (ranks.world // ranks.engine_size),
-            samples=samples,
+            owners=(torch.arange(8) % (ranks.world // ranks.engine_size))[:, None].expand(-1, 4),
+            samples=by_row(samples),
             policy_version=version,
         )
         recipe = make_run(folder, recipe={"sampling.temperature": 1.2, "optimizer.learning_rate": 1e-3}).recipe

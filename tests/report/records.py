@@ -32,7 +32,7 @@ def groups(
         judged=torch.ones_like(table, dtype=torch.bool) if judged is None else torch.tensor(judged),
         lengths=torch.full_like(table, 5, dtype=torch.int64) if lengths is None else torch.tensor(lengths),
         truncated=torch.zeros_like(table, dtype=torch.bool) if truncated is None else torch.tensor(truncated),
-        owners=torch.zeros(len(rewards), dtype=torch.int64),
+        owners=torch.zeros_like(table, dtype=torch.int64),
         samples={},
         policy_version=0,
     )

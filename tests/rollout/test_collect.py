@@ -17,10 +17,11 @@ from megatron_rl.data.prompts import PromptStream, load_tokenizer
 from megatron_rl.parallel import Ranks
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts, joined
-from megatron_rl.seeds import request_seed
-from megatron_rl.types import Prompt, Sample, State
+from megatron_rl.seeds import SAMPLES_PER_REQUEST, request_seed
+from megatron_rl.types import Request, Sample, State
 from recipes import prorl_v2
 from tests.models import replaced
+from tests.samples import sample_of
 
 DEMO = Path(__file__).parents[2] / "demo"
 WANTED, NUM_SAMPLES, MAX_RESPONSE_TOKENS, MAX_ROUNDS, VERSION = 4, 3, 16, 5, 7
@@ -40,20 +41,20 @@ class ScriptedEngine:
         self.stop_tokens = (tokenizer.eos_token_id,)
         self.asked: list[tuple[list[int], list[int], dict[str, Any]]] = []
 
-    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], **options: Any) -> list[tuple[Sample, ...]]:
-        self.asked.append(([prompt.serial for prompt in prompts], list(seeds), options))
-        return [tuple(map(self.sample, self.answers(prompt.serial))) for prompt in prompts]
+    def generate(self, requests: Sequence[Request], **options: Any) -> list[tuple[Sample, ...]]:
+        self.asked.append(([r.prompt.serial for r in requests], [r.seed for r in requests], options))
+        made = []
+        for request in requests:
+            first = request.seed % SAMPLES_PER_REQUEST  # a part of a group has the seeds of its place in it
+            texts = self.answers(request.prompt.serial)[first : first + request.num_samples]
+            made.append(tuple(map(self.sample, texts)))
+        return made
 
     def sample(self, text: str) -> Sample:
         tokens = [*self.tokenizer(text)["input_ids"], *self.stop_tokens]
         is_cut = len(tokens) > MAX_RESPONSE_TOKENS
         tokens = tokens[:MAX_RESPONSE_TOKENS]
-        return Sample(
-            token_ids=tuple(tokens),
-            logprobs=(-0.5,) * len(tokens),
-            finish_reason="length" if is_cut else "stop",
-            policy_version=VERSION,
-        )
+        return sample_of(tokens, [-0.5] * len(tokens), is_cut=is_cut, version=VERSION)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,8 +157,9 @@ def test_the_samples_of_a_group_are_its_own_after_the_choice(rollouts, stream: P
     chosen.engine.answers = lambda serial: [f"\\boxed{{{serial}}}", RIGHT, WRONG]  # 5 and 6 are uniform in no group
     groups = chosen.collect(stream, recipe, at(0)).groups
     for index, serial in enumerate(serials(groups)):
-        assert groups.samples[index][0] == chosen.engine.sample(f"\\boxed{{{serial}}}")
-        assert groups.lengths[index].tolist() == [len(sample.token_ids) for sample in groups.samples[index]]
+        mine = [groups.samples[index * NUM_SAMPLES + j] for j in range(NUM_SAMPLES)]
+        assert mine[0] == chosen.engine.sample(f"\\boxed{{{serial}}}")
+        assert groups.lengths[index].tolist() == [len(sample.token_ids) for sample in mine]
 
 
 @pytest.mark.parametrize("informative", [set(), {3, 9}])
@@ -185,7 +187,6 @@ def test_the_recipe_s_sampling_reaches_the_engine(rollouts, stream: PromptStream
     watched = rollouts(set(range(100)))
     watched.collect(stream, replaced(recipe, ["sampling", "temperature"], 1.3), at(0))
     assert watched.engine.asked[0][2] == {
-        "samples_per_prompt": NUM_SAMPLES,
         "max_response_tokens": MAX_RESPONSE_TOKENS,
         "temperature": 1.3,
         "top_p": recipe.sampling.top_p,
@@ -201,6 +202,17 @@ def test_waves_are_of_the_fixed_size_and_change_nothing(rollouts, stream: Prompt
     assert [asked for asked, _, _ in at_once.engine.asked] == [[0, 1, 2, 3], [4, 5]]
     assert serials(waved.groups) == serials(whole.groups) == [0, 2, 3, 5]
     assert dict(waved.groups.samples) == dict(whole.groups.samples)
+
+
+def test_a_group_larger_than_a_wave_is_the_same_in_parts(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    in_parts, at_once = rollouts({0, 2, 3, 5}, sequences_per_wave=2), rollouts({0, 2, 3, 5})
+    parted = in_parts.collect(stream, recipe, at(0)).groups
+    stream.seek(0)
+    whole = at_once.collect(stream, recipe, at(0)).groups
+    assert [asked for asked, _, _ in in_parts.engine.asked[:4]] == [[0], [0], [1], [1]]
+    assert dict(parted.samples) == dict(whole.samples)
+    for field in ("rewards", "judged", "lengths", "truncated", "owners"):
+        assert torch.equal(getattr(parted, field), getattr(whole, field)), field
 
 
 def test_an_answer_cut_off_is_told_from_one_that_ended(rollouts, stream: PromptStream, recipe: Recipe) -> None:
@@ -257,7 +269,9 @@ def test_taking_groups_keeps_numbers_and_samples_together(rollouts, stream: Prom
     taken = groups.take([3, 1])
     assert serials(taken) == [3, 1]
     assert taken.rewards.tolist() == [[0, 1, 0], [1, 1, 1]]
-    assert dict(taken.samples) == {0: groups.samples[3], 1: groups.samples[1]}
+    for new, old in enumerate([3, 1]):
+        for j in range(NUM_SAMPLES):
+            assert taken.samples[new * NUM_SAMPLES + j] == groups.samples[old * NUM_SAMPLES + j]
     assert torch.equal(taken.lengths, groups.lengths[[3, 1]])
     assert len(groups.take([])) == 0
 
@@ -267,7 +281,7 @@ def test_joined_groups_are_those_of_the_parts_in_order(rollouts, stream: PromptS
     groups = made.answer(
         stream.take(6), 0, samples_per_prompt=NUM_SAMPLES, max_response_tokens=9, temperature=1.0, top_p=1.0
     )
-    elsewhere = {index: group for index, group in groups.samples.items() if index != 4}  # on another engine
+    elsewhere = {row: sample for row, sample in groups.samples.items() if row % 4 != 3}  # the rest: another engine's
     groups = type(groups)(**{**vars(groups), "samples": elsewhere})
     again = joined([groups.take([0, 1]), groups.take([]), groups.take([2, 3, 4, 5])])
     assert again.prompts == groups.prompts
