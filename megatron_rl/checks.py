@@ -89,7 +89,7 @@ def check_stages(recipe: Recipe) -> None:
         where = f"stage at step {stage.from_step}"
         require(
             0 <= stage.from_step < recipe.num_steps,
-            f"{where}: lies outside num_steps={recipe.num_steps}; raise num_steps, or take the stage away",
+            f"{where}: lies outside num_steps={recipe.num_steps}; raise num_steps, or write a recipe without it",
         )
         for field in ("samples_per_prompt", "max_response_tokens"):
             value = getattr(stage, field)

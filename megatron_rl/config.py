@@ -58,18 +58,18 @@ class Domain:
 class Kl:
     """Penalty that keeps the policy near the reference."""
 
-    estimator: Literal["k1", "k2", "k3"]
+    estimator: Literal["k1", "k2", "k3"]  # as algorithms/kl.py writes them
     coefficient: float  # beta
     log_ratio_clamp: float  # nats: log(pi_ref / pi) is cut to +- this
     value_clamp: float | None  # nats: the estimate is cut to +- this
-    place: Literal["loss", "reward"]
+    place: Literal["loss", "reward"]  # a term of each token, or taken off the reward of the response
 
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
     """Weights pi_actor / pi_rollout that make up for an engine which samples from slightly other probabilities."""
 
-    method: Literal["truncate", "icepop", "sequence_mask"]
+    method: Literal["truncate", "icepop", "sequence_mask"]  # as algorithms/mismatch.py writes them
     low: float  # of the ratio; of its geometric mean over a response for sequence_mask
     high: float
 
@@ -78,7 +78,7 @@ class Correction:
 class Truncation:
     """What becomes of the reward of a response that ran into the token limit."""
 
-    how: Literal["multiply", "replace"]
+    how: Literal["multiply", "replace"]  # the reward by, or with, `value`
     value: float  # the factor in [0, 1], or the reward
 
 
@@ -86,8 +86,8 @@ class Truncation:
 class Overlong:
     """DAPO's soft penalty: linear over the last `buffer_tokens` before the limit, `factor` at the limit."""
 
-    buffer_tokens: int
-    factor: float
+    buffer_tokens: int  # before max_response_tokens
+    factor: float  # reward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +96,10 @@ class CosineLength:
 
     eta_max: float  # at zero response tokens
     eta_min: float  # at the response limit
-    weight: float
-    steps_on: int
-    steps_off: int
-    starts_on: bool
+    weight: float  # reward per eta
+    steps_on: int  # of a cycle
+    steps_off: int  # of a cycle
+    starts_on: bool  # which of the two comes first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +124,12 @@ class Stall:
 class ReferenceReset:
     """When the reference becomes a copy of the policy, and what happens to the optimizer then."""
 
-    period_steps: int | None
+    period_steps: int | None  # since the last reset
     kl_spike: KlSpike | None
     stall: Stall | None
     min_steps_between: int  # whatever the reason
     target: Literal["current", "best_checkpoint"]  # what the reference becomes a copy of
-    clears_optimizer: bool
+    clears_optimizer: bool  # moments and step count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ class Algorithm:
     clip_high: float  # the ratio is held below 1 + this
     dual_clip: float | None  # bound of the ratio where the advantage is negative
     loss_aggregation: Literal["token_mean", "sequence_mean"]  # over an update
-    updates_per_step: int
+    updates_per_step: int  # optimizer steps, each on its own share of the groups
     kl: Kl | None
     correction: Correction | None
     truncation: Truncation | None
@@ -164,12 +164,12 @@ class Algorithm:
 class Sampling:
     """What is generated in a step."""
 
-    prompts_per_step: int
-    samples_per_prompt: int
+    prompts_per_step: int  # trained on, after dynamic sampling
+    samples_per_prompt: int  # the size N of a group
     temperature: float
-    top_p: float
-    max_prompt_tokens: int
-    max_response_tokens: int
+    top_p: float  # 1: the loss needs the full distribution
+    max_prompt_tokens: int  # longer prompts are left out
+    max_response_tokens: int  # longer responses are cut off
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from megatron_rl.publication import Publication, Table
 RECIPE = Recipe(
     name="brorl",
     version="1.0.0",
-    starts_from="prorl_v2",  # BR section 4.2: its checkpoint of 3,000 steps
+    starts_from="prorl_v2",  # BR: its checkpoint of 3,000 steps
     model=Model(
         name="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",  # BR: through ProRL v2
         family="qwen2",  # HF
@@ -72,7 +72,7 @@ RECIPE = Recipe(
     mixture="uniform_over_prompts",  # chosen: no source states sampling weights
     num_steps=191,  # BR Table 1; BB goes on to 419
     algorithm=Algorithm(
-        advantage="group_mean_then_batch",  # BR section 3.1
+        advantage="group_mean_then_batch",  # BR
         statistics_over="samples",  # B2, RF App. B.2
         clip_low=0.20,  # B2: inherited, BR states none
         clip_high=0.28,  # B2: inherited, BR states none
@@ -87,7 +87,7 @@ RECIPE = Recipe(
             place="loss",  # B2: inherited
         ),
         correction=Correction(
-            method="truncate",  # BR section 3.1: truncated importance sampling
+            method="truncate",  # BR: truncated importance sampling
             low=0.0,  # NR
             high=2.0,  # VE: its example; BR states none
         ),
@@ -113,7 +113,7 @@ RECIPE = Recipe(
         temperature=1.0,  # OR, DL
         top_p=1.0,  # NR
         max_prompt_tokens=1024,  # OR, DL
-        max_response_tokens=16384,  # BR section 4.2: the context
+        max_response_tokens=16384,  # BR: the context
     ),
     validation=Validation(
         samples_per_prompt=16,  # P1 section 3.4
@@ -136,7 +136,7 @@ PAGE = Publication(
     title="BroRL",
     lineage="Continues ProRL v2's checkpoint of 3,000 steps; a run needs the directory of its parent. NVIDIA published "
     "that checkpoint as nvidia/Nemotron-Research-Reasoning-Qwen-1.5B (MC).",
-    hardware="64 H100, with verl (BR section 4.2).",
+    hardware="64 H100, with verl (BR).",
     cost="173.8 hours for 191 steps (BR Table 1), 11,123 GPU-hours; 393.9 hours for 419 (BB), 25,210.",
     deviations=(
         "Clip bounds, KL, temperature, period of the resets and eta_0 are not stated: inherited from prorl_v2.",

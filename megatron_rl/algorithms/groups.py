@@ -25,7 +25,7 @@ def tests(rewards: Tensor, judged: Tensor) -> dict[Test, Tensor]:
     extremes rather than by a computed mean or deviation: rounding gives three rewards of 0.1 a deviation above 0.
 
     Source: ProRL v2 blog, 2025-08-13, and DAPO arXiv 2503.14476, section 3.2, both for 0/1 rewards; BroRL arXiv
-    2510.01180v1, section 3.1.
+    2510.01180v1.
 
     All right; all half right; half right or wrong; and one right beside a sample without verdict.
 

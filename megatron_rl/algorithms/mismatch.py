@@ -60,7 +60,7 @@ def correction_weights(
 
     `sequences` [T] says which sequence a token belongs to; a pack holds whole ones.
 
-    Source: TIS: Yao et al., 2025, named by BroRL arXiv 2510.01180v1, section 3.1. IcePop with [0.5, 5] and the
+    Source: TIS: Yao et al., 2025, named by BroRL arXiv 2510.01180v1. IcePop with [0.5, 5] and the
     sequence mask with [0.999, 1.002]: NeMo-RL's and OpenRLHF's ProRL v2 configurations.
 
     Ratios 3 and 1/2 in one sequence, 1 in another. The first sequence's geometric mean is sqrt(1.5) = 1.22.
@@ -108,11 +108,11 @@ def held_by_correction(
     """
     log_ratio = torch.where(weights > 0, actor_logprobs - rollout_logprobs, 0)
     if correction.method == "sequence_mask":
-        _, place = sequences.unique(return_inverse=True)
-        empty = torch.zeros(len(place), dtype=torch.float64, device=place.device)
-        sums = empty.index_add(0, place, (log_ratio * weights).double())
-        counts = empty.index_add(0, place, weights.double())
-        log_ratio = (sums / counts.clamp(min=1))[place]
+        num_rows = int(sequences.max()) + 1 if len(sequences) else 0
+        empty = torch.zeros(num_rows, dtype=torch.float64, device=sequences.device)
+        sums = empty.index_add(0, sequences, (log_ratio * weights).double())
+        counts = empty.index_add(0, sequences, weights.double())
+        log_ratio = (sums / counts.clamp(min=1))[sequences]
     ratio, counted = log_ratio.exp(), weights > 0
     low, high = (ratio < correction.low) & counted, (ratio > correction.high) & counted
     return Held(low.to(weights.dtype), high.to(weights.dtype))

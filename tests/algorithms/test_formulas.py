@@ -59,11 +59,11 @@ FORMULAS = {
         "test_shaping.py::test_only_truncated_responses_are_punished_and_then_shaped_by_length",
     ),
     "0 < #correct < N; 0 < mean < 1; std != 0": (
-        "BR 3.1; OR; NR, VE",
+        "BR; OR; NR, VE",
         "test_groups.py::test_the_three_tests_equal_their_definitions",
     ),
     "clamp(w, lo, C); w 1[lo <= w <= hi]; w 1[lo <= exp(mean log w) <= hi]": (
-        "BR 3.1; OR, NR",
+        "BR; OR, NR",
         "test_mismatch.py::test_correction_weights_equal_the_formulas",
     ),
     "reset every 200-500 steps, on a KL spike, on a stall": (

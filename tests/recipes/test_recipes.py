@@ -150,7 +150,7 @@ def test_prorl_v1_is_the_published_one() -> None:
 
 
 def test_brorl_is_prorl_v2_with_more_samples() -> None:
-    # Restated from section 4.2 and Table 1: 16 -> 512 samples, 512 -> 128 prompts, as many updates, 16,384 tokens.
+    # Restated from its experiments and Table 1: 16 -> 512 samples, 512 -> 128 prompts, as many updates, 16,384 tokens.
     old, new = recipe("prorl_v2"), recipe("brorl")
     changed = {line.split(":")[0] for line in differences(dataclasses.asdict(old), dataclasses.asdict(new))}
     assert changed == {
