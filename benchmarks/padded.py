@@ -10,8 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from megatron_rl.actor.actor import Actor
-from megatron_rl.algorithms.kl import k2
-from megatron_rl.algorithms.losses import clipped_policy_loss
+from megatron_rl.algorithms.kl import kl_estimate
+from megatron_rl.algorithms.losses import policy_loss
 from megatron_rl.config import Run
 from megatron_rl.types import Batch
 
@@ -74,10 +74,9 @@ class PaddedTrainer:
         logits = self.model(part["token_ids"], attention_mask=part["attention_mask"], use_cache=False).logits
         logits = logits / self.recipe.sampling.temperature if self.recipe.sampling.temperature != 1 else logits
         logprobs = logits.gather(-1, part["targets"][..., None])[..., 0] - logits.logsumexp(-1)
-        policy = clipped_policy_loss(
-            logprobs, part["old_logprobs"], part["advantages"], algorithm.clip_low, algorithm.clip_high
-        )
-        kl = k2(logprobs, part["reference_logprobs"], algorithm.kl.log_ratio_clamp)
-        loss = ((policy + algorithm.kl.coefficient * kl) * part["weights"]).sum() / num_tokens
+        loss = policy_loss(logprobs, part["old_logprobs"], part["advantages"], algorithm)
+        if algorithm.kl is not None:
+            loss = loss + algorithm.kl.coefficient * kl_estimate(logprobs, part["reference_logprobs"], algorithm.kl)
+        loss = (loss * part["weights"]).sum() / num_tokens
         loss.backward()
         return loss.item()

@@ -71,11 +71,9 @@ def build_run(
 
 def find_recipe(name: str) -> Recipe:
     """The RECIPE of a module of `recipes`, or of a file when `name` ends with .py. Raises ValueError."""
-    path = Path(name) if name.endswith(".py") else None
-    if path is None:
-        known = [module.name for module in pkgutil.iter_modules(recipes.__path__) if module.name != "scales"]
-        require(name in known, f"recipe '{name}': there is none; {nearest(name, known)}")
-        path = Path(recipes.__file__).parent / f"{name}.py"
+    known = recipe_files()
+    require(name in known or name.endswith(".py"), f"recipe '{name}': there is none; {nearest(name, known)}")
+    path = known.get(name, Path(name))
     require(path.is_file(), f"recipe '{name}': there is no such file")
     specification = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     assert specification is not None and specification.loader is not None, f"{path}: a .py file has a loader"
@@ -88,6 +86,17 @@ def find_recipe(name: str) -> Recipe:
     if not isinstance(recipe, Recipe):
         raise ValueError(f"recipe '{name}': defines no RECIPE = Recipe(...)")
     return recipe
+
+
+def recipe_files() -> dict[str, Path]:
+    """Name -> file of every recipe, the published ones first, then their variants."""
+    folder = Path(recipes.__file__).parent
+    return {
+        module.name: place / f"{module.name}.py"
+        for place in (folder, folder / "variants")
+        for module in pkgutil.iter_modules([str(place)])
+        if module.name != "scales" and not module.ispkg
+    }
 
 
 def find_scale(name: str) -> Scale:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from megatron_rl.checks import check_layout, check_recipe, check_scale, require
+from megatron_rl.fit import fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,36 @@ class Domain:
 class Kl:
     """Penalty that keeps the policy near the reference."""
 
-    estimator: Literal["k2"]
-    coefficient: float
-    log_ratio_clamp: float  # nats
+    estimator: Literal["k1", "k2", "k3"]  # as algorithms/kl.py writes them
+    coefficient: float  # beta
+    log_ratio_clamp: float  # nats: log(pi_ref / pi) is cut to +- this
+    value_clamp: float | None  # nats: the estimate is cut to +- this
+    place: Literal["loss", "reward"]  # a term of each token, or taken off the reward of the response
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """Weights pi_actor / pi_rollout that make up for an engine which samples from slightly other probabilities."""
+
+    method: Literal["truncate", "icepop", "sequence_mask"]  # as algorithms/mismatch.py writes them
+    low: float  # of the ratio; of its geometric mean over a response for sequence_mask
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truncation:
+    """What becomes of the reward of a response that ran into the token limit."""
+
+    how: Literal["multiply", "replace"]  # the reward by, or with, `value`
+    value: float  # the factor in [0, 1], or the reward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlong:
+    """DAPO's soft penalty: linear over the last `buffer_tokens` before the limit, `factor` at the limit."""
+
+    buffer_tokens: int  # before max_response_tokens
+    factor: float  # reward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,54 +96,80 @@ class CosineLength:
 
     eta_max: float  # at zero response tokens
     eta_min: float  # at the response limit
-    weight: float
-    steps_on: int
-    steps_off: int
-    starts_on: bool
+    weight: float  # reward per eta
+    steps_on: int  # of a cycle
+    steps_off: int  # of a cycle
+    starts_on: bool  # which of the two comes first
+
+
+@dataclass(frozen=True, kw_only=True)
+class KlSpike:
+    """The KL to the reference is this many times its median over the steps before."""
+
+    ratio: float
+    window_steps: int  # that the median is taken over
+    min_history_steps: int  # since the last reset, before which there is no median
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stall:
+    """Validation got worse, or for long not better, counted from the last reset on."""
+
+    patience_validations: int  # without a gain
+    min_gain: float  # of the mean accuracy, 0..1; less is no gain
+    drop: float  # of the mean accuracy below the best, 0..1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceReset:
-    """When the reference becomes a copy of the current policy, and what happens to the optimizer then."""
+    """When the reference becomes a copy of the policy, and what happens to the optimizer then."""
 
-    period_steps: int
-    clears_optimizer: bool
+    period_steps: int | None  # since the last reset
+    kl_spike: KlSpike | None
+    stall: Stall | None
+    min_steps_between: int  # whatever the reason
+    target: Literal["current", "best_checkpoint"]  # what the reference becomes a copy of
+    clears_optimizer: bool  # moments and step count
 
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicSampling:
     """Which groups are trained on, and how long replacements for the others are looked for."""
 
-    keeps: Literal["reward_std_above_zero"]
+    keeps: Literal["reward_std_above_zero", "mean_inside_zero_one", "some_but_not_all_correct"]
     max_rounds: int  # rounds of generation in one step, the first included
 
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm:
-    """How rewards become a loss."""
+    """How rewards become a loss; None leaves a part out."""
 
-    advantage: Literal["group_mean_then_batch"]
-    statistics_over: Literal["samples", "tokens"]
-    clip_low: float
-    clip_high: float
-    loss_aggregation: Literal["token_mean"]
-    updates_per_step: int
-    kl: Kl
+    advantage: Literal["group_mean_and_std", "group_mean_then_batch", "leave_one_out"]
+    statistics_over: Literal["samples", "tokens"]  # of the batch, for group_mean_then_batch
+    clip_low: float  # the ratio is held above 1 - this
+    clip_high: float  # the ratio is held below 1 + this
+    dual_clip: float | None  # bound of the ratio where the advantage is negative
+    loss_aggregation: Literal["token_mean", "sequence_mean"]  # over an update
+    updates_per_step: int  # optimizer steps, each on its own share of the groups
+    kl: Kl | None
+    correction: Correction | None
+    truncation: Truncation | None
+    overlong: Overlong | None
     length: CosineLength | None
-    dynamic_sampling: DynamicSampling
-    reference_reset: ReferenceReset
+    dynamic_sampling: DynamicSampling | None
+    reference_reset: ReferenceReset | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """What is generated in a step."""
 
-    prompts_per_step: int
-    samples_per_prompt: int
+    prompts_per_step: int  # trained on, after dynamic sampling
+    samples_per_prompt: int  # the size N of a group
     temperature: float
-    top_p: float
-    max_prompt_tokens: int
-    max_response_tokens: int
+    top_p: float  # 1: the loss needs the full distribution
+    max_prompt_tokens: int  # longer prompts are left out
+    max_response_tokens: int  # longer responses are cut off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +200,11 @@ class Stage:
 
     from_step: int
     why: str
+    domains: tuple[str, ...] | None = None  # names of those trained on
     samples_per_prompt: int | None = None
     max_response_tokens: int | None = None
+    truncation: Truncation | None = None
+    resets_reference: bool = False  # before its first step, as `reference_reset` says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +213,7 @@ class Recipe:
 
     name: str
     version: str
+    starts_from: str | None  # the recipe whose checkpoint it continues; None: the model as published
     model: Model
     domains: tuple[Domain, ...]
     mixture: Literal["uniform_over_prompts"]
@@ -173,21 +231,34 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change when any value of the recipe does."""
-        return hashlib.sha256(canonical_json(self).encode()).hexdigest()[:16]
+        """Sixteen hex digits that change when any value of the recipe does; why a stage begins is none."""
+        stages = tuple(dataclasses.replace(stage, why="") for stage in self.stages)
+        return hashlib.sha256(canonical_json(dataclasses.replace(self, stages=stages)).encode()).hexdigest()[:16]
+
+    def stage_at(self, step: int) -> Stage | None:
+        """The newest stage that has begun at `step`."""
+        return next((stage for stage in reversed(self.stages) if stage.from_step <= step), None)
 
     def at_step(self, step: int) -> Recipe:
         """The recipe in force at `step`: its stages up to there applied in order."""
-        sampling = self.sampling
+        recipe = self
         for stage in self.stages:
             if stage.from_step <= step:
-                changes = {
-                    field: value
-                    for field in ("samples_per_prompt", "max_response_tokens")
-                    if (value := getattr(stage, field)) is not None
-                }
-                sampling = dataclasses.replace(sampling, **changes)
-        return dataclasses.replace(self, sampling=sampling)
+                recipe = recipe._after(stage, self.domains)
+        return recipe
+
+    def _after(self, stage: Stage, domains: tuple[Domain, ...]) -> Recipe:
+        names, sampling, algorithm = stage.domains, self.sampling, self.algorithm
+        return dataclasses.replace(
+            self,
+            domains=self.domains if names is None else tuple(d for d in domains if d.name in names),
+            algorithm=dataclasses.replace(algorithm, truncation=stage.truncation or algorithm.truncation),
+            sampling=dataclasses.replace(
+                sampling,
+                samples_per_prompt=stage.samples_per_prompt or sampling.samples_per_prompt,
+                max_response_tokens=stage.max_response_tokens or sampling.max_response_tokens,
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,62 +329,7 @@ class Scale:
 
     def fit(self, recipe: Recipe, model: Model) -> Recipe:
         """The recipe with this scale's caps, and with `model` where the scale brings a miniature."""
-
-        def cap(value: int, limit: int | None) -> int:
-            return value if limit is None else min(value, limit)
-
-        caps, replace = self.caps, dataclasses.replace
-        algorithm, optimizer, stages, num_steps = recipe.algorithm, recipe.optimizer, recipe.stages, recipe.num_steps
-        algorithm = replace(algorithm, updates_per_step=cap(algorithm.updates_per_step, caps.updates_per_step))
-        if (small := self.miniature) is not None:
-
-            def span(steps: int) -> int:
-                return max(1, steps // small.schedule_divisor)
-
-            reset = algorithm.reference_reset
-            algorithm = replace(
-                algorithm,
-                length=algorithm.length
-                and replace(
-                    algorithm.length,
-                    steps_on=span(algorithm.length.steps_on),
-                    steps_off=span(algorithm.length.steps_off),
-                ),
-                reference_reset=replace(reset, period_steps=span(reset.period_steps)),
-            )
-            optimizer = replace(optimizer, learning_rate=small.learning_rate)
-            stages = tuple(replace(stage, from_step=span(stage.from_step)) for stage in stages)
-            num_steps = span(num_steps)
-        stages = tuple(
-            replace(
-                stage,
-                samples_per_prompt=stage.samples_per_prompt and cap(stage.samples_per_prompt, caps.samples_per_prompt),
-                max_response_tokens=stage.max_response_tokens
-                and cap(stage.max_response_tokens, caps.max_response_tokens),
-            )
-            for stage in stages
-        )
-        sampling = replace(
-            recipe.sampling,
-            **{
-                field: cap(getattr(recipe.sampling, field), getattr(caps, field))
-                for field in ("prompts_per_step", "samples_per_prompt", "max_prompt_tokens", "max_response_tokens")
-            },
-        )
-        validation = replace(
-            recipe.validation,
-            samples_per_prompt=cap(recipe.validation.samples_per_prompt, caps.validation_samples_per_prompt),
-        )
-        return replace(
-            recipe,
-            model=model,
-            num_steps=num_steps,
-            algorithm=algorithm,
-            sampling=sampling,
-            validation=validation,
-            optimizer=optimizer,
-            stages=stages,
-        )
+        return fitted(recipe, model, self)
 
 
 @dataclass(frozen=True, kw_only=True)

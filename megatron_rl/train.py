@@ -10,7 +10,7 @@ from megatron_rl import checkpoint, device, parallel, rundir
 from megatron_rl.actor.actor import Actor
 from megatron_rl.actor.pack import pack
 from megatron_rl.algorithms.advantages import advantages
-from megatron_rl.algorithms.reference import reset_is_due
+from megatron_rl.algorithms.reference import reset_reason
 from megatron_rl.algorithms.shaping import shaped_rewards
 from megatron_rl.config import Run
 from megatron_rl.data.items import read_items
@@ -73,14 +73,24 @@ def loop(
         policy = actor.logprobs(batch, recipe)
         batch = batch.with_logprobs(old=policy.logprobs, reference=actor.reference_logprobs(batch, recipe))
         limit = recipe.sampling.max_response_tokens
-        rewards = shaped_rewards(groups.rewards, groups.lengths, limit=limit, step=state.step, algorithm=algorithm)
+        rewards = shaped_rewards(
+            groups.rewards, groups.lengths, groups.truncated, limit=limit, step=state.step, algorithm=algorithm
+        )
         batch = batch.with_advantages(advantages(rewards, groups.judged, groups.lengths, algorithm))
         updates = [actor.update(packs, recipe, state.step) for packs in batch.updates]
         state = state.after(collected, updates)
-        if is_reset := reset_is_due(state.step, algorithm.reference_reset):
+        reason = reset_reason(
+            state.step,
+            stage=recipe.stage_at(state.step),
+            last_reset=max(state.reference_resets, default=0),
+            kl_history=(),
+            scores=state.scores,
+            reset=algorithm.reference_reset,
+        )
+        if reason and algorithm.reference_reset:
             actor.reset_reference(clear_optimizer=algorithm.reference_reset.clears_optimizer)
             state = state.with_reset()
-        report.step(state, collected, policy, updates, is_reset)
+        report.step(state, collected, policy, updates, bool(reason))
         if is_due(state.step, run.save_every_steps, recipe.num_steps):
             checkpoint.save(run, state, actor, prompts)
     report.finish(state)

@@ -6,17 +6,21 @@ from megatron_rl.config import (
     Domain,
     DynamicSampling,
     Kl,
+    KlSpike,
     Model,
     Optimizer,
     Recipe,
     ReferenceReset,
     Sampling,
+    Stall,
     Validation,
 )
+from megatron_rl.publication import Publication, Table
 
 RECIPE = Recipe(
     name="prorl_v2",
     version="2.0.0",
+    starts_from=None,  # B2: the base model; MC and JR: version 1's step 2,000, see the variant prorl_v2_after_v1
     model=Model(
         name="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",  # B2
         family="qwen2",  # HF
@@ -74,13 +78,19 @@ RECIPE = Recipe(
         statistics_over="samples",  # B2, RF App. B.2; OR and NR take valid tokens
         clip_low=0.20,  # B2
         clip_high=0.28,  # B2, DL; OR and NR have 0.27
+        dual_clip=None,  # OR, NR
         loss_aggregation="token_mean",  # OR, NR
         updates_per_step=8,  # OR: 8192 / 1024 samples; DL: 512 / 64 prompts
         kl=Kl(
             estimator="k2",  # B2, RF eq. 8
             coefficient=1e-4,  # OR, NR
             log_ratio_clamp=10.0,  # B2
+            value_clamp=None,  # B2 has none; OR and NR cut at 10
+            place="loss",  # B2
         ),
+        correction=None,  # B2 names none; BR says its framework had TIS, which is younger than these weights
+        truncation=None,  # B2 names none; OR and NR pay truncated responses nothing
+        overlong=None,  # OR, NR
         length=CosineLength(
             eta_max=0.0,  # chosen: only weight * (eta_max - eta_min) survives the group mean
             eta_min=-1.0,  # chosen: makes `weight` the whole height of the cosine
@@ -95,11 +105,23 @@ RECIPE = Recipe(
         ),
         reference_reset=ReferenceReset(
             period_steps=300,  # B2 gives 200-500; chosen: mid-range
+            kl_spike=KlSpike(
+                ratio=5.0,  # chosen: k2 of a steady drift grows with its square, below 4 times its median
+                window_steps=100,  # chosen: half of the shortest period
+                min_history_steps=50,  # chosen: half a window
+            ),
+            stall=Stall(
+                patience_validations=10,  # chosen: 100 steps at the usual interval
+                min_gain=0.005,  # chosen: about the noise of 1,024 prompts with 16 samples each
+                drop=0.02,  # chosen: four times that noise
+            ),
+            min_steps_between=200,  # B2: the shortest of its periods
+            target="current",  # B2's section on resets; its summary and MC have the best checkpoint
             clears_optimizer=False,  # B2
         ),
     ),
     sampling=Sampling(
-        prompts_per_step=512,  # BR Table 1
+        prompts_per_step=512,  # BR Table 1; JR has 256
         samples_per_prompt=16,  # BR Table 1
         temperature=1.0,  # OR, DL
         top_p=1.0,  # NR
@@ -121,4 +143,55 @@ RECIPE = Recipe(
         max_grad_norm=1.0,  # OR, NR
     ),
     stages=(),
+)
+
+PAGE = Publication(
+    title="ProRL v2",
+    lineage="The released weights continue ProRL v1's 2,000 steps by 1,000 (MC, JR). The blog describes one recipe of "
+    "3,000 steps from the base model, and so does this one; the variant prorl_v2_after_v1 is the other reading. BroRL "
+    "continues the result.",
+    hardware="Not stated.",
+    cost="Not stated.",
+    deviations=(
+        "k2 uses the current policy; the blog prints pi_old, which has no gradient (RF has the current one).",
+        "Advantage statistics count samples, as the blog's formula does; OpenRLHF, NeMo-RL and verl count tokens "
+        "(variant prorl_v2_token_statistics).",
+        "The upper clip bound is the blog's 0.28; the public configurations have 0.27 (variant prorl_v2_clip27).",
+        "The reference becomes the current policy; the blog's summary says the best checkpoint.",
+        "Groups without a spread in their raw rewards are dropped; the sources say all right or all wrong, which is "
+        "the same on 0/1 rewards only.",
+        "Length is controlled by the blog's cosine term, not by the public configurations' stop-properly (variant "
+        "prorl_v2_stop_properly) nor with their IcePop (variant prorl_v2_icepop).",
+        "No source gives the height of the length term, nor what a KL spike or a stall is: chosen.",
+        "512 prompts a step (BroRL's Table 1); JustRL's table, a third party's, has 256.",
+    ),
+    results=(
+        Table(
+            title="Math, pass@1 in % (16 samples, temperature 0.6, 32k tokens)",
+            columns=("model", "AIME24", "AIME25", "AMC", "MATH", "Minerva", "Olympiad", "mean"),
+            rows=(
+                ("DeepSeek-R1-Distill-Qwen-1.5B", 28.54, 22.71, 62.58, 82.90, 26.38, 43.58, 44.45),  # P1 Table 1
+                ("ProRL v1", 48.13, 33.33, 79.29, 91.89, 47.98, 60.22, 60.14),  # P1 Table 1
+                ("ProRL v2", 49.58, 36.04, 82.53, 92.49, 49.03, 60.44, 61.69),  # MC
+            ),
+        ),
+        Table(
+            title="Code, pass@1 in %; BroRL measures the same weights otherwise: 58.52, 54.99, 58.64, 35.87",
+            columns=("model", "APPS", "CodeContests", "Codeforces", "TACO", "HumanEval+", "LiveCodeBench", "mean"),
+            rows=(
+                ("DeepSeek-R1-Distill-Qwen-1.5B", 20.95, 16.79, 14.13, 8.03, 61.77, 16.80, 23.08),  # P1 Table 2
+                ("ProRL v1", 41.99, 31.80, 34.50, 20.81, 72.05, 23.81, 37.49),  # P1 Table 2
+                ("ProRL v2", 46.39, 35.59, 40.75, 22.89, 72.89, 27.69, 41.03),  # MC
+            ),
+        ),
+        Table(
+            title="Other domains in %; 62.49 is a mean over categories, weighted by tasks it is about 61.1",
+            columns=("model", "GPQA diamond", "IFEval", "Reasoning Gym"),
+            rows=(
+                ("DeepSeek-R1-Distill-Qwen-1.5B", 15.86, 44.05, 4.24),  # P1 Table 3
+                ("ProRL v1", 41.78, 66.02, 59.06),  # P1 Table 3
+                ("ProRL v2", 41.32, 70.85, 62.49),  # MC
+            ),
+        ),
+    ),
 )

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "megatron_rl"
 LAYERS = (
-    ("__init__", "checks", "config", "memory", "pretrained", "types"),
+    ("__init__", "checks", "config", "fit", "memory", "pretrained", "publication", "types"),
     ("device", "log", "preempt", "rundir", "seeds", "spans"),
     ("parallel",),
     ("algorithms", "data", "rewards"),
@@ -30,7 +30,8 @@ OWNERS = {
 # Modules of one layer that must not know each other, and modules that only some may import.
 STRANGERS = {("actor", "rollout"), ("rollout", "actor")}
 ONLY_FOR = {"report": ("report", "train")}
-NO_TORCH = ("__init__", "__main__", "checks", "choose", "cli", "config", "launch", "memory", "pretrained")
+NO_TORCH = ("__init__", "__main__", "checks", "choose", "cli", "config", "fit", "launch", "memory", "pretrained")
+RECIPE_IMPORTS = (f"{PACKAGE}.config", f"{PACKAGE}.publication")
 VAGUE = ("utils", "common", "helpers", "util", "helper", "misc")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
@@ -97,10 +98,18 @@ def layer_violations(name: str, tree: ast.Module) -> Iterator[str]:
 
 
 def recipe_violations(name: str, tree: ast.Module) -> Iterator[str]:
-    """A recipe is data: it imports the records and nothing else."""
+    """A recipe is data: it imports the records and nothing else; a variant one published recipe too."""
+    is_variant, bases = name.startswith("variants/") and not name.endswith("__init__.py"), []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module != f"{PACKAGE}.config"):
-            yield f"{name}: imports more than {PACKAGE}.config"
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        if is_variant and module.startswith("recipes.") and module.count(".") == 1:
+            bases.append(module)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            allowed = (*RECIPE_IMPORTS, "dataclasses") if is_variant else RECIPE_IMPORTS
+            if module not in allowed:
+                yield f"{name}: imports more than {', '.join(allowed)}"
+    if is_variant and len(bases) != 1:
+        yield f"{name}: a variant replaces fields of exactly one published recipe, not of {bases}"
 
 
 def violations(root: Path) -> list[str]:
@@ -152,6 +161,23 @@ def test_the_tree_is_as_designed() -> None:
         ("megatron_rl/train.py", "def f():\n" + "    x = 1\n" * 60, "f has 61 lines, at most 60"),
         ("recipes/a.py", "from recipes.b import RECIPE\n", "imports more than megatron_rl.config"),
         ("recipes/a.py", "import math\n", "imports more than megatron_rl.config"),
+        ("recipes/a.py", "from dataclasses import replace\n", "imports more than megatron_rl.config"),
+        ("recipes/variants/a.py", "from megatron_rl.config import Kl\n", "exactly one published recipe, not of []"),
+        (
+            "recipes/variants/a.py",
+            "from recipes.b import RECIPE\nfrom recipes.c import RECIPE as C\n",
+            "exactly one published recipe, not of ['recipes.b', 'recipes.c']",
+        ),
+        (
+            "recipes/variants/a.py",
+            "from recipes.b import RECIPE\nfrom recipes.variants.c import RECIPE as C\n",
+            "imports more than megatron_rl.config, megatron_rl.publication, dataclasses",
+        ),
+        (
+            "recipes/variants/a.py",
+            "import recipes.b\nfrom recipes.b import RECIPE\n",
+            "imports more than megatron_rl.config",
+        ),
         ("slurm/other.py", "import nemo_run as run\n", "only slurm/launch.py may"),
     ],
 )
@@ -173,7 +199,12 @@ def test_a_planted_violation_is_found(path: str, text: str, expected: str, tmp_p
         ),
         ("megatron_rl/refit/phase.py", "import megatron, vllm\nfrom megatron_rl import actor, rollout\n"),
         ("megatron_rl/actor/precision.py", "import transformer_engine\nfrom megatron_rl.actor import model\n"),
-        ("recipes/a.py", "from megatron_rl.config import Recipe\n"),
+        (
+            "recipes/a.py",
+            "from megatron_rl.config import Recipe\nfrom megatron_rl.publication import Publication\n",
+        ),
+        ("recipes/variants/a_b.py", "from dataclasses import replace\nfrom recipes.a import RECIPE\n"),
+        ("recipes/variants/__init__.py", ""),
         ("slurm/launch.py", "import nemo_run\n"),
     ],
 )

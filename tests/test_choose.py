@@ -23,6 +23,7 @@ def build(*settings: str, scale: str = "cpu", directory: Path | None = None, nee
 
 def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     assert find_recipe("prorl_v2") == RECIPE
+    assert find_recipe("prorl_v2_clip27").algorithm.clip_high == 0.27
     copy = tmp_path / "mine.py"
     copy.write_text(
         "import dataclasses\nfrom recipes import prorl_v2\nRECIPE = dataclasses.replace(prorl_v2.RECIPE, name='mine')\n"
@@ -47,6 +48,11 @@ def test_a_recipe_file_with_a_fault_is_a_user_s_error(text: str, pattern: str, t
 def test_unknown_names_are_answered_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="recipe 'prorl_v22': there is none; did you mean 'prorl_v2'"):
         find_recipe("prorl_v22")
+    with pytest.raises(ValueError, match="recipe 'prorl_v2_clip72': there is none; did you mean 'prorl_v2_clip27'"):
+        find_recipe("prorl_v2_clip72")
+    for name in ("scales", "variants"):
+        with pytest.raises(ValueError, match=f"recipe '{name}': there is none"):
+            find_recipe(name)
     with pytest.raises(ValueError, match="scale 'h100x6': there is none; did you mean 'h100x64'"):
         find_scale("h100x6")
     with pytest.raises(ValueError, match="no such file"):
@@ -66,7 +72,14 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         ("sampling.prompts_per_step=1.5", "must be a whole number"),
         ("algorithm.length.starts_on=1", "must be true or false"),
         ("algorithm.statistics_over=words", "must be one of 'samples', 'tokens'"),
-        ("algorithm.kl=none", "not a single value"),
+        (
+            "algorithm.kl=none",
+            "without algorithm.kl nothing is held to a reference; set algorithm.reference_reset=none",
+        ),
+        ("algorithm.kl=k2", "not a single value"),
+        ("algorithm.kl.estimator=k4", "must be one of 'k1', 'k2', 'k3'"),
+        ("algorithm.truncation.value=0", "its record is None here"),
+        ("algorithm.reference_reset.stall.drop=0", "stall.drop=0.0: must be above 0"),
         ("stages=none", "not a single value"),
         ("domains=math", "not a single value"),
         ("model.num_layers=2", "model can not be set"),

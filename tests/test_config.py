@@ -4,7 +4,21 @@ from typing import Any
 
 import pytest
 
-from megatron_rl.config import Run, Scale, Stage, batch_algebra, canonical_json, differences
+from megatron_rl.checks import check_parent
+from megatron_rl.config import (
+    Correction,
+    KlSpike,
+    Overlong,
+    Run,
+    Scale,
+    Stage,
+    Stall,
+    Truncation,
+    batch_algebra,
+    canonical_json,
+    differences,
+)
+from recipes import brorl, prorl_v1
 from recipes.prorl_v2 import RECIPE
 from recipes.scales import CPU, H100X8, H100X32
 
@@ -26,10 +40,14 @@ def altered(part: str, **changes: Any) -> Any:
     return dataclasses.replace(RECIPE, **{outer: record})
 
 
+def with_stages(*stages: Stage) -> Any:
+    return dataclasses.replace(RECIPE, stages=stages)
+
+
 def test_batch_algebra_reads_like_the_papers() -> None:
     assert batch_algebra(make_run()) == (
         "512 prompts x 16 samples = 8192 sequences per step; 8 updates of 1024 sequences; 32 data-parallel ranks x 32 "
-        "sequences, in microbatches of at most 12288 tokens"
+        "sequences, in microbatches of at most 17408 tokens"
     )
 
 
@@ -41,6 +59,45 @@ def test_batch_algebra_reads_like_the_papers() -> None:
         ("algorithm", {"updates_per_step": 7}, "prompts_per_step=512 does not divide into .*=7"),
         ("algorithm.kl", {"coefficient": -1e-4}, "algorithm.kl.coefficient=-0.0001: must not be below 0"),
         ("algorithm.kl", {"coefficient": float("nan")}, "algorithm.kl.coefficient=nan"),
+        ("algorithm", {"dual_clip": 1.0}, "algorithm.dual_clip=1.0: must be above 1"),
+        ("algorithm", {"advantage": "leave_one_out", "statistics_over": "tokens"}, "has no batch statistics; use 'sa"),
+        ("algorithm", {"correction": Correction(method="icepop", low=2.0, high=1.0)}, "low=2.0, high=1.0 must satisfy"),
+        (
+            "algorithm",
+            {"truncation": Truncation(how="multiply", value=-0.5)},
+            r"algorithm.truncation.value=-0.5: a factor must lie in \[0, 1\]; for a reward use how='replace'",
+        ),
+        (
+            "algorithm",
+            {"truncation": Truncation(how="replace", value=0.0), "overlong": Overlong(buffer_tokens=9, factor=1.0)},
+            "algorithm.truncation and algorithm.overlong both punish the same responses; set one",
+        ),
+        ("algorithm", {"overlong": Overlong(buffer_tokens=9000, factor=1.0)}, "buffer_tokens=9000: must lie in"),
+        ("algorithm", {"overlong": Overlong(buffer_tokens=9, factor=-1.0)}, "algorithm.overlong.factor=-1.0: must be"),
+        ("algorithm", {"kl": None}, "without algorithm.kl nothing is held to a reference"),
+        ("algorithm.kl", {"value_clamp": 0.0}, "algorithm.kl.value_clamp=0.0: must be above 0"),
+        (
+            "algorithm.reference_reset",
+            {"period_steps": None, "kl_spike": None, "stall": None},
+            "algorithm.reference_reset: has no reason to happen",
+        ),
+        ("algorithm.reference_reset", {"min_steps_between": 301}, "min_steps_between=301: must not be above period_st"),
+        ("algorithm.reference_reset", {"min_steps_between": 0}, "min_steps_between=0: must be above 0"),
+        (
+            "algorithm.reference_reset",
+            {"kl_spike": KlSpike(ratio=1.0, window_steps=2, min_history_steps=2)},
+            "kl_spike.ratio=1.0: must be above 1",
+        ),
+        (
+            "algorithm.reference_reset",
+            {"kl_spike": KlSpike(ratio=2.0, window_steps=2, min_history_steps=3)},
+            r"min_history_steps=3: must lie in \[1, window_steps=2\]",
+        ),
+        (
+            "algorithm.reference_reset",
+            {"stall": Stall(patience_validations=0, min_gain=0.0, drop=0.1)},
+            "stall.patience_validations=0: must be above 0",
+        ),
         ("algorithm.length", {"steps_on": 0}, "algorithm.length.steps_on=0: must be at least 1"),
         ("algorithm.reference_reset", {"period_steps": 0}, "period_steps=0: must be above 0"),
         ("sampling", {"samples_per_prompt": 1}, "a group needs at least 2"),
@@ -54,8 +111,9 @@ def test_batch_algebra_reads_like_the_papers() -> None:
     ],
 )
 def test_a_recipe_that_can_not_be_meant_is_rejected(part: str, changes: dict[str, Any], pattern: str) -> None:
-    with pytest.raises(ValueError, match=pattern):
+    with pytest.raises(ValueError, match=pattern) as caught:
         make_run(altered(part, **changes))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -101,16 +159,145 @@ def test_stages_change_the_recipe_from_their_step_on() -> None:
         (32, 8192),
         (16, 10240),
     ]
-    with pytest.raises(ValueError, match="must not decrease"):
+    with pytest.raises(ValueError, match=r"stages: from_step \[20, 10\] must increase"):
         make_run(dataclasses.replace(recipe, stages=stages[::-1]))
 
 
+@pytest.mark.parametrize(
+    ("stages", "pattern"),
+    [
+        ([Stage(from_step=3000, why="late")], "stage at step 3000: lies outside num_steps=3000; raise num_steps"),
+        ([Stage(from_step=-1, why="early")], "stage at step -1: lies outside num_steps=3000"),
+        ([Stage(from_step=5, why="a"), Stage(from_step=5, why="b")], r"from_step \[5, 5\] must increase"),
+        ([Stage(from_step=5, why="", domains=("maths",))], "domain 'maths' is none of the recipe's; it has math, code"),
+        ([Stage(from_step=5, why="", domains=())], "leaves nothing to train on"),
+        ([Stage(from_step=5, why="", samples_per_prompt=0)], "samples_per_prompt=0 must be at least 1"),
+        ([Stage(from_step=5, why="", samples_per_prompt=1)], "stage at step 5: sampling.samples_per_prompt=1: a group"),
+        ([Stage(from_step=5, why="", max_response_tokens=131072)], "stage at step 5: .* do not fit into the 131072"),
+        (
+            [Stage(from_step=5, why="", truncation=Truncation(how="multiply", value=2.0))],
+            r"stage at step 5: algorithm.truncation.value=2.0: a factor must lie in \[0, 1\]",
+        ),
+        ([Stage(from_step=0, why="", resets_reference=True)], "the reference is the policy there"),
+    ],
+)
+def test_a_stage_that_can_not_be_meant_is_rejected(stages: list[Stage], pattern: str) -> None:
+    with pytest.raises(ValueError, match=pattern) as caught:
+        make_run(with_stages(*stages))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stage_that_resets_needs_to_know_how() -> None:
+    recipe = dataclasses.replace(
+        altered("algorithm", reference_reset=None), stages=(Stage(from_step=5, why="", resets_reference=True),)
+    )
+    with pytest.raises(ValueError, match=r"stage at step 5: resets_reference needs algorithm.reference_reset"):
+        make_run(recipe)
+
+
+def test_a_stage_can_bring_a_contradiction_that_the_recipe_has_not() -> None:
+    recipe = altered("algorithm", overlong=Overlong(buffer_tokens=9, factor=1.0))
+    make_run(recipe)
+    stage = Stage(from_step=7, why="", truncation=Truncation(how="multiply", value=0.0))
+    with pytest.raises(ValueError, match="stage at step 7: algorithm.truncation and algorithm.overlong both"):
+        make_run(dataclasses.replace(recipe, stages=(stage,)))
+
+
+def test_domains_and_truncation_follow_the_stages() -> None:
+    truncation = Truncation(how="multiply", value=0.0)
+    recipe = with_stages(
+        Stage(from_step=0, why="two", domains=("math", "logic")),
+        Stage(from_step=10, why="punished", truncation=truncation),
+        Stage(from_step=20, why="one", domains=("stem",)),
+    )
+
+    def at(step: int) -> tuple[tuple[str, ...], Any]:
+        found = recipe.at_step(step)
+        return tuple(domain.name for domain in found.domains), found.algorithm.truncation
+
+    assert [at(step) for step in (0, 9, 10, 20)] == [
+        (("math", "logic"), None),
+        (("math", "logic"), None),
+        (("math", "logic"), truncation),
+        (("stem",), truncation),
+    ]
+    assert [stage and stage.why for stage in map(recipe.stage_at, (0, 9, 10, 25))] == ["two", "two", "punished", "one"]
+    assert RECIPE.stage_at(7) is None
+
+
 def test_a_stage_is_capped_and_its_length_is_checked() -> None:
-    long = dataclasses.replace(RECIPE, stages=(Stage(from_step=2000, why="context", max_response_tokens=16384),))
-    with pytest.raises(ValueError, match="can not hold one sequence of 17408 tokens"):
+    long = with_stages(Stage(from_step=2000, why="context", max_response_tokens=16385))
+    with pytest.raises(ValueError, match="can not hold one sequence of 17409 tokens"):
         make_run(long)
     fitted = CPU.fit(long, RECIPE.model)
     assert fitted.stages == (Stage(from_step=100, why="context", max_response_tokens=24),)
+
+
+def test_a_miniature_divides_every_span_and_keeps_every_count() -> None:
+    recipe = dataclasses.replace(
+        altered(
+            "algorithm",
+            overlong=Overlong(buffer_tokens=4096, factor=1.0),
+            reference_reset=dataclasses.replace(RECIPE.algorithm.reference_reset, min_steps_between=7),
+        ),
+        stages=(Stage(from_step=0, why=""), Stage(from_step=3, why=""), Stage(from_step=200, why="")),
+        optimizer=dataclasses.replace(RECIPE.optimizer, warmup_steps=60),
+    )
+    fitted = CPU.fit(recipe, RECIPE.model)
+    reset, length = fitted.algorithm.reference_reset, fitted.algorithm.length
+    assert (reset.period_steps, reset.min_steps_between) == (15, 1)
+    assert (reset.kl_spike.window_steps, reset.kl_spike.min_history_steps) == (5, 2)
+    assert reset.stall == recipe.algorithm.reference_reset.stall
+    assert (length.steps_on, length.steps_off) == (5, 25)
+    assert [stage.from_step for stage in fitted.stages] == [0, 1, 10]
+    assert (fitted.num_steps, fitted.optimizer.warmup_steps) == (150, 3)
+    assert fitted.algorithm.overlong == Overlong(buffer_tokens=12, factor=1.0)  # half of the limit, as before
+    assert CPU.fit(RECIPE, RECIPE.model).optimizer.warmup_steps == 0
+
+
+def test_a_scale_changes_sizes_and_spans_and_nothing_else() -> None:
+    allowed = {
+        "algorithm.updates_per_step",
+        "algorithm.length.steps_on",
+        "algorithm.length.steps_off",
+        "algorithm.reference_reset.period_steps",
+        "algorithm.reference_reset.min_steps_between",
+        "algorithm.reference_reset.kl_spike.window_steps",
+        "algorithm.reference_reset.kl_spike.min_history_steps",
+        "num_steps",
+        "optimizer.learning_rate",
+        "optimizer.warmup_steps",
+        "sampling.prompts_per_step",
+        "sampling.samples_per_prompt",
+        "sampling.max_prompt_tokens",
+        "sampling.max_response_tokens",
+        "stages",
+        "validation.samples_per_prompt",
+    }
+    for module in (brorl, prorl_v1):
+        old, new = (dataclasses.asdict(r) for r in (module.RECIPE, CPU.fit(module.RECIPE, module.RECIPE.model)))
+        assert {line.partition(":")[0] for line in differences(old, new)} <= allowed
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parent", "pattern"),
+    [
+        (brorl.RECIPE, None, "recipe 'brorl': continues a run of 'prorl_v2'; give that run's directory with --parent"),
+        (brorl.RECIPE, "prorl_v1 1.0.0", "continues a run of 'prorl_v2', but the parent is one of 'prorl_v1 1.0.0'"),
+        (brorl.RECIPE, "prorl_v22 1.0.0", "but the parent is one of 'prorl_v22 1.0.0'"),
+        (RECIPE, "prorl_v1 1.0.0", "starts from model deepseek-ai/.*, not from a run of 'prorl_v1 1.0.0'; leave"),
+    ],
+)
+def test_a_wrong_parent_is_refused(recipe: Any, parent: str | None, pattern: str) -> None:
+    with pytest.raises(ValueError, match=pattern) as caught:
+        check_parent(recipe, parent)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("parent", ["prorl_v2 2.0.0", "prorl_v2 2.1.0", "prorl_v2_clip27 1.0.0"])
+def test_a_parent_or_its_variant_is_accepted(parent: str) -> None:
+    check_parent(brorl.RECIPE, parent)
+    check_parent(RECIPE, None)
 
 
 def test_a_scale_caps_and_never_raises() -> None:
@@ -130,3 +317,12 @@ def test_the_fingerprint_depends_on_nothing_but_the_values() -> None:
     assert canonical_json(RECIPE) == canonical_json(dataclasses.replace(RECIPE))
     assert RECIPE.fingerprint == dataclasses.replace(RECIPE).fingerprint
     assert len(RECIPE.fingerprint) == 16
+
+
+def test_why_a_stage_begins_is_no_value_and_when_is() -> None:
+    stage = Stage(from_step=5, why="one")
+    fingerprints = [
+        with_stages(changed).fingerprint
+        for changed in (stage, dataclasses.replace(stage, why="two"), dataclasses.replace(stage, from_step=6))
+    ]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]

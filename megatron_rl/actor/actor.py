@@ -14,8 +14,8 @@ from torch import Tensor
 from megatron_rl import parallel
 from megatron_rl.actor import model, names, optimizer, schedule, vocabulary
 from megatron_rl.actor.pack import Limits, joined
-from megatron_rl.algorithms.kl import k2
-from megatron_rl.algorithms.losses import clipped_policy_loss, held_by_clip
+from megatron_rl.algorithms.kl import kl_estimate
+from megatron_rl.algorithms.losses import clipped, policy_loss
 from megatron_rl.algorithms.mismatch import mismatch
 from megatron_rl.config import Recipe, Run
 from megatron_rl.device import Device
@@ -136,15 +136,15 @@ class Actor:
         assert pack.old_logprobs is not None and pack.reference_logprobs is not None and pack.advantages is not None
         algorithm = recipe.algorithm
         logprobs = vocabulary.log_probabilities(logits, pack.targets, recipe.sampling.temperature, self.tensor_group)
-        policy = clipped_policy_loss(
-            logprobs, pack.old_logprobs, pack.advantages, algorithm.clip_low, algorithm.clip_high
-        )
-        kl = k2(logprobs, pack.reference_logprobs, algorithm.kl.log_ratio_clamp)
-        total = ((policy + algorithm.kl.coefficient * kl) * pack.weights).sum()
+        policy, kl = policy_loss(logprobs, pack.old_logprobs, pack.advantages, algorithm), torch.zeros_like(logprobs)
+        if algorithm.kl is not None:
+            kl = kl_estimate(logprobs, pack.reference_logprobs, algorithm.kl)
+            policy = policy + algorithm.kl.coefficient * kl
+        total = (policy * pack.weights).sum()
         with torch.no_grad():
             ratio = (logprobs - pack.old_logprobs).exp()
-            low, high = held_by_clip(ratio, pack.advantages, algorithm.clip_low, algorithm.clip_high)
-            means = torch.stack([torch.ones_like(kl), policy + algorithm.kl.coefficient * kl, low, high, ratio, kl])
+            low, high, _ = clipped(ratio, pack.advantages, algorithm)
+            means = torch.stack([torch.ones_like(kl), policy, low, high, ratio, kl])
             sums = (means * pack.weights).sum(1).double().cpu()
         return total, sums
 

@@ -1,4 +1,4 @@
-"""Advantages: how much better than its group a response was, in units of the batch's spread."""
+"""Advantages: how much better than the other answers to its prompt a response was."""
 
 from __future__ import annotations
 
@@ -6,38 +6,62 @@ from torch import Tensor
 
 from megatron_rl.config import Algorithm
 
-EPSILON = 1e-8  # REINFORCE++ eq. 7 names it without a value; a batch without spread then gets zeros, not noise
+EPSILON = 1e-8  # REINFORCE++ eq. 7 names it without a value; no spread then gives zeros, not noise
 
 
 def advantages(rewards: Tensor, judged: Tensor, lengths: Tensor, algorithm: Algorithm) -> Tensor:
     """Advantages [G, N] float64 of `rewards` [G, N], each for every token of its response.
 
-    R~ = R - mean over the group,  A = (R~ - mean over the batch) / (std over the batch + 1e-8).
+    With R~ = R - mean over the group, `algorithm.advantage` says
 
-    The group mean is over samples. The batch statistics count each sample once (`statistics_over="samples"`, as the
-    papers write) or once per token of its length (`"tokens"`, as OpenRLHF, NeMo-RL and verl do, which lets long
-    answers weigh more). The standard deviation is the population's: with thousands of samples the choice is
-    invisible, and it is defined for one. Only `judged` [G, N] samples enter a statistic; the others get 0.
+    group_mean_and_std     A = R~ / (std over the group + 1e-8)                                GRPO, ProRL v1
+    group_mean_then_batch  A = (R~ - mean over the batch) / (std over the batch + 1e-8)        ProRL v2, BroRL
+    leave_one_out          A = R - mean over the others of the group = R~ n / (n - 1)          RLOO
 
-    Source: REINFORCE++ arXiv 2501.03262v9, eq. 6-7, App. B.2; ProRL v2 blog, 2025-08-13. The advantage goes
-    to every token (eq. 4), not to the last one only (App. B.2).
+    The batch is all groups of the step, so that nothing depends on the layout. Its statistics count each sample once
+    (`statistics_over="samples"`, as the papers write) or once per token of its length (`"tokens"`, as OpenRLHF,
+    NeMo-RL and verl do, which lets long answers weigh more). Standard deviations are the population's; verl divides
+    a group's by n - 1, which makes all advantages smaller by one factor, to which AdamW is blind.
 
-    >>> import torch
+    Only `judged` [G, N] samples enter a statistic; the others get 0. So do all of a group with fewer than two judged
+    samples: there is nothing to compare with.
+
+    Source: ProRL v1 arXiv 2505.24864v1, eq. 2; REINFORCE++ arXiv 2501.03262v9, eq. 6-7, App. B.2; ProRL v2 blog,
+    2025-08-13; RLOO arXiv 2402.14740. The advantage goes to every token (REINFORCE++ eq. 4), not to the
+    last one only (App. B.2).
+
+    >>> import dataclasses, torch
     >>> from recipes.prorl_v2 import RECIPE
     >>> rewards = torch.tensor([[1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 1.0, 1.0]])
     >>> judged = torch.tensor([[True, True, False, False], [True, True, True, True]])
     >>> lengths = torch.full((2, 4), 7)
+    >>> def of(kind):
+    ...     algorithm = dataclasses.replace(RECIPE.algorithm, advantage=kind)
+    ...     return advantages(rewards, judged, lengths, algorithm).mul(1e4).round().div(1e4).tolist()
 
     The group means are 1/2 (of two judged) and 3/4, so R~ is (1/2, -1/2) and (1/4, -3/4, 1/4, 1/4). Its mean is 0, its
     variance (2/4 + 3/16 + 9/16) / 6 = 5/24, its standard deviation 0.4564.
 
-    >>> advantages(rewards, judged, lengths, RECIPE.algorithm).mul(1e4).round().div(1e4).tolist()
+    >>> of("group_mean_then_batch")
     [[1.0954, -1.0954, 0.0, 0.0], [0.5477, -1.6432, 0.5477, 0.5477]]
+
+    The groups' own deviations are 1/2 and sqrt(3)/4 = 0.4330; and n / (n - 1) is 2 and 4/3.
+
+    >>> of("group_mean_and_std")
+    [[1.0, -1.0, 0.0, 0.0], [0.5774, -1.7321, 0.5774, 0.5774]]
+    >>> of("leave_one_out")
+    [[1.0, -1.0, 0.0, 0.0], [0.3333, -1.0, 0.3333, 0.3333]]
     """
-    assert algorithm.advantage == "group_mean_then_batch", algorithm.advantage
-    rewards, counted = rewards.double(), judged.double()
-    means = (rewards * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp(min=1)
-    centred = rewards - means
+    num_judged = judged.sum(1, keepdim=True)
+    judged = judged & (num_judged >= 2)
+    counted, sizes = judged.double(), num_judged.clamp(min=2).double()
+    # An unjudged reward may be anything; it must not reach a sum.
+    rewards = rewards.double().masked_fill(~judged, 0)
+    centred = (rewards - rewards.sum(1, keepdim=True) / sizes).masked_fill(~judged, 0)
+    if algorithm.advantage == "leave_one_out":
+        return centred * sizes / (sizes - 1)
+    if algorithm.advantage == "group_mean_and_std":
+        return centred / ((centred.square().sum(1, keepdim=True) / sizes).sqrt() + EPSILON)
     weights = counted * lengths if algorithm.statistics_over == "tokens" else counted
     total = weights.sum().clamp(min=1)
     offsets = centred - (centred * weights).sum() / total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,26 +11,55 @@ from torch import Tensor
 LOWEST_KEEP_RATE = 0.25  # chosen: a round of bad luck may not make the next one enormous
 LARGEST_ROUND = 2  # chosen: times the prompts of a step; bounds what is held at once
 
+Test = Literal["reward_std_above_zero", "mean_inside_zero_one", "some_but_not_all_correct"]
 
-def is_informative(rewards: Tensor, judged: Tensor) -> Tensor:
-    """True [G] for the groups whose raw rewards [G, N] differ among the judged samples: standard deviation above 0.
 
-    In a uniform group every advantage is 0. Told by the extremes rather than by a computed deviation, which rounding
-    makes positive for three rewards of 0.1.
+def tests(rewards: Tensor, judged: Tensor) -> dict[Test, Tensor]:
+    """Which groups each published test keeps, [G] bool, by the raw rewards [G, N], 0..1, of the judged samples.
 
-    Source: ProRL v2 blog, 2025-08-13; DAPO arXiv 2503.14476, section 3.2. Both speak of 0/1
-    rewards; for fractions this is the rule of NeMo-RL and verl.
+    reward_std_above_zero     some differ: elsewhere every advantage is 0            NeMo-RL, verl
+    mean_inside_zero_one      not all are 0 and not all are 1                        OpenRLHF
+    some_but_not_all_correct  some, and not all, are 1                               BroRL
+
+    On 0/1 rewards the three agree. No test keeps a group with fewer than two judged samples. All are told by the
+    extremes rather than by a computed mean or deviation: rounding gives three rewards of 0.1 a deviation above 0.
+
+    Source: ProRL v2 blog, 2025-08-13, and DAPO arXiv 2503.14476, section 3.2, both for 0/1 rewards; BroRL arXiv
+    2510.01180v1.
+
+    All right; all half right; half right or wrong; and one right beside a sample without verdict.
+
+    >>> rewards = torch.tensor([[1.0, 1.0], [0.5, 0.5], [0.5, 0.0], [1.0, 0.0]])
+    >>> judged = torch.tensor([[True, True], [True, True], [True, True], [True, False]])
+    >>> for name, kept in tests(rewards, judged).items():
+    ...     print(name, kept.tolist())
+    reward_std_above_zero [False, False, True, False]
+    mean_inside_zero_one [False, True, True, False]
+    some_but_not_all_correct [False, False, False, False]
+    """
+    highest = rewards.masked_fill(~judged, -torch.inf).amax(1)
+    lowest = rewards.masked_fill(~judged, torch.inf).amin(1)
+    comparable = judged.sum(1) >= 2
+    return {
+        "reward_std_above_zero": comparable & (highest > lowest),
+        "mean_inside_zero_one": comparable & (highest > 0) & (lowest < 1),
+        "some_but_not_all_correct": comparable & (highest >= 1) & (lowest < 1),
+    }
+
+
+def is_informative(rewards: Tensor, judged: Tensor, keeps: Test) -> Tensor:
+    """True [G] for the groups that the test `keeps`.
+
+    Source: as `tests`.
 
     All right; one of two right; a spread that only an unjudged sample makes.
 
     >>> rewards = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
     >>> judged = torch.tensor([[True, True, True], [True, True, False], [True, True, False]])
-    >>> is_informative(rewards, judged).tolist()
+    >>> is_informative(rewards, judged, "reward_std_above_zero").tolist()
     [False, True, False]
     """
-    highest = rewards.masked_fill(~judged, -torch.inf).amax(1)
-    lowest = rewards.masked_fill(~judged, torch.inf).amin(1)
-    return highest > lowest
+    return tests(rewards, judged)[keeps]
 
 
 def prompts_for_round(missing: int, keep_rate: float, prompts_per_step: int) -> int:

@@ -1,4 +1,4 @@
-"""Mismatch: how far the actor's log-probabilities are from those the rollout engine sampled with."""
+"""Mismatch: how far the actor's log-probabilities are from those the rollout engine sampled with, and what to do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from megatron_rl.config import Correction
 
 
 class Mismatch(NamedTuple):
@@ -35,3 +37,82 @@ def mismatch(rollout_logprobs: Tensor, actor_logprobs: Tensor, weights: Tensor) 
     gap = torch.where(weights > 0, actor_logprobs - rollout_logprobs, 0)
     largest = gap.abs().max() if gap.numel() else gap.new_zeros(())
     return Mismatch(gap_sum=(gap.abs() * weights).sum(), gap_max=largest, kl_sum=((gap.expm1() - gap) * weights).sum())
+
+
+class Held(NamedTuple):
+    """Two masks [T] over the weighted tokens."""
+
+    low: Tensor  # 1 where the ratio, or its mean over the sequence, lies below the bounds
+    high: Tensor  # and above
+
+
+@torch.no_grad()
+def correction_weights(
+    actor_logprobs: Tensor, rollout_logprobs: Tensor, weights: Tensor, sequences: Tensor, correction: Correction
+) -> Tensor:
+    """The factor [T] of each token's policy loss, without gradient; 0 where `weights` [T] is.
+
+    With w = pi_actor / pi_rollout of the token, both of the policy that generated it:
+
+    truncate       clamp(w, low, high)                                       TIS
+    icepop         w where low <= w <= high, else 0
+    sequence_mask  w where low <= exp(mean over the sequence of log w) <= high, else 0; w itself is not cut
+
+    `sequences` [T] says which sequence a token belongs to; a pack holds whole ones.
+
+    Source: TIS: Yao et al., 2025, named by BroRL arXiv 2510.01180v1. IcePop with [0.5, 5] and the
+    sequence mask with [0.999, 1.002]: NeMo-RL's and OpenRLHF's ProRL v2 configurations.
+
+    Ratios 3 and 1/2 in one sequence, 1 in another. The first sequence's geometric mean is sqrt(1.5) = 1.22.
+
+    >>> actor, rollout = torch.tensor([3.0, 0.5, 1.0, 9.0]).log(), torch.zeros(4)
+    >>> weights, sequences = torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([4, 4, 7, 7])
+    >>> def of(method, low, high):
+    ...     correction = Correction(method=method, low=low, high=high)
+    ...     return [round(w, 4) for w in correction_weights(actor, rollout, weights, sequences, correction).tolist()]
+    >>> of("truncate", 0.0, 2.0), of("icepop", 0.5, 2.0)
+    ([2.0, 0.5, 1.0, 0.0], [0.0, 0.5, 1.0, 0.0])
+    >>> of("sequence_mask", 0.5, 1.3), of("sequence_mask", 0.5, 1.2)
+    ([3.0, 0.5, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0])
+    """
+    ratio = torch.where(weights > 0, actor_logprobs - rollout_logprobs, 0).exp()
+    if correction.method == "truncate":
+        ratio = ratio.clamp(correction.low, correction.high)
+    else:
+        held = held_by_correction(actor_logprobs, rollout_logprobs, weights, sequences, correction)
+        ratio = ratio.masked_fill((held.low + held.high) > 0, 0)
+    return torch.where(weights > 0, ratio, 0)
+
+
+@torch.no_grad()
+def held_by_correction(
+    actor_logprobs: Tensor, rollout_logprobs: Tensor, weights: Tensor, sequences: Tensor, correction: Correction
+) -> Held:
+    """The tokens whose ratio, or whose sequence's, lies outside the bounds, in the dtype of `weights` [T].
+
+    Their weighted sums over all tokens, divided by the number of tokens, are the fractions that `truncate` cuts and
+    the other methods leave out.
+
+    Source: as `correction_weights`.
+
+    The tokens of `correction_weights`, and its bounds: the first is too large, then none, then the first sequence.
+
+    >>> actor, rollout = torch.tensor([3.0, 0.5, 1.0, 9.0]).log(), torch.zeros(4)
+    >>> weights, sequences = torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([4, 4, 7, 7])
+    >>> for method, low, high in (("icepop", 0.5, 2.0), ("sequence_mask", 0.5, 1.3), ("sequence_mask", 0.5, 1.2)):
+    ...     correction = Correction(method=method, low=low, high=high)
+    ...     held_by_correction(actor, rollout, weights, sequences, correction).high.tolist()
+    [1.0, 0.0, 0.0, 0.0]
+    [0.0, 0.0, 0.0, 0.0]
+    [1.0, 1.0, 0.0, 0.0]
+    """
+    log_ratio = torch.where(weights > 0, actor_logprobs - rollout_logprobs, 0)
+    if correction.method == "sequence_mask":
+        num_rows = int(sequences.max()) + 1 if len(sequences) else 0
+        empty = torch.zeros(num_rows, dtype=torch.float64, device=sequences.device)
+        sums = empty.index_add(0, sequences, (log_ratio * weights).double())
+        counts = empty.index_add(0, sequences, weights.double())
+        log_ratio = (sums / counts.clamp(min=1))[sequences]
+    ratio, counted = log_ratio.exp(), weights > 0
+    low, high = (ratio < correction.low) & counted, (ratio > correction.high) & counted
+    return Held(low.to(weights.dtype), high.to(weights.dtype))

@@ -1,4 +1,4 @@
-"""Reward shaping: the cosine length term, which is on for some steps and off for others."""
+"""Reward shaping: what truncated and long responses are paid, after groups were chosen by the raw rewards."""
 
 from __future__ import annotations
 
@@ -7,30 +7,78 @@ import math
 import torch
 from torch import Tensor
 
-from megatron_rl.config import Algorithm, CosineLength
+from megatron_rl.config import Algorithm, CosineLength, Overlong, Truncation
 
 
-def shaped_rewards(rewards: Tensor, lengths: Tensor, *, limit: int, step: int, algorithm: Algorithm) -> Tensor:
-    """The rewards [G, N] float64 that advantages are made of: R' = R + weight * eta(length) while the term is on.
+def shaped_rewards(
+    rewards: Tensor, lengths: Tensor, truncated: Tensor, *, limit: int, step: int, algorithm: Algorithm
+) -> Tensor:
+    """The rewards [G, N] float64 that advantages are made of, from raw ones, in this order:
 
-    Right and wrong answers are shaped alike. Groups are chosen by the raw rewards, before this.
+    1. truncation: a response that ran into the limit has its reward multiplied or replaced;
+    2. overlong: or instead, one near the limit loses something (the two are never set together);
+    3. length: while the term is on, R' = R + weight * eta(length), right and wrong answers alike.
 
-    Source: ProRL v2 blog, 2025-08-13 (the formula of the scheduled cosine length penalty).
+    `lengths` [G, N] and `limit` are response tokens, `truncated` [G, N] is bool.
+
+    Source: ProRL v2 blog, 2025-08-13 (cosine length); ProRL v1 arXiv 2505.24864v1, App. E (penalty for not stopping);
+    NeMo-RL for the order, and for leaving overlong out where truncation is set.
 
     With eta from 0 down to -1, weight 0.5 and a limit of 8 tokens, a right answer of 4 tokens has
-    eta = -1 + 0.5 * (1 + cos(pi/2)) = -0.5 and reward 1 - 0.25; a wrong one of 8 has eta = -1 and reward -0.5.
+    eta = -1 + 0.5 * (1 + cos(pi/2)) = -0.5 and reward 1 - 0.25; a right one cut off at 8 that truncation paid nothing
+    has eta = -1 and reward -0.5.
 
+    >>> import dataclasses
     >>> from recipes.prorl_v2 import RECIPE
-    >>> rewards, lengths = torch.tensor([[1.0, 0.0]]), torch.tensor([[4, 8]])
-    >>> shaped_rewards(rewards, lengths, limit=8, step=550, algorithm=RECIPE.algorithm).tolist()
+    >>> algorithm = dataclasses.replace(RECIPE.algorithm, truncation=Truncation(how="multiply", value=0.0))
+    >>> rewards, lengths, truncated = torch.tensor([[1.0, 1.0]]), torch.tensor([[4, 8]]), torch.tensor([[False, True]])
+    >>> shaped_rewards(rewards, lengths, truncated, limit=8, step=550, algorithm=algorithm).tolist()
     [[0.75, -0.5]]
-    >>> shaped_rewards(rewards, lengths, limit=8, step=0, algorithm=RECIPE.algorithm).tolist()
+    >>> shaped_rewards(rewards, lengths, truncated, limit=8, step=0, algorithm=algorithm).tolist()
     [[1.0, 0.0]]
     """
     rewards, term = rewards.double(), algorithm.length
-    if term is None or not length_term_is_on(step, term):
-        return rewards
-    return rewards + term.weight * cosine_length_term(lengths, limit, term)
+    if algorithm.truncation is not None:
+        rewards = truncated_rewards(rewards, truncated, algorithm.truncation)
+    elif algorithm.overlong is not None:
+        rewards = rewards - overlong_penalty(lengths, limit, algorithm.overlong)
+    if term is not None and length_term_is_on(step, term):
+        rewards = rewards + term.weight * cosine_length_term(lengths, limit, term)
+    return rewards
+
+
+def truncated_rewards(rewards: Tensor, truncated: Tensor, truncation: Truncation) -> Tensor:
+    """The rewards [G, N] with those of `truncated` [G, N] responses multiplied by, or replaced with, the value.
+
+    Source: OpenRLHF and NeMo-RL, `stop_properly` of their ProRL v2 configurations (a factor; OpenRLHF replaces the
+    reward by a negative one); a factor of 0 is DLER, arXiv 2510.15110v1. ProRL v1 arXiv 2505.24864v1, App. E, has such
+    a penalty in Runs 4 and 5 without its value.
+
+    >>> rewards, truncated = torch.tensor([[1.0, 0.5, 0.0]]), torch.tensor([[False, True, True]])
+    >>> truncated_rewards(rewards, truncated, Truncation(how="multiply", value=0.5)).tolist()
+    [[1.0, 0.25, 0.0]]
+    >>> truncated_rewards(rewards, truncated, Truncation(how="replace", value=-0.5)).tolist()
+    [[1.0, -0.5, -0.5]]
+    """
+    changed = rewards * truncation.value if truncation.how == "multiply" else torch.full_like(rewards, truncation.value)
+    return torch.where(truncated, changed, rewards)
+
+
+def overlong_penalty(lengths: Tensor, limit: int, overlong: Overlong) -> Tensor:
+    """What a response of each of `lengths` loses, float64: 0 before the buffer, then linearly up to `factor`.
+
+    min(max(length - (limit - buffer), 0), buffer) / buffer * factor. The excess is cut at the buffer, as OpenRLHF
+    does and NeMo-RL and verl do not, which matters only for a response beyond the limit.
+
+    Source: DAPO arXiv 2503.14476, section 3.4.
+
+    A limit of 10 with a buffer of 4: the penalty starts after 6 tokens.
+
+    >>> overlong_penalty(torch.tensor([6, 7, 10, 99]), 10, Overlong(buffer_tokens=4, factor=2.0)).tolist()
+    [0.0, 0.5, 2.0, 2.0]
+    """
+    excess = (lengths.double() - (limit - overlong.buffer_tokens)).clamp(0, overlong.buffer_tokens)
+    return excess / overlong.buffer_tokens * overlong.factor
 
 
 def cosine_length_term(lengths: Tensor, limit: int, term: CosineLength) -> Tensor:

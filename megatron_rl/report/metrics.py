@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from megatron_rl.algorithms.groups import is_informative
+from megatron_rl.algorithms.groups import tests
 from megatron_rl.algorithms.shaping import length_term_is_on
 from megatron_rl.config import Recipe
 from megatron_rl.types import Collected, Groups, Scores, State, Update
@@ -169,7 +169,7 @@ def dynamic_sampling_metrics(collected: Collected) -> Metrics:
     rewards, judged = collected.tried.rewards, collected.tried.judged
     num_judged = judged.sum(1)
     num_right = ((rewards >= 1) & judged).sum(1)
-    group_means = (rewards * judged).sum(1) / num_judged.clamp(min=1)
+    kept = tests(rewards, judged)
 
     def fraction(groups: Tensor) -> float:
         return float(groups.double().mean())
@@ -178,9 +178,9 @@ def dynamic_sampling_metrics(collected: Collected) -> Metrics:
         "dynamic_sampling/rounds_count": float(collected.rounds),
         "dynamic_sampling/tried_count": float(len(collected.tried)),
         "dynamic_sampling/trained_count": float(len(collected.groups)),
-        "dynamic_sampling/keep_rate": fraction(is_informative(rewards, judged)),
-        "dynamic_sampling/keep_rate_by_mean": fraction((group_means > 0) & (group_means < 1)),
-        "dynamic_sampling/keep_rate_by_correct": fraction((num_right > 0) & (num_right < num_judged)),
+        "dynamic_sampling/keep_rate": fraction(kept["reward_std_above_zero"]),
+        "dynamic_sampling/keep_rate_by_mean": fraction(kept["mean_inside_zero_one"]),
+        "dynamic_sampling/keep_rate_by_correct": fraction(kept["some_but_not_all_correct"]),
         "dynamic_sampling/all_right_fraction": fraction((num_right == num_judged) & (num_judged > 0)),
     }
 

@@ -38,11 +38,12 @@ class Rollouts:
         what the step needs are dropped, because the policy will have moved on by the next step.
         """
         sampling, dynamic = recipe.sampling, recipe.algorithm.dynamic_sampling
+        max_rounds = 1 if dynamic is None else dynamic.max_rounds
         wanted = sampling.prompts_per_step
         num_prompts, num_kept = prompts_for_round(wanted, state.keep_rate, wanted), 0
         kept: list[Groups] = []
         tried: list[Groups] = []
-        while num_prompts and len(tried) < dynamic.max_rounds:
+        while num_prompts and len(tried) < max_rounds:
             groups = self.answer(
                 prompts.take(num_prompts),
                 state.step,
@@ -51,7 +52,9 @@ class Rollouts:
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
             )
-            informative = is_informative(groups.rewards, groups.judged).nonzero().flatten().tolist()
+            informative = list(range(len(groups)))
+            if dynamic is not None:
+                informative = is_informative(groups.rewards, groups.judged, dynamic.keeps).nonzero().flatten().tolist()
             kept.append(groups.take(informative))
             tried.append(dataclasses.replace(groups, samples={}))
             num_kept += len(informative)
@@ -60,7 +63,7 @@ class Rollouts:
         found = joined(kept)
         if num_prompts and self.engine.ranks.is_main:
             get_logger().warning(
-                "step %d: %d of %d groups have a spread in their rewards after %d rounds; training on those",
+                "step %d: %d of %d groups were worth training on after %d rounds; training on those",
                 state.step, len(found), wanted, len(tried),
             )  # fmt: skip
         return Collected(

@@ -1,4 +1,4 @@
-"""Advantages against plain Python loops over the formula."""
+"""Advantages of the three kinds against plain Python loops over the formulas."""
 
 import dataclasses
 import math
@@ -13,10 +13,13 @@ from recipes.prorl_v2 import RECIPE
 
 Table = list[list[float]]
 OVER = ("samples", "tokens")
+KINDS = ("group_mean_and_std", "group_mean_then_batch", "leave_one_out")
 
 
-def computed(rewards: Table, judged: list[list[bool]], lengths: list[list[int]], over: str) -> Tensor:
-    algorithm = dataclasses.replace(RECIPE.algorithm, statistics_over=over)
+def computed(
+    rewards: Table, judged: list[list[bool]], lengths: list[list[int]], over: str, kind: str = "group_mean_then_batch"
+) -> Tensor:
+    algorithm = dataclasses.replace(RECIPE.algorithm, statistics_over=over, advantage=kind)
     return advantages(torch.tensor(rewards), torch.tensor(judged), torch.tensor(lengths), algorithm)
 
 
@@ -25,7 +28,7 @@ def oracle(rewards: Table, judged: list[list[bool]], lengths: list[list[int]], o
     centred: dict[tuple[int, int], float] = {}
     for g, row in enumerate(rewards):
         members = [n for n in range(len(row)) if judged[g][n]]
-        for n in members:
+        for n in members if len(members) > 1 else []:
             centred[g, n] = row[n] - sum(row[m] for m in members) / len(members)
     population = []
     for (g, n), value in centred.items():
@@ -38,6 +41,22 @@ def oracle(rewards: Table, judged: list[list[bool]], lengths: list[list[int]], o
         [(centred[g, n] - mean) / (std + 1e-8) if (g, n) in centred else 0.0 for n in range(len(row))]
         for g, row in enumerate(rewards)
     ]
+
+
+def group_oracle(rewards: Table, judged: list[list[bool]], kind: str) -> Table:
+    """GRPO's (R - mean) / std of the group, and RLOO's R - mean of the others."""
+    found = [[0.0] * len(row) for row in rewards]
+    for g, row in enumerate(rewards):
+        members = [n for n in range(len(row)) if judged[g][n]]
+        for n in members if len(members) > 1 else []:
+            mean = sum(row[m] for m in members) / len(members)
+            if kind == "group_mean_and_std":
+                variance = sum((row[m] - mean) ** 2 for m in members) / len(members)
+                found[g][n] = (row[n] - mean) / (math.sqrt(variance) + 1e-8)
+            else:
+                others = [row[m] for m in members if m != n]
+                found[g][n] = row[n] - sum(others) / len(others)
+    return found
 
 
 def random_case(seed: int) -> tuple[Table, list[list[bool]], list[list[int]]]:
@@ -61,6 +80,43 @@ def test_advantages_equal_the_papers_formula(seed: int, over: str) -> None:
         rtol=1e-9,
         atol=1e-9,
     )
+
+
+@pytest.mark.parametrize("kind", ["group_mean_and_std", "leave_one_out"])
+@pytest.mark.parametrize("seed", range(20))
+def test_advantages_within_a_group_equal_the_papers_formula(seed: int, kind: str) -> None:
+    rewards, judged, lengths = random_case(seed)
+    rewards = [[float(torch.tensor(value)) for value in row] for row in rewards]
+    expected = torch.tensor(group_oracle(rewards, judged, kind), dtype=torch.float64)
+    # A group of equal rewards leaves rounding / 1e-8.
+    torch.testing.assert_close(computed(rewards, judged, lengths, "samples", kind), expected, rtol=1e-9, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_group_with_fewer_than_two_judged_samples_gets_zeros_and_changes_no_other(kind: str) -> None:
+    judged = [[True, False, False], [True, True, True], [False] * 3]
+    rewards, lengths = [[1.0, 0.0, 1.0], [1.0, 0.0, 0.0], [1.0, 0.0, 1.0]], [[9, 1, 1], [2, 3, 4], [1, 1, 1]]
+    for over in OVER if kind == "group_mean_then_batch" else ("samples",):
+        found = computed(rewards, judged, lengths, over, kind)
+        assert found[[0, 2]].abs().max() == 0
+        alone = computed(rewards[1:2], judged[1:2], lengths[1:2], over, kind)
+        torch.testing.assert_close(found[1:2], alone, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unjudged_reward_may_be_no_number(kind: str) -> None:
+    found = computed([[1.0, 0.0, math.nan]], [[True, True, False]], [[2, 3, 4]], "samples", kind)
+    assert torch.equal(found, computed([[1.0, 0.0, 7.0]], [[True, True, False]], [[2, 3, 4]], "samples", kind))
+    assert found.isfinite().all()
+
+
+def test_batch_statistics_are_those_of_the_whole_step() -> None:
+    # An easy and a hard half: taken alone, each would be scaled by its own spread.
+    rewards, judged, lengths = [[1.0, 0.0], [0.6, 0.5]], [[True] * 2] * 2, [[1, 1]] * 2
+    whole = computed(rewards, judged, lengths, "samples")
+    halves = torch.cat([computed(rewards[g : g + 1], judged[:1], lengths[:1], "samples") for g in range(2)])
+    torch.testing.assert_close(whole[0] / whole[1], torch.tensor([10.0, 10.0], dtype=torch.float64), rtol=1e-5, atol=0)
+    assert not torch.allclose(whole, halves)
 
 
 def test_token_statistics_let_long_answers_weigh_more() -> None:

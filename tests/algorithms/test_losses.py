@@ -1,21 +1,31 @@
-"""The clipped loss against plain Python, its gradient against finite differences and against signs worked by hand."""
+"""The policy loss against plain Python, its gradient against finite differences and against signs worked by hand."""
 
+import dataclasses
 import math
 import random
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from megatron_rl.algorithms.losses import clipped_policy_loss, held_by_clip
+from megatron_rl.algorithms.losses import clipped, policy_loss, token_shares
+from recipes.prorl_v2 import RECIPE
 
 LOW, HIGH = 0.2, 0.28
+PLAIN = dataclasses.replace(RECIPE.algorithm, clip_low=LOW, clip_high=HIGH, dual_clip=None)
+DUAL = dataclasses.replace(PLAIN, dual_clip=1.5)
+both = pytest.mark.parametrize("algorithm", [PLAIN, DUAL], ids=["plain", "dual"])
+AGGREGATIONS: tuple[Literal["token_mean", "sequence_mean"], ...] = ("token_mean", "sequence_mean")
 
 
-def oracle(logprob: float, old: float, advantage: float) -> float:
+def oracle(logprob: float, old: float, advantage: float, dual_clip: float | None = None) -> float:
+    """PPO's surrogate with DAPO's bounds; and the dual clip's max(surrogate, c A) where A < 0."""
     ratio = math.exp(logprob - old)
-    clipped = max(1 - LOW, min(1 + HIGH, ratio))
-    return -min(ratio * advantage, clipped * advantage)
+    surrogate = min(ratio * advantage, max(1 - LOW, min(1 + HIGH, ratio)) * advantage)
+    if dual_clip is not None and advantage < 0:
+        surrogate = max(surrogate, dual_clip * advantage)
+    return -surrogate
 
 
 def tokens(num: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -27,28 +37,31 @@ def tokens(num: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(torch.tensor(values, dtype=torch.float64) for values in (new, old, signs))  # type: ignore[return-value]
 
 
-def test_loss_equals_the_formula() -> None:
+@both
+def test_loss_equals_the_formula(algorithm) -> None:
     new, old, advantages = tokens(500)
-    found = clipped_policy_loss(new, old, advantages, LOW, HIGH).tolist()
+    found = policy_loss(new, old, advantages, algorithm).tolist()
     for value, *inputs in zip(found, new.tolist(), old.tolist(), advantages.tolist(), strict=True):
-        assert value == pytest.approx(oracle(*inputs), abs=1e-12)
+        assert value == pytest.approx(oracle(*inputs, algorithm.dual_clip), abs=1e-12)
 
 
-def test_gradient_equals_finite_differences_of_the_formula() -> None:
+@both
+def test_gradient_equals_finite_differences_of_the_formula(algorithm) -> None:
     new, old, advantages = tokens(200, seed=1)
     new.requires_grad_()
-    clipped_policy_loss(new, old, advantages, LOW, HIGH).sum().backward()
+    policy_loss(new, old, advantages, algorithm).sum().backward()
     assert new.grad is not None
-    h = 1e-6
+    h, c = 1e-6, algorithm.dual_clip
     for i, (n, o, a) in enumerate(zip(new.tolist(), old.tolist(), advantages.tolist(), strict=True)):
-        if min(abs(math.exp(n - o) - bound) for bound in (1 - LOW, 1 + HIGH)) > 1e-4:  # a kink has no derivative
-            assert float(new.grad[i]) == pytest.approx((oracle(n + h, o, a) - oracle(n - h, o, a)) / (2 * h), abs=1e-6)
+        if min(abs(math.exp(n - o) - kink) for kink in (1 - LOW, 1 + HIGH, c or 0)) > 1e-4:  # there is no derivative
+            expected = (oracle(n + h, o, a, c) - oracle(n - h, o, a, c)) / (2 * h)
+            assert float(new.grad[i]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_gradcheck() -> None:
     new, old, advantages = tokens(50, seed=2)
     assert torch.autograd.gradcheck(
-        lambda logprobs: clipped_policy_loss(logprobs, old, advantages, LOW, HIGH), new.requires_grad_()
+        lambda logprobs: policy_loss(logprobs, old, advantages, PLAIN), new.requires_grad_()
     )
 
 
@@ -71,22 +84,23 @@ def test_gradient_sign_and_hold_by_hand(
 ) -> None:
     logprobs = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
     signs = torch.tensor([advantage], dtype=torch.float64)
-    clipped_policy_loss(logprobs, torch.zeros_like(logprobs), signs, LOW, HIGH).sum().backward()
+    policy_loss(logprobs, torch.zeros_like(logprobs), signs, PLAIN).sum().backward()
     assert logprobs.grad is not None
     assert logprobs.grad.item() == pytest.approx(gradient)
-    low, high = held_by_clip(logprobs.exp(), signs, LOW, HIGH)
-    assert (low.item(), high.item()) == (held_low, held_high)
-    assert not low.requires_grad
+    held = clipped(logprobs.exp(), signs, PLAIN)
+    assert [mask.item() for mask in held] == [held_low, held_high, 0]
+    assert not held.low.requires_grad
 
 
-def test_held_tokens_are_exactly_those_without_gradient() -> None:
+@both
+def test_held_tokens_are_exactly_those_without_gradient(algorithm) -> None:
     new, old, advantages = tokens(2000, seed=3)
     new.requires_grad_()
-    clipped_policy_loss(new, old, advantages, LOW, HIGH).sum().backward()
-    low, high = held_by_clip((new - old).exp(), advantages, LOW, HIGH)
+    policy_loss(new, old, advantages, algorithm).sum().backward()
+    held = clipped((new - old).exp(), advantages, algorithm)
     assert new.grad is not None
-    assert low.any() and high.any()
-    assert torch.equal((low + high) > 0, (new.grad == 0) & (advantages != 0))
+    assert held.low.any() and held.high.any() and bool(held.dual.any()) == (algorithm is DUAL)
+    assert torch.equal(sum(held), ((new.grad == 0) & (advantages != 0)).double())
 
 
 def test_any_split_into_microbatches_sums_to_the_same_loss_and_gradient() -> None:
@@ -96,7 +110,7 @@ def test_any_split_into_microbatches_sums_to_the_same_loss_and_gradient() -> Non
         logprobs = new.clone().requires_grad_()
         total = 0.0
         for part in torch.arange(len(new)).split(sizes):
-            loss = clipped_policy_loss(logprobs[part], old[part], advantages[part], LOW, HIGH).sum() / len(new)
+            loss = policy_loss(logprobs[part], old[part], advantages[part], PLAIN).sum() / len(new)
             loss.backward()
             total += loss.item()
         assert logprobs.grad is not None
@@ -111,5 +125,45 @@ def test_any_split_into_microbatches_sums_to_the_same_loss_and_gradient() -> Non
 
 def test_on_policy_the_loss_is_the_negative_advantage_and_nothing_is_held() -> None:
     _, old, advantages = tokens(50, seed=5)
-    assert torch.equal(clipped_policy_loss(old, old, advantages, LOW, HIGH), -advantages)
-    assert not any(mask.any() for mask in held_by_clip(torch.ones(50), advantages, LOW, HIGH))
+    assert torch.equal(policy_loss(old, old, advantages, DUAL), -advantages)
+    assert not any(mask.any() for mask in clipped(torch.ones(50), advantages, DUAL))
+
+
+def mean_oracle(losses: list[list[float]], aggregation: str) -> float:
+    """DAPO's mean over all tokens; the mean over sequences of each one's mean over its tokens."""
+    if aggregation == "token_mean":
+        return sum(map(sum, losses)) / sum(map(len, losses))
+    return sum(sum(row) / len(row) for row in losses) / len(losses)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("seed", range(5))
+def test_shares_sum_token_losses_to_the_papers_mean(
+    aggregation: Literal["token_mean", "sequence_mean"], seed: int
+) -> None:
+    rng = random.Random(seed)
+    losses = [[rng.gauss(0, 1) for _ in range(rng.randint(1, 9))] for _ in range(12)]
+    judged = [rng.random() < 0.7 for _ in losses]
+    lengths = torch.tensor([len(row) for row in losses]).reshape(3, 4)
+    shares = token_shares(lengths, torch.tensor(judged).reshape(3, 4), aggregation)
+    assert shares.dtype == torch.float64
+    found = sum(share * sum(row) for share, row in zip(shares.flatten().tolist(), losses, strict=True))
+    expected = mean_oracle([row for row, is_judged in zip(losses, judged, strict=True) if is_judged], aggregation)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_shares_of_an_update_sum_to_one_and_to_nothing_where_nothing_was_judged(
+    aggregation: Literal["token_mean", "sequence_mean"],
+) -> None:
+    lengths, judged = torch.tensor([[3, 5], [2, 7]]), torch.tensor([[True, False], [True, True]])
+    assert (token_shares(lengths, judged, aggregation) * lengths).sum().item() == pytest.approx(1)
+    nothing = token_shares(lengths, torch.zeros_like(judged), aggregation)
+    assert nothing.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_the_two_means_agree_where_all_lengths_are_equal() -> None:
+    lengths, judged = torch.full((3, 4), 7), torch.ones(3, 4, dtype=torch.bool)
+    torch.testing.assert_close(
+        token_shares(lengths, judged, "token_mean"), token_shares(lengths, judged, "sequence_mean")
+    )

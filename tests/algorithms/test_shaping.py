@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from megatron_rl.algorithms.advantages import advantages
-from megatron_rl.algorithms.shaping import cosine_length_term, length_term_is_on, shaped_rewards
-from megatron_rl.config import CosineLength
+from megatron_rl.algorithms.shaping import cosine_length_term, length_term_is_on, overlong_penalty, shaped_rewards
+from megatron_rl.config import CosineLength, Overlong, Truncation
 from recipes.prorl_v2 import RECIPE
 
 TERM = CosineLength(eta_max=0.2, eta_min=-0.7, weight=0.5, steps_on=100, steps_off=500, starts_on=False)
+NONE_CUT = torch.zeros(1, 2, dtype=torch.bool)
 
 
 def test_term_equals_the_formula_at_every_length() -> None:
@@ -38,8 +39,8 @@ def test_a_cycle_is_on_for_its_steps_and_off_for_the_others(starts_on: bool) -> 
 def test_rewards_move_only_while_the_term_is_on() -> None:
     algorithm = dataclasses.replace(RECIPE.algorithm, length=TERM)
     rewards, lengths = torch.tensor([[1.0, 0.0]]), torch.tensor([[16, 48]])
-    off = shaped_rewards(rewards, lengths, limit=64, step=499, algorithm=algorithm)
-    on = shaped_rewards(rewards, lengths, limit=64, step=500, algorithm=algorithm)
+    off = shaped_rewards(rewards, lengths, NONE_CUT, limit=64, step=499, algorithm=algorithm)
+    on = shaped_rewards(rewards, lengths, NONE_CUT, limit=64, step=500, algorithm=algorithm)
     assert off.tolist() == [[1.0, 0.0]]
     assert off.dtype == on.dtype == torch.float64
     for found, raw, length in zip(on[0].tolist(), [1.0, 0.0], [16, 48], strict=True):
@@ -50,7 +51,9 @@ def test_without_a_term_rewards_are_never_shaped() -> None:
     algorithm = dataclasses.replace(RECIPE.algorithm, length=None)
     rewards, lengths = torch.tensor([[1.0, 0.0]]), torch.tensor([[16, 48]])
     for step in (0, 550):
-        assert shaped_rewards(rewards, lengths, limit=64, step=step, algorithm=algorithm).tolist() == [[1.0, 0.0]]
+        assert shaped_rewards(rewards, lengths, NONE_CUT, limit=64, step=step, algorithm=algorithm).tolist() == [
+            [1.0, 0.0]
+        ]
 
 
 def test_only_the_height_of_the_cosine_survives_the_group_mean() -> None:
@@ -59,7 +62,43 @@ def test_only_the_height_of_the_cosine_survives_the_group_mean() -> None:
     for eta_max, eta_min in ((0.2, -0.7), (0.0, -0.9), (5.9, 5.0)):
         term = dataclasses.replace(TERM, eta_max=eta_max, eta_min=eta_min, starts_on=True)
         algorithm = dataclasses.replace(RECIPE.algorithm, length=term)
-        shaped = shaped_rewards(rewards, lengths, limit=64, step=0, algorithm=algorithm)
+        none_cut = torch.zeros(1, 3, dtype=torch.bool)
+        shaped = shaped_rewards(rewards, lengths, none_cut, limit=64, step=0, algorithm=algorithm)
         found.append(advantages(shaped, torch.ones(1, 3, dtype=torch.bool), lengths, algorithm))
     torch.testing.assert_close(found[0], found[1])
     torch.testing.assert_close(found[0], found[2])
+
+
+@pytest.mark.parametrize("limit", [64, 65])
+@pytest.mark.parametrize("buffer_tokens", [1, 16, 64])
+def test_overlong_penalty_equals_dapos_formula(buffer_tokens: int, limit: int) -> None:
+    found = overlong_penalty(torch.arange(80), limit, Overlong(buffer_tokens=buffer_tokens, factor=0.5)).tolist()
+    for length, value in enumerate(found):
+        excess = length - (limit - buffer_tokens)
+        expected = 0.0 if excess <= 0 else 0.5 * min(excess, buffer_tokens) / buffer_tokens
+        assert value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("how", "value"), [("multiply", 0.0), ("multiply", 0.25), ("replace", -0.5)])
+def test_only_truncated_responses_are_punished_and_then_shaped_by_length(how: str, value: float) -> None:
+    algorithm = dataclasses.replace(
+        RECIPE.algorithm, truncation=Truncation(how=how, value=value), length=dataclasses.replace(TERM, starts_on=True)
+    )
+    rewards, lengths = torch.tensor([[0.5, 0.5, 1.0]]), torch.tensor([[64, 64, 10]])
+    truncated = torch.tensor([[True, False, False]])
+    found = shaped_rewards(rewards, lengths, truncated, limit=64, step=0, algorithm=algorithm)[0].tolist()
+    term = [0.5 * (-0.25 + 0.45 * math.cos(math.pi * length / 64)) for length in (64, 64, 10)]
+    first = 0.5 * value if how == "multiply" else value
+    assert found == pytest.approx([first + term[0], 0.5 + term[1], 1.0 + term[2]], abs=1e-12)
+
+
+def test_overlong_and_length_add_up() -> None:
+    algorithm = dataclasses.replace(
+        RECIPE.algorithm,
+        overlong=Overlong(buffer_tokens=32, factor=1.0),
+        length=dataclasses.replace(TERM, starts_on=True),
+    )
+    rewards, lengths = torch.tensor([[1.0, 0.0]]), torch.tensor([[48, 64]])
+    found = shaped_rewards(rewards, lengths, NONE_CUT, limit=64, step=0, algorithm=algorithm)[0].tolist()
+    term = [0.5 * (-0.25 + 0.45 * math.cos(math.pi * length / 64)) for length in (48, 64)]
+    assert found == pytest.approx([1 - 0.5 + term[0], -1 + term[1]], abs=1e-12)

@@ -1,8 +1,7 @@
 import dataclasses
-import importlib
 import io
 import json
-import pkgutil
+import math
 import re
 import tokenize
 from pathlib import Path
@@ -10,18 +9,23 @@ from pathlib import Path
 import pytest
 
 import recipes
-from megatron_rl.checks import check_layout, check_recipe, check_scale
-from megatron_rl.config import Recipe
+from megatron_rl.checks import check_parent
+from megatron_rl.choose import find_recipe as recipe
+from megatron_rl.choose import recipe_files
+from megatron_rl.config import Recipe, Run, Scale, batch_algebra, differences
 from recipes.scales import SCALES
 
 FOLDER = Path(recipes.__file__).parent
-NAMES = [module.name for module in pkgutil.iter_modules([str(FOLDER)]) if module.name != "scales"]
+FILES = recipe_files()
+PUBLISHED = [name for name, path in FILES.items() if path.parent == FOLDER]
+VARIANTS = [name for name in FILES if name not in PUBLISHED]
 RELEASED = json.loads((Path(__file__).parent / "released.json").read_text())
 TAGS = re.findall(r"^([A-Z][A-Z0-9]+) {2,}", recipes.__doc__ or "", re.MULTILINE)
 
 
-def recipe(name: str) -> Recipe:
-    return importlib.import_module(f"recipes.{name}").RECIPE
+def run_at(scale: Scale, published: Recipe) -> Run:
+    folders = {name: Path("x") for name in ("directory", "model_folder", "data_folder")}
+    return Run(recipe=scale.fit(published, published.model), published=published, scale=scale, **folders)
 
 
 def untagged_numbers(source: str, tags: list[str]) -> list[int]:
@@ -36,9 +40,9 @@ def untagged_numbers(source: str, tags: list[str]) -> list[int]:
     return sorted(line for line in numbers if not re.match(pattern, comments.get(line, "")))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_every_number_of_a_recipe_has_a_source(name: str) -> None:
-    assert untagged_numbers((FOLDER / f"{name}.py").read_text(), TAGS) == []
+    assert untagged_numbers(FILES[name].read_text(), TAGS) == []
 
 
 def test_every_number_of_a_scale_has_a_reason() -> None:
@@ -52,7 +56,7 @@ def test_a_number_without_a_source_is_found() -> None:
 
 
 def test_the_tags_have_a_legend() -> None:
-    assert {"P1", "B2", "BR", "DL", "NR", "OR", "HF", "MC", "RF"} <= set(TAGS)
+    assert {"P1", "SU", "MC", "B2", "BR", "BB", "RF", "DL", "JR", "HF", "NR", "OR", "VE"} == set(TAGS)
 
 
 @pytest.mark.parametrize("release", RELEASED)
@@ -62,10 +66,18 @@ def test_a_released_recipe_never_changes(release: str) -> None:
         assert recipe(name).fingerprint == RELEASED[release]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_every_recipe_is_released_under_its_own_name(name: str) -> None:
     assert recipe(name).name == name
     assert recipe(name).release in RELEASED
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_named_after_the_recipe_it_changes_and_changes_little(name: str) -> None:
+    (base,) = [published for published in PUBLISHED if name.startswith(f"{published}_")]
+    lines = differences(dataclasses.asdict(recipe(base)), dataclasses.asdict(recipe(name)))
+    changed = {line.split(":")[0] for line in lines} - {"name", "version"}
+    assert 1 <= len(changed) <= 2, changed
 
 
 def test_a_changed_value_changes_the_fingerprint() -> None:
@@ -74,19 +86,29 @@ def test_a_changed_value_changes_the_fingerprint() -> None:
     assert new.fingerprint != old.fingerprint
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("scale", [scale for scale in SCALES.values() if scale.miniature is None], ids=lambda s: s.name)
-def test_every_recipe_fits_every_cluster_scale(name: str, scale) -> None:
-    fitted = scale.fit(recipe(name), recipe(name).model)
-    check_scale(scale)
-    check_recipe(fitted)
-    check_layout(fitted, scale)
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("scale", SCALES.values(), ids=lambda scale: scale.name)
+def test_every_recipe_is_a_run_at_every_scale(name: str, scale: Scale) -> None:
+    run = run_at(scale, recipe(name))  # raises where it is not
+    assert run.at_step(run.recipe.num_steps - 1).sampling.samples_per_prompt >= 2
+
+
+def test_the_batches_are_the_papers() -> None:
+    expected = {
+        "prorl_v1": ("h100x32", "256 prompts x 16 samples = 4096 sequences per step; 4 updates of 1024 sequences"),
+        "prorl_v2": ("h100x32", "512 prompts x 16 samples = 8192 sequences per step; 8 updates of 1024 sequences"),
+        "brorl": ("h100x64", "128 prompts x 512 samples = 65536 sequences per step; 8 updates of 8192 sequences"),
+        "grpo_control": ("h100x32", "256 prompts x 8 samples = 2048 sequences per step; 4 updates of 512 sequences"),
+    }
+    assert set(expected) == set(PUBLISHED)
+    for name, (scale, text) in expected.items():
+        assert batch_algebra(run_at(SCALES[scale], recipe(name))).startswith(text)
 
 
 def test_a_cluster_scale_leaves_the_published_algorithm_as_it_is() -> None:
-    published = recipe("prorl_v2")
-    for name in ("h100x8", "h100x32", "h100x64"):
-        assert SCALES[name].fit(published, published.model).fingerprint == published.fingerprint
+    for published in map(recipe, FILES):
+        for name in ("h100x8", "h100x32", "h100x64"):
+            assert SCALES[name].fit(published, published.model).fingerprint == published.fingerprint
 
 
 def test_the_laptop_scale_shrinks_every_span_of_steps_alike() -> None:
@@ -108,3 +130,61 @@ def test_prorl_v2_is_the_published_one() -> None:
     assert (sampling.prompts_per_step, sampling.samples_per_prompt, sampling.max_response_tokens) == (512, 16, 8192)
     assert recipe("prorl_v2").model.num_parameters == 28 * 46_797_824 + 2 * 233_373_696 + 1536
     assert sum(domain.num_prompts for domain in recipe("prorl_v2").domains) == 136_000
+
+
+def test_prorl_v1_is_the_published_one() -> None:
+    # Restated from section 3.2 (optimizer, sampling, clip), section 2.3.1 (reset) and Appendix E (the eight runs).
+    v1 = recipe("prorl_v1")
+    algorithm, reset = v1.algorithm, v1.algorithm.reference_reset
+    assert (algorithm.clip_low, algorithm.clip_high, algorithm.advantage) == (0.2, 0.4, "group_mean_and_std")
+    assert (v1.optimizer.learning_rate, v1.sampling.temperature, v1.num_steps) == (2e-6, 1.2, 2000)
+    assert reset is not None and reset.stall is not None
+    assert (reset.period_steps, reset.kl_spike, reset.clears_optimizer) == (None, None, True)
+    runs = [v1.at_step(stage.from_step) for stage in v1.stages]
+    assert [run.sampling.samples_per_prompt for run in runs] == [16] * 5 + [32, 32, 16]
+    assert [run.sampling.max_response_tokens for run in runs] == [8192] * 7 + [16384]
+    assert [len(run.domains) for run in runs] == [4, 4, 5, 5, 5, 5, 5, 5]
+    assert [run.algorithm.truncation is not None for run in runs] == [False] * 3 + [True] * 5
+    assert [stage.resets_reference for stage in v1.stages] == [number in (2, 6, 7) for number in range(1, 9)]
+    assert v1.num_steps - v1.stages[-1].from_step == 200
+
+
+def test_brorl_is_prorl_v2_with_more_samples() -> None:
+    # Restated from its experiments and Table 1: 16 -> 512 samples, 512 -> 128 prompts, as many updates, 16,384 tokens.
+    old, new = recipe("prorl_v2"), recipe("brorl")
+    changed = {line.split(":")[0] for line in differences(dataclasses.asdict(old), dataclasses.asdict(new))}
+    assert changed == {
+        "name",
+        "version",
+        "starts_from",
+        "num_steps",
+        "algorithm.correction",
+        "algorithm.length",
+        "algorithm.reference_reset.kl_spike",
+        "algorithm.reference_reset.min_steps_between",
+        "algorithm.reference_reset.period_steps",
+        "algorithm.reference_reset.stall",
+        "optimizer.learning_rate",
+        "sampling.max_response_tokens",
+        "sampling.prompts_per_step",
+        "sampling.samples_per_prompt",
+    }
+    sizes = [found.sampling.prompts_per_step * found.sampling.samples_per_prompt for found in (old, new)]
+    assert new.optimizer.learning_rate == pytest.approx(
+        old.optimizer.learning_rate * math.sqrt(sizes[1] / sizes[0]), rel=1e-3
+    )
+
+
+def test_the_lineage_is_v1_v2_brorl() -> None:
+    check_parent(recipe("brorl"), recipe("prorl_v2").release)
+    check_parent(recipe("brorl"), recipe("prorl_v2_after_v1").release)
+    check_parent(recipe("prorl_v2_after_v1"), recipe("prorl_v1").release)
+    assert recipe("prorl_v2_after_v1").num_steps + recipe("prorl_v1").num_steps == recipe("prorl_v2").num_steps
+    assert (
+        recipe("prorl_v1").starts_from is recipe("prorl_v2").starts_from is recipe("grpo_control").starts_from is None
+    )
+
+
+def test_all_recipes_train_one_model_on_the_same_problems() -> None:
+    found = {(recipe(name).model, recipe(name).domains) for name in FILES}
+    assert len(found) == 1

@@ -1,0 +1,205 @@
+"""Writes the page of every published recipe, docs/recipes/NAME.md, from the recipe's own source.
+
+python docs/recipes/make.py
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import recipes
+from megatron_rl.choose import find_recipe, recipe_files
+from megatron_rl.config import Recipe, Stage, differences
+from megatron_rl.publication import Publication
+
+FOLDER = Path(__file__).parent
+LEGEND = dict(re.findall(r"^([A-Z][A-Z0-9]+) {2,}(.+)$", recipes.__doc__ or "", re.MULTILINE))
+
+
+def main() -> None:
+    """Writes all pages."""
+    for name in published():
+        (FOLDER / f"{name}.md").write_text(page(name), encoding="utf-8")
+
+
+def published() -> list[str]:
+    """Names of the recipes that have a page: all but the variants, which stand on the page of what they change."""
+    files = recipe_files()
+    return [name for name in files if files[name].parent.name == "recipes"]
+
+
+def page(name: str) -> str:
+    """The page of one recipe, in Markdown."""
+    module = importlib.import_module(f"recipes.{name}")
+    recipe: Recipe = module.RECIPE
+    story: Publication = module.PAGE
+    source = inspect.getsource(module)
+    numbers = list(sourced_values(source))
+    sections = [
+        f"# {story.title}",
+        f"<!-- Made by docs/recipes/make.py from recipes/{name}.py. Change that, and make it again. -->",
+        (module.__doc__ or "").strip(),
+        f"`{recipe.release}`, fingerprint `{recipe.fingerprint}`, in [recipes/{name}.py](../../recipes/{name}.py).",
+        f"## Lineage\n\n{story.lineage}",
+        cost(recipe, story),
+        *([stages(recipe)] if recipe.stages else []),
+        "## Every number and its source",
+        markdown(("field", "value", "source"), numbers),
+        "\n".join(f"- {note}" for note in notes(source)),
+        "## Where a choice had to be made\n\n" + "\n".join(f"- {text}" for text in story.deviations),
+        "## What to expect\n\nAs the sources report it; nothing here was measured with this repository.",
+        *results(source),
+        variants(recipe),
+        "## Sources\n\n"
+        + markdown(("tag", "source"), [(tag, text) for tag, text in LEGEND.items() if uses(source, tag)]),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def sourced_values(source: str) -> Iterator[tuple[str, str, str]]:
+    """Dotted name, value as written and comment of every commented field of RECIPE, in the order of the file."""
+    comments = comments_of(source)
+
+    def leaves(call: ast.Call, prefix: str) -> Iterator[tuple[str, str, str]]:
+        for keyword in call.keywords:
+            path, value = f"{prefix}{keyword.arg}", keyword.value
+            parts = value.elts if isinstance(value, ast.Tuple) else []
+            if isinstance(value, ast.Call):
+                yield from leaves(value, f"{path}.")
+            for part in parts:
+                if isinstance(part, ast.Call):
+                    yield from leaves(part, f"{path}.{label(part)}.")
+            if (comment := comments.get(value.end_lineno or 0)) and not isinstance(value, ast.Call):
+                yield path, f"`{ast.get_source_segment(source, value)}`", comment
+
+    yield from leaves(record_in(source, "RECIPE"), "")
+
+
+def comments_of(source: str) -> dict[int, str]:
+    """Line -> the comment on it."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {
+        token.start[0]: token.string.removeprefix("#").strip() for token in tokens if token.type == tokenize.COMMENT
+    }
+
+
+def record_in(source: str, name: str) -> ast.Call:
+    """The call that makes RECIPE or PAGE."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(node.value, ast.Call):
+            return node.value
+    raise ValueError(f"the module has no {name} = ...(...)")
+
+
+def label(call: ast.Call) -> str:
+    """What tells a record from its neighbours in a tuple: a domain's name, the run that a stage is."""
+    for keyword in call.keywords:
+        if keyword.arg in ("name", "why"):
+            return str(ast.literal_eval(keyword.value)).partition(":")[0].replace(" ", "_").lower()
+    raise ValueError(f"{ast.unparse(call)}: has no name")
+
+
+def notes(source: str) -> list[str]:
+    """The comments of RECIPE that have a line of their own."""
+    call = record_in(source, "RECIPE")
+    lines = source.splitlines()[call.lineno : call.end_lineno]
+    return [line.strip().removeprefix("# ") for line in lines if line.strip().startswith("#")]
+
+
+def cost(recipe: Recipe, story: Publication) -> str:
+    """What a run generates, and what the source says it took."""
+    steps = [recipe.at_step(step).sampling for step in range(recipe.num_steps)]
+    sequences = sum(sampling.prompts_per_step * sampling.samples_per_prompt for sampling in steps)
+    prompts = sum(sampling.prompts_per_step for sampling in steps)
+    first, updates = steps[0], recipe.algorithm.updates_per_step
+    per_step = first.prompts_per_step * first.samples_per_prompt
+    more = "; dynamic sampling generates more than that" if recipe.algorithm.dynamic_sampling else ""
+    rows = [
+        (
+            "first step" if recipe.stages else "step",
+            f"{first.prompts_per_step:,} prompts x {first.samples_per_prompt} samples = {per_step:,} sequences, in "
+            f"{updates} updates of {per_step // updates:,}",
+        ),
+        ("run", f"{recipe.num_steps:,} steps: {prompts:,} prompts, {sequences:,} sequences trained on{more}"),
+        ("hardware, in the source", story.hardware),
+        ("cost, in the source", story.cost),
+    ]
+    return "## Cost\n\n" + markdown(("what", "how much"), rows)
+
+
+def stages(recipe: Recipe) -> str:
+    """The schedule, with what each stage changes."""
+
+    def changes(stage: Stage) -> str:
+        values = {
+            "domains": stage.domains and ", ".join(stage.domains),
+            "samples_per_prompt": stage.samples_per_prompt,
+            "max_response_tokens": stage.max_response_tokens,
+            "truncation": stage.truncation and f"{stage.truncation.how} by {stage.truncation.value:g}",
+            "reference": "reset" if stage.resets_reference else None,
+        }
+        return "; ".join(f"{name}: {value}" for name, value in values.items() if value is not None)
+
+    rows = [(f"{stage.from_step:,}", stage.why, changes(stage)) for stage in recipe.stages]
+    return "## Stages\n\n" + markdown(("from step", "why", "what changes"), rows)
+
+
+def results(source: str) -> list[str]:
+    """The tables of the sources with their numbers as written, and the tag of each row, its comment in the recipe."""
+    comments = comments_of(source)
+    found = []
+    for call in ast.walk(record_in(source, "PAGE")):
+        if not isinstance(call, ast.Call) or ast.unparse(call.func) != "Table":
+            continue
+        title, columns, rows = (keyword.value for keyword in call.keywords)
+        assert isinstance(rows, ast.Tuple), ast.unparse(rows)
+        cells = [
+            (*(as_written(cell, source) for cell in row.elts), comments.get(row.end_lineno or 0, ""))
+            for row in rows.elts
+            if isinstance(row, ast.Tuple)
+        ]
+        found.append(f"{ast.literal_eval(title)}:\n\n" + markdown((*ast.literal_eval(columns), "source"), cells))
+    return found
+
+
+def as_written(value: ast.expr, source: str) -> str:
+    """A text without its quotes, a number with its zeros."""
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        return value.value
+    return ast.get_source_segment(source, value) or ""
+
+
+def variants(recipe: Recipe) -> str:
+    """The variants of this recipe, with what each changes."""
+    rows = []
+    for name in recipe_files():
+        variant = find_recipe(name)
+        if name.startswith(f"{recipe.name}_"):
+            lines = differences(dataclasses.asdict(recipe), dataclasses.asdict(variant))
+            changed = [line for line in lines if line.partition(":")[0] not in ("name", "version")]
+            rows.append((f"`{variant.release}`", "; ".join(f"`{line}`" for line in changed)))
+    return "## Variants\n\n" + markdown(("variant", "what it changes"), rows) if rows else ""
+
+
+def uses(source: str, tag: str) -> bool:
+    """True where the recipe's comments or its page name the source."""
+    return re.search(rf"\b{tag}\b", source) is not None
+
+
+def markdown(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    """A table."""
+    lines = [columns, tuple("---" for _ in columns), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""What the sources say about a recipe beside its numbers: it changes no run, so that it is no part of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of a publication."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float, ...], ...]  # each begins with its label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """The story round a recipe, for its page."""
+
+    title: str
+    lineage: str
+    hardware: str
+    cost: str
+    deviations: tuple[str, ...]  # where the recipe had to choose against, or without, a source
+    results: tuple[Table, ...]

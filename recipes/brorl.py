@@ -1,0 +1,182 @@
+"""BroRL: ProRL v2 continued with 512 samples for each prompt instead of 16."""
+
+from megatron_rl.config import (
+    Algorithm,
+    Correction,
+    Domain,
+    DynamicSampling,
+    Kl,
+    Model,
+    Optimizer,
+    Recipe,
+    ReferenceReset,
+    Sampling,
+    Validation,
+)
+from megatron_rl.publication import Publication, Table
+
+RECIPE = Recipe(
+    name="brorl",
+    version="1.0.0",
+    starts_from="prorl_v2",  # BR: its checkpoint of 3,000 steps
+    model=Model(
+        name="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",  # BR: through ProRL v2
+        family="qwen2",  # HF
+        num_layers=28,  # HF
+        hidden_size=1536,  # HF
+        num_heads=12,  # HF
+        num_kv_heads=2,  # HF
+        head_dim=128,  # HF: hidden_size / num_heads
+        ffn_hidden_size=8960,  # HF
+        vocab_size=151936,  # HF
+        max_positions=131072,  # HF
+        rope_theta=10000.0,  # HF
+        norm_epsilon=1e-6,  # HF
+        tied_embeddings=False,  # HF: unlike Qwen2.5-1.5B, of the same shape
+        qkv_bias=True,  # HF: by the family, not a field of the file
+        qk_norm=False,  # HF
+    ),
+    # BR names the five families of version 1; their counts and rewards are taken from there.
+    domains=(
+        Domain(
+            name="math",
+            num_prompts=40_000,  # P1 Table 4
+            source="agentica-org/DeepScaleR-Preview-Dataset",  # MC
+            reward="binary",  # P1 Table 4
+        ),
+        Domain(
+            name="code",
+            num_prompts=24_000,  # P1 Table 4
+            source="PRIME-RL/Eurus-2-RL-Data",  # MC
+            reward="fraction",  # P1 Table 4
+        ),
+        Domain(
+            name="stem",
+            num_prompts=25_000,  # P1 Table 4
+            source="EricLu/SCP-116K",  # MC
+            reward="binary",  # P1 Table 4
+        ),
+        Domain(
+            name="logic",
+            num_prompts=37_000,  # P1 Table 4
+            source="open-thought/reasoning-gym",  # MC
+            reward="fraction",  # P1 Table 4
+        ),
+        Domain(
+            name="instruct",
+            num_prompts=10_000,  # P1 Table 4
+            source="nvidia/Llama-Nemotron-Post-Training-Dataset",  # MC
+            reward="fraction",  # P1 Table 4
+        ),
+    ),
+    mixture="uniform_over_prompts",  # chosen: no source states sampling weights
+    num_steps=191,  # BR Table 1; BB goes on to 419
+    algorithm=Algorithm(
+        advantage="group_mean_then_batch",  # BR
+        statistics_over="samples",  # B2, RF App. B.2
+        clip_low=0.20,  # B2: inherited, BR states none
+        clip_high=0.28,  # B2: inherited, BR states none
+        dual_clip=None,  # OR, NR
+        loss_aggregation="token_mean",  # OR, NR
+        updates_per_step=8,  # BR: as many as ProRL v2; OR, DL for their number
+        kl=Kl(
+            estimator="k2",  # B2: inherited
+            coefficient=1e-4,  # OR, NR
+            log_ratio_clamp=10.0,  # B2: inherited
+            value_clamp=None,  # B2: inherited
+            place="loss",  # B2: inherited
+        ),
+        correction=Correction(
+            method="truncate",  # BR: truncated importance sampling
+            low=0.0,  # NR
+            high=2.0,  # VE: its example; BR states none
+        ),
+        truncation=None,  # BR names none
+        overlong=None,  # BR names none
+        length=None,  # BR names none
+        dynamic_sampling=DynamicSampling(
+            keeps="reward_std_above_zero",  # NR; on 0/1 rewards the same as BR's 0 < correct < N
+            max_rounds=10,  # NR
+        ),
+        reference_reset=ReferenceReset(
+            period_steps=106,  # chosen: ProRL v2's 300 / sqrt(8), for the learning rate is that much larger
+            kl_spike=None,  # BR: periodic
+            stall=None,  # BR: periodic
+            min_steps_between=106,  # chosen: the period is the only reason
+            target="current",  # B2: inherited
+            clears_optimizer=False,  # B2: inherited
+        ),
+    ),
+    sampling=Sampling(
+        prompts_per_step=128,  # BR Table 1: counted after dynamic sampling
+        samples_per_prompt=512,  # BR Table 1
+        temperature=1.0,  # OR, DL
+        top_p=1.0,  # NR
+        max_prompt_tokens=1024,  # OR, DL
+        max_response_tokens=16384,  # BR: the context
+    ),
+    validation=Validation(
+        samples_per_prompt=16,  # P1 section 3.4
+        temperature=0.6,  # P1 section 3.4
+        top_p=0.95,  # P1 section 3.4
+    ),
+    optimizer=Optimizer(
+        learning_rate=2.83e-6,  # BR: eta_0 * sqrt(65,536 / 8,192 samples); eta_0 = 1e-6 of OR, DL
+        warmup_steps=0,  # chosen: constant from the first step
+        beta1=0.9,  # NR
+        beta2=0.999,  # NR
+        epsilon=1e-8,  # chosen: AdamW's usual value, no source states one
+        weight_decay=0.01,  # NR
+        max_grad_norm=1.0,  # OR, NR
+    ),
+    stages=(),
+)
+
+PAGE = Publication(
+    title="BroRL",
+    lineage="Continues ProRL v2's checkpoint of 3,000 steps; a run needs the directory of its parent. NVIDIA published "
+    "that checkpoint as nvidia/Nemotron-Research-Reasoning-Qwen-1.5B (MC).",
+    hardware="64 H100, with verl (BR).",
+    cost="173.8 hours for 191 steps (BR Table 1), 11,123 GPU-hours; 393.9 hours for 419 (BB), 25,210.",
+    deviations=(
+        "Clip bounds, KL, temperature, period of the resets and eta_0 are not stated: inherited from prorl_v2.",
+        "The cap of truncated importance sampling is verl's example.",
+        "No length term: the paper does not list it.",
+        "Context of 16,384 is read as response tokens, as in ProRL v2, with 1,024 prompt tokens beside them.",
+        "Groups without a spread in their raw rewards are dropped; the paper keeps 0 < correct < N, which is the same "
+        "on 0/1 rewards only.",
+    ),
+    results=(
+        Table(
+            title="Scores in % by steps and hours on 64 H100; samples in thousands, before dynamic sampling",
+            columns=("method", "samples each", "steps", "samples", "hours", "math", "code", "Reasoning Gym"),
+            rows=(
+                ("ProRL v2", 16, 3000, "-", "-", 61.69, 52.00, 61.29),  # BR Table 1
+                ("continued", 16, "+225", 4390, 56.3, 62.08, 52.26, 62.10),  # BR Table 1
+                ("continued", 16, "+535", 10439, 133.8, 62.02, 52.74, 61.45),  # BR Table 1
+                ("BroRL", 512, "+107", 11226, 98.1, 62.62, 53.31, 62.71),  # BR Table 1
+                ("BroRL", 512, "+134", 14059, 122.8, 62.85, 53.48, 62.82),  # BR Table 1
+                ("BroRL", 512, "+191", 20039, 173.8, 63.03, 54.20, 63.09),  # BR Table 1
+                ("BroRL, blog", 512, "+419", "-", 393.9, 63.66, 56.64, 63.40),  # BB
+            ),
+        ),
+        Table(
+            title="Speed: what makes 512 samples cheaper each",
+            columns=("samples each", "groups kept, %", "samples generated per second", "hours per step"),
+            rows=(
+                ("16", 41, 36.5, 0.25),  # BR Table 2
+                ("512", 62, 72.4, 0.91),  # BR Table 2
+            ),
+        ),
+        Table(
+            title="Math, pass@1 in %",
+            columns=("steps", "AIME24", "AIME25", "AMC", "MATH", "Minerva", "Olympiad"),
+            rows=(
+                ("ProRL v2", 49.58, 36.04, 82.53, 92.49, 49.03, 60.44),  # BR Table 3
+                ("BroRL +107", 56.10, 35.30, 81.76, 92.18, 48.92, 61.41),  # BR Table 3
+                ("BroRL +134", 57.71, 35.63, 80.12, 92.06, 49.72, 61.87),  # BR Table 3
+                ("BroRL +191", 57.50, 36.88, 81.02, 92.14, 49.08, 61.54),  # BR Table 3
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,134 @@
+"""Control: plain GRPO in one stage after JustRL, on the problems of the prolonged recipes."""
+
+from megatron_rl.config import (
+    Algorithm,
+    Domain,
+    Model,
+    Optimizer,
+    Recipe,
+    Sampling,
+    Validation,
+)
+from megatron_rl.publication import Publication, Table
+
+RECIPE = Recipe(
+    name="grpo_control",
+    version="1.0.0",
+    starts_from=None,  # JR: the base model
+    model=Model(
+        name="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",  # JR
+        family="qwen2",  # HF
+        num_layers=28,  # HF
+        hidden_size=1536,  # HF
+        num_heads=12,  # HF
+        num_kv_heads=2,  # HF
+        head_dim=128,  # HF: hidden_size / num_heads
+        ffn_hidden_size=8960,  # HF
+        vocab_size=151936,  # HF
+        max_positions=131072,  # HF
+        rope_theta=10000.0,  # HF
+        norm_epsilon=1e-6,  # HF
+        tied_embeddings=False,  # HF: unlike Qwen2.5-1.5B, of the same shape
+        qkv_bias=True,  # HF: by the family, not a field of the file
+        qk_norm=False,  # HF
+    ),
+    # JR trains on DAPO-Math-17k alone. A control has to meet the problems that the others meet: version 1's.
+    domains=(
+        Domain(
+            name="math",
+            num_prompts=40_000,  # P1 Table 4
+            source="agentica-org/DeepScaleR-Preview-Dataset",  # MC
+            reward="binary",  # P1 Table 4
+        ),
+        Domain(
+            name="code",
+            num_prompts=24_000,  # P1 Table 4
+            source="PRIME-RL/Eurus-2-RL-Data",  # MC
+            reward="fraction",  # P1 Table 4
+        ),
+        Domain(
+            name="stem",
+            num_prompts=25_000,  # P1 Table 4
+            source="EricLu/SCP-116K",  # MC
+            reward="binary",  # P1 Table 4
+        ),
+        Domain(
+            name="logic",
+            num_prompts=37_000,  # P1 Table 4
+            source="open-thought/reasoning-gym",  # MC
+            reward="fraction",  # P1 Table 4
+        ),
+        Domain(
+            name="instruct",
+            num_prompts=10_000,  # P1 Table 4
+            source="nvidia/Llama-Nemotron-Post-Training-Dataset",  # MC
+            reward="fraction",  # P1 Table 4
+        ),
+    ),
+    mixture="uniform_over_prompts",  # chosen: as the recipes it is compared with
+    num_steps=2000,  # chosen: as prorl_v1; JR goes beyond 4,000
+    algorithm=Algorithm(
+        advantage="group_mean_and_std",  # JR: verl's grpo
+        statistics_over="samples",  # chosen: has no meaning here
+        clip_low=0.2,  # JR
+        clip_high=0.28,  # JR
+        dual_clip=10.0,  # JR
+        loss_aggregation="token_mean",  # VE: by default
+        updates_per_step=4,  # JR: batch 256, mini-batch 64
+        kl=None,  # JR
+        correction=None,  # JR names none
+        truncation=None,  # JR: no length penalty
+        overlong=None,  # JR: disabled
+        length=None,  # JR: no length penalty
+        dynamic_sampling=None,  # JR
+        reference_reset=None,  # JR: no reference
+    ),
+    sampling=Sampling(
+        prompts_per_step=256,  # JR
+        samples_per_prompt=8,  # JR
+        temperature=1.0,  # JR
+        top_p=1.0,  # chosen: the loss needs the full distribution
+        max_prompt_tokens=1024,  # JR
+        max_response_tokens=15360,  # JR
+    ),
+    # JR validates with 32 samples at 0.7; a comparison needs what the others have.
+    validation=Validation(
+        samples_per_prompt=16,  # P1 section 3.4
+        temperature=0.6,  # P1 section 3.4
+        top_p=0.95,  # P1 section 3.4
+    ),
+    optimizer=Optimizer(
+        learning_rate=1e-6,  # JR
+        warmup_steps=10,  # JR
+        beta1=0.9,  # VE
+        beta2=0.999,  # VE
+        epsilon=1e-8,  # chosen: AdamW's usual value, no source states one
+        weight_decay=0.1,  # JR
+        max_grad_norm=1.0,  # JR
+    ),
+    stages=(),
+)
+
+PAGE = Publication(
+    title="GRPO, as a control",
+    lineage="Starts from DeepSeek-R1-Distill-Qwen-1.5B, as ProRL v1 does. It is no paper's recipe: JustRL's numbers on "
+    "ProRL's problems, to see what resets, KL, dynamic sampling and length terms add.",
+    hardware="4 nodes of 8 GPUs (JustRL's training script).",
+    cost="Not stated for these problems.",
+    deviations=(
+        "Five domains instead of DAPO-Math-17k, and their verifiers instead of string matching.",
+        "2,000 steps instead of more than 4,000.",
+        "Validation as in ProRL: 16 samples at 0.6 instead of 32 at 0.7.",
+    ),
+    results=(
+        Table(
+            title="JustRL on its own problems: math, pass@1 in %",
+            columns=("model", "AIME24", "AIME25", "AMC23", "MATH-500", "Minerva", "Olympiad", "mean of nine"),
+            rows=(
+                ("DeepSeek-R1-Distill-Qwen-1.5B", 29.90, 22.40, 63.82, 84.90, 34.65, 45.95, 37.65),  # JR
+                ("ProRL v2, measured there", 51.87, 35.73, 88.75, 92.00, 49.03, 67.84, 53.08),  # JR
+                ("JustRL-DeepSeek-1.5B", 52.60, 38.75, 91.02, 91.65, 51.47, 67.99, 54.87),  # JR
+            ),
+        ),
+    ),
+)
