@@ -211,7 +211,9 @@ def actor_figures(case: Case, run: Run, actor: Actor, ranks: Ranks, repeats: int
 
     from megatron_rl.actor.pack import pack
 
-    batch = with_loss_targets(pack(random_groups(case, run), ranks, 1, actor.limits), actor, run.recipe)
+    batch = with_loss_targets(
+        pack(random_groups(case, run), ranks, run.recipe.algorithm, actor.limits), actor, run.recipe
+    )
     rows = sequences(batch)
     padded = PaddedTrainer(actor, run)
     as_drawn = microbatches(rows, run.scale.max_tokens_per_microbatch)

@@ -21,7 +21,7 @@ from megatron_rl.config import Run
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.log import get_logger
 from megatron_rl.spans import span
-from megatron_rl.types import Scores, State
+from megatron_rl.types import Reset, Scores, State
 
 
 @span("save")
@@ -102,8 +102,14 @@ def file_of(rank: int) -> str:
 
 def state_of(saved: dict[str, Any]) -> State:
     """A State from its JSON form."""
-    scores = tuple(Scores(**one) for one in saved["scores"])
-    return State(**{**saved, "scores": scores, "reference_resets": tuple(saved["reference_resets"])})
+    return State(
+        **saved
+        | {
+            "scores": tuple(Scores(**one) for one in saved["scores"]),
+            "reference_resets": tuple(Reset(**one) for one in saved["reference_resets"]),
+            "kl_history": tuple(saved["kl_history"]),
+        }
+    )
 
 
 def write_synced(path: Path, content: Any) -> dict[str, Any]:

@@ -65,32 +65,33 @@ def loop(
             if is_due(state.step, run.validate_every_steps, recipe.num_steps):
                 state = state.with_scores(evaluate(rollouts, validation, recipe, state.step))
                 report.scores(state)
+                if state.newest_is_best:
+                    actor.keep_as_best()
             if state.step == recipe.num_steps:
                 break
             collected = rollouts.collect(prompts, recipe, state)
         groups = collected.groups
-        batch = pack(groups, actor.ranks, algorithm.updates_per_step, actor.limits)
+        batch = pack(groups, actor.ranks, algorithm, actor.limits)
         policy = actor.logprobs(batch, recipe)
         batch = batch.with_logprobs(old=policy.logprobs, reference=actor.reference_logprobs(batch, recipe))
-        limit = recipe.sampling.max_response_tokens
         rewards = shaped_rewards(
-            groups.rewards, groups.lengths, groups.truncated, limit=limit, step=state.step, algorithm=algorithm
+            groups.rewards,
+            groups.lengths,
+            groups.truncated,
+            limit=recipe.sampling.max_response_tokens,
+            step=state.step,
+            algorithm=algorithm,
         )
+        if algorithm.kl is not None and algorithm.kl.place == "reward":
+            rewards -= algorithm.kl.coefficient * actor.kl_of_sequences(batch, algorithm.kl)
         batch = batch.with_advantages(advantages(rewards, groups.judged, groups.lengths, algorithm))
         updates = [actor.update(packs, recipe, state.step) for packs in batch.updates]
         state = state.after(collected, updates)
-        reason = reset_reason(
-            state.step,
-            stage=recipe.stage_at(state.step),
-            last_reset=max(state.reference_resets, default=0),
-            kl_history=(),
-            scores=state.scores,
-            reset=algorithm.reference_reset,
-        )
-        if reason and algorithm.reference_reset:
-            actor.reset_reference(clear_optimizer=algorithm.reference_reset.clears_optimizer)
-            state = state.with_reset()
-        report.step(state, collected, policy, updates, bool(reason))
+        reset = algorithm.reference_reset
+        if reset is not None and (reason := reset_reason(state, recipe.stage_at(state.step), reset)):
+            actor.reset_reference(reset)
+            state = state.with_reset(reason)
+        report.step(state, collected, policy, updates)
         if is_due(state.step, run.save_every_steps, recipe.num_steps):
             checkpoint.save(run, state, actor, prompts)
     report.finish(state)

@@ -7,6 +7,7 @@ Log-probabilities are in nats, at the sampling temperature.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ class Pack:
     longest: int  # tokens of its longest sequence
     sequences: Tensor  # [T] int64: row of the step's [G x N] table that a token belongs to
     weights: Tensor  # [T] float32: 1 where a judged response token is predicted, else 0
+    shares: Tensor  # [T] float32: what the token weighs in its update's loss, times the update's tokens; mostly 1
     rollout_logprobs: Tensor  # [T] float32: 0 where the weight is
     old_logprobs: Tensor | None = None  # [T]; only on the last pipeline stage
     reference_logprobs: Tensor | None = None  # [T]; only on the last pipeline stage
@@ -158,8 +160,10 @@ class Update:
     learning_rate: float
     clip_low_fraction: float
     clip_high_fraction: float
+    clip_dual_fraction: float
     ratio_mean: float
-    kl_reference: float
+    kl_reference: float  # the recipe's estimate in nats, 0 for a recipe without a reference
+    correction_fraction: float  # of the tokens whose ratio to the rollout's probability lay beyond the bounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +180,14 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reset:
+    """The reference became a copy of the policy after `step` steps."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """Where a run stands after `step` steps."""
 
@@ -183,27 +195,54 @@ class State:
     samples_seen: int
     tokens_seen: int
     keep_rate: float  # of the last step's groups; sizes the next step's first round
-    reference_resets: tuple[int, ...]  # the steps after which the reference was reset
+    reference_resets: tuple[Reset, ...]
+    kl_history: tuple[float, ...]  # KL to the reference in nats of each step since the last reset
     scores: tuple[Scores, ...]
+    trail: str  # hash of all that the optimizer did: equal in two runs that went the same way to the bit
 
     @classmethod
     def fresh(cls) -> State:
-        return cls(step=0, samples_seen=0, tokens_seen=0, keep_rate=1.0, reference_resets=(), scores=())
+        return cls(
+            step=0,
+            samples_seen=0,
+            tokens_seen=0,
+            keep_rate=1.0,
+            reference_resets=(),
+            kl_history=(),
+            scores=(),
+            trail="",
+        )
+
+    @property
+    def last_reset(self) -> int:
+        """Steps finished at the last reset of the reference; 0 before the first."""
+        return max((reset.step for reset in self.reference_resets), default=0)
 
     def after(self, collected: Collected, updates: Sequence[Update]) -> State:
         """The state one step on: counts all samples generated, and the tokens trained on."""
+        num_tokens = sum(update.num_tokens for update in updates)
+        kl = sum(update.kl_reference * update.num_tokens for update in updates)
         return dataclasses.replace(
             self,
             step=self.step + 1,
             samples_seen=self.samples_seen + collected.tried.rewards.numel(),
-            tokens_seen=self.tokens_seen + sum(update.num_tokens for update in updates),
+            tokens_seen=self.tokens_seen + num_tokens,
             keep_rate=collected.keep_rate,
+            kl_history=(*self.kl_history, kl / max(num_tokens, 1)),
+            trail=hashlib.sha256(f"{self.trail}{updates}".encode()).hexdigest()[:16],
         )
 
     def with_scores(self, scores: Scores) -> State:
         """The state with one more validation; validating a step again replaces what was known of it."""
         return dataclasses.replace(self, scores=(*(old for old in self.scores if old.step != scores.step), scores))
 
-    def with_reset(self) -> State:
+    @property
+    def newest_is_best(self) -> bool:
+        """True when no validation before the newest was as good."""
+        means = [scores.mean for scores in self.scores]
+        return all(mean < means[-1] for mean in means[:-1])
+
+    def with_reset(self, reason: str) -> State:
         """The state with a reference reset after its step."""
-        return dataclasses.replace(self, reference_resets=(*self.reference_resets, self.step))
+        resets = (*self.reference_resets, Reset(step=self.step, reason=reason))
+        return dataclasses.replace(self, reference_resets=resets, kl_history=())

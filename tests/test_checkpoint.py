@@ -21,7 +21,7 @@ from megatron_rl.config import Run
 from megatron_rl.data.items import Item
 from megatron_rl.data.prompts import PromptStream, load_tokenizer
 from megatron_rl.log import get_logger
-from megatron_rl.types import Batch, Collected, Scores, State, Update
+from megatron_rl.types import Batch, Collected, Reset, Scores, State, Update
 from tests.actor.test_layouts import some_groups
 from tests.models import make_folder, make_run, replaced
 from tests.ranks import run_ranks
@@ -56,8 +56,8 @@ class Trained:
             Collected(groups=batch.groups, tried=batch.groups, rounds=1, keep_rate=1.0), updates
         )
         if self.state.step in RESETS:
-            self.actor.reset_reference(clear_optimizer=False)
-            self.state = self.state.with_reset()
+            self.actor.reset_reference(self.run.recipe.algorithm.reference_reset)
+            self.state = self.state.with_reset("planted")
 
     def batch(self) -> Batch:
         """A step's batch of its own: another order of the groups and other advantages; it takes prompts, too."""
@@ -67,7 +67,7 @@ class Trained:
         self.prompts.take(5)
         groups = some_groups(num_engines=self.ranks.world, engine=self.ranks.rank)
         groups = groups.take(draw.sample(range(len(groups)), 6))
-        batch = pack(groups, self.ranks, 2, self.actor.limits)
+        batch = pack(groups, self.ranks, self.run.recipe.algorithm, self.actor.limits)
         view = self.actor.logprobs(batch, self.run.recipe)
         reference = self.actor.reference_logprobs(batch, self.run.recipe)
         batch = batch.with_logprobs(old=view.logprobs, reference=reference)
@@ -229,7 +229,7 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(
         assert len(warnings) == 1
         assert f"rank_{num_ranks - 1:05d}.pt has another checksum" in warnings[0]
         assert found == expected
-        assert found["state"]["reference_resets"] == list(RESETS)
+        assert [reset["step"] for reset in found["state"]["reference_resets"]] == list(RESETS)
         assert found["state"]["scores"] == [{"step": 2, "accuracy": {"math": 0.25}}]
         assert found["position"] == 20
 
@@ -291,7 +291,9 @@ def test_a_state_survives_its_json_form() -> None:
         samples_seen=768,
         tokens_seen=12345,
         keep_rate=0.375,
-        reference_resets=(1, 3),
+        reference_resets=(Reset(step=1, reason="period"), Reset(step=3, reason="a spike")),
+        kl_history=(0.25, 1 / 3),
+        trail="0123456789abcdef",
         scores=(Scores(step=0, accuracy={"logic": 0.25, "math": 0.5}), Scores(step=2, accuracy={"math": 1 / 3})),
     )
     assert checkpoint.state_of(json.loads(json.dumps(dataclasses.asdict(state)))) == state

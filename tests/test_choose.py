@@ -124,7 +124,7 @@ def test_settings_are_typed_and_recorded(folders: tuple[str, str]) -> None:
 def test_a_setting_lifts_a_cap_and_a_later_one_wins(folders: tuple[str, str]) -> None:
     run = build(*folders, "sampling.prompts_per_step=64", "sampling.prompts_per_step=32")
     assert run.recipe.sampling.prompts_per_step == 32
-    assert build(*folders).recipe.sampling.prompts_per_step == 4
+    assert build(*folders).recipe.sampling.prompts_per_step == 6
 
 
 def test_a_field_of_an_absent_record_can_not_be_set(folders: tuple[str, str]) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor
 from megatron_rl import parallel
 from megatron_rl.actor import model, names, optimizer, schedule, vocabulary
 from megatron_rl.actor.pack import Limits, joined
-from megatron_rl.algorithms.kl import kl_estimate
+from megatron_rl.algorithms.kl import kl_estimate, kl_per_sequence
 from megatron_rl.algorithms.losses import clipped, policy_loss
-from megatron_rl.algorithms.mismatch import mismatch
-from megatron_rl.config import Recipe, Run
+from megatron_rl.algorithms.mismatch import correction_weights, held_by_correction, mismatch
+from megatron_rl.config import Kl, Recipe, ReferenceReset, Run
 from megatron_rl.device import Device
 from megatron_rl.parallel import Ranks
 from megatron_rl.spans import span
@@ -50,7 +50,10 @@ class Actor:
         self.limits = Limits.of(run.scale, model.needs_one_length(run.scale, device))
         self.weights = names.WeightStream(self.chunks, self.model)
         self.tensor_group = parallel_state.get_tensor_model_parallel_group()
-        self.reference = self._copy_of_weights()
+        algorithm = run.recipe.algorithm
+        self.reference = self._copy_of_weights() if algorithm.kl else None
+        keeps_best = algorithm.reference_reset is not None and algorithm.reference_reset.target == "best_checkpoint"
+        self.best = self._copy_of_weights() if keeps_best else None
 
     @span("logprob")
     def logprobs(self, batch: Batch, recipe: Recipe) -> PolicyView:
@@ -81,7 +84,9 @@ class Actor:
 
     @span("logprob")
     def reference_logprobs(self, batch: Batch, recipe: Recipe) -> list[Tensor | None]:
-        """Log-probabilities of the batch under the reference; Nones off the last pipeline stage."""
+        """Log-probabilities of the batch under the reference; Nones off the last pipeline stage, or without a KL."""
+        if self.reference is None:
+            return [None] * len(batch.packs)
 
         def read(logits: Tensor, pack: Pack) -> Tensor:
             temperature = recipe.sampling.temperature
@@ -106,7 +111,7 @@ class Actor:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         rate = optimizer.set_rates(self.optimizer, recipe.optimizer, step)
-        sums = torch.zeros(6, dtype=torch.float64)
+        sums = torch.zeros(8, dtype=torch.float64)
 
         def loss(logits: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
             total, parts = self._loss(logits, pack, recipe)
@@ -116,7 +121,7 @@ class Actor:
 
         schedule.forward_backward(self.chunks, packs, loss)
         _, norm, _ = self.optimizer.step()
-        tokens, loss_sum, low, high, ratio, kl = parallel.total(sums).tolist()
+        tokens, loss_sum, low, high, dual, ratio, kl, held = parallel.total(sums).tolist()
         norm = float(norm)
         if not math.isfinite(norm):
             raise RuntimeError(f"step {step}: the gradient norm is {norm}; the newest checkpoint is from before it")
@@ -127,32 +132,58 @@ class Actor:
             learning_rate=rate,
             clip_low_fraction=low / tokens,
             clip_high_fraction=high / tokens,
+            clip_dual_fraction=dual / tokens,
             ratio_mean=ratio / tokens,
             kl_reference=kl / tokens,
+            correction_fraction=held / tokens,
         )
 
     def _loss(self, logits: Tensor, pack: Pack, recipe: Recipe) -> tuple[Tensor, Tensor]:
-        """The sum over tokens of clipped policy loss + KL, and the sums that the metrics need."""
-        assert pack.old_logprobs is not None and pack.reference_logprobs is not None and pack.advantages is not None
+        """The sum over tokens of policy loss + KL, each by its share, and the sums that the metrics need."""
+        assert pack.old_logprobs is not None and pack.advantages is not None
         algorithm = recipe.algorithm
         logprobs = vocabulary.log_probabilities(logits, pack.targets, recipe.sampling.temperature, self.tensor_group)
-        policy, kl = policy_loss(logprobs, pack.old_logprobs, pack.advantages, algorithm), torch.zeros_like(logprobs)
+        loss, kl, held = policy_loss(logprobs, pack.old_logprobs, pack.advantages, algorithm), None, None
+        if (correction := algorithm.correction) is not None:
+            rollout = pack.old_logprobs, pack.rollout_logprobs, pack.weights, pack.sequences, correction
+            loss, held = loss * correction_weights(*rollout), held_by_correction(*rollout)
         if algorithm.kl is not None:
+            assert pack.reference_logprobs is not None
             kl = kl_estimate(logprobs, pack.reference_logprobs, algorithm.kl)
-            policy = policy + algorithm.kl.coefficient * kl
-        total = (policy * pack.weights).sum()
+            if algorithm.kl.place == "loss":
+                loss = loss + algorithm.kl.coefficient * kl
         with torch.no_grad():
-            ratio = (logprobs - pack.old_logprobs).exp()
-            low, high, _ = clipped(ratio, pack.advantages, algorithm)
-            means = torch.stack([torch.ones_like(kl), policy, low, high, ratio, kl])
-            sums = (means * pack.weights).sum(1).double().cpu()
-        return total, sums
+            ratio, nothing = (logprobs - pack.old_logprobs).exp(), torch.zeros_like(logprobs)
+            masks = clipped(ratio, pack.advantages, algorithm)
+            beyond = nothing if held is None else held.low + held.high
+            means = torch.stack([loss, *masks, ratio, nothing if kl is None else kl, beyond])
+            sums = (means * pack.weights).sum(1)
+            sums[0] = (loss * pack.shares).sum()
+            sums = torch.cat([pack.weights.sum()[None], sums]).double().cpu()
+        return (loss * pack.shares).sum(), sums
 
-    def reset_reference(self, *, clear_optimizer: bool) -> None:
-        """Makes the reference a copy of the current policy. Not collective."""
-        self.reference = self._copy_of_weights()
-        if clear_optimizer:
+    def kl_of_sequences(self, batch: Batch, kl: Kl) -> Tensor:
+        """Sum [G, N] float64 of the KL estimates of each response, of the policy that the step began with."""
+        shape = batch.groups.rewards.shape
+        sums = torch.zeros(shape.numel(), dtype=torch.float64)
+        for pack in batch.packs if self.ranks.counts_tokens else ():
+            assert pack.old_logprobs is not None and pack.reference_logprobs is not None
+            estimates = kl_estimate(pack.old_logprobs, pack.reference_logprobs, kl).cpu()
+            sums += kl_per_sequence(estimates, pack.weights.cpu(), pack.sequences.cpu(), len(sums))
+        return parallel.total(sums).view(shape)
+
+    def reset_reference(self, reset: ReferenceReset) -> None:
+        """Makes the reference a copy of the policy, or of the best there was. Not collective."""
+        if self.reference is not None:
+            best = None if self.best is None else [weight.clone() for weight in self.best]
+            self.reference = best or self._copy_of_weights()
+        if reset.clears_optimizer:
             optimizer.clear(self.optimizer)
+
+    def keep_as_best(self) -> None:
+        """Remembers the current policy, where the recipe resets to the best one. Not collective."""
+        if self.best is not None:
+            self.best = self._copy_of_weights()
 
     def stream(self) -> Iterator[tuple[str, Tensor]]:
         """The current weights as (Hugging Face name, whole tensor), on every rank; all of it must be drawn."""
@@ -163,6 +194,7 @@ class Actor:
         return {
             "weights": [parameter.detach() for parameter in self._parameters()],
             "reference": self.reference,
+            "best": self.best,
             "optimizer": optimizer.state(self.optimizer),
             "torch_rng": torch.get_rng_state(),
         }
@@ -172,7 +204,7 @@ class Actor:
         """Restores what `state` gave, on the same layout. Not collective."""
         for parameter, value in zip(self._parameters(), saved["weights"], strict=True):
             parameter.copy_(value)
-        self.reference = saved["reference"]
+        self.reference, self.best = saved["reference"], saved["best"]
         optimizer.load_state(self.optimizer, saved["optimizer"])
         torch.set_rng_state(saved["torch_rng"])
 

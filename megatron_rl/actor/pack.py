@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from megatron_rl import parallel
-from megatron_rl.config import Scale
+from megatron_rl.algorithms.losses import token_shares
+from megatron_rl.config import Algorithm, Scale
 from megatron_rl.parallel import Ranks
 from megatron_rl.spans import span
 from megatron_rl.types import Batch, Groups, Pack, Sample
 
-TOKEN_FIELDS = ("token_ids", "targets", "position_ids", "sequences", "weights", "rollout_logprobs")
+TOKEN_FIELDS = ("token_ids", "targets", "position_ids", "sequences", "weights", "shares", "rollout_logprobs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,8 @@ class Limits:
 
 
 @span("pack")
-def pack(groups: Groups, ranks: Ranks, num_updates: int, limits: Limits) -> Batch:
-    """This rank's share of a step, cut into `num_updates` updates of whole, consecutive groups.
+def pack(groups: Groups, ranks: Ranks, algorithm: Algorithm, limits: Limits) -> Batch:
+    """This rank's share of a step, cut into the algorithm's updates of whole, consecutive groups.
 
     With fewer groups than updates there are fewer updates. Samples that the verifier gave up on are left out.
     Collective over the world: tokens move from the engines that made them to the replicas that train on them.
@@ -51,17 +52,21 @@ def pack(groups: Groups, ranks: Ranks, num_updates: int, limits: Limits) -> Batc
     num_samples = groups.lengths.shape[1]
     lengths = (groups.lengths + torch.tensor([len(p.token_ids) for p in groups.prompts])[:, None]).flatten().tolist()
     judged = groups.judged.flatten().tolist()
-    num_updates = min(num_updates, len(groups))
-    bounds = [len(groups) * i // max(num_updates, 1) * num_samples for i in range(num_updates + 1)]
+    num_updates = min(algorithm.updates_per_step, len(groups))
+    bounds = [len(groups) * i // max(num_updates, 1) for i in range(num_updates + 1)]
     plans = []  # [update][replica][pack] -> rows
+    shares = []
     for first, last in zip(bounds, bounds[1:], strict=False):
-        rows = sorted((row for row in range(first, last) if judged[row]), key=lambda row: (-lengths[row], row))
+        shares.append(relative_shares(groups.lengths[first:last], groups.judged[first:last], algorithm))
+        numbers = range(first * num_samples, last * num_samples)
+        rows = sorted((row for row in numbers if judged[row]), key=lambda row: (-lengths[row], row))
         replicas = share_out(rows, lengths, ranks.data_parallel)
         plans.append([fill(rows, lengths, limits.max_tokens) for rows in replicas])
     replica_of = {
         row: replica for plan in plans for replica, packs in enumerate(plan) for rows in packs for row in rows
     }
     responses = _exchange(groups, replica_of, ranks)
+    share_of = torch.cat([part.flatten() for part in shares]).tolist() if shares else []
     longest = max((sum(lengths[row] for row in rows) for plan in plans for packs in plan for rows in packs), default=1)
     updates = []
     for plan in plans:
@@ -69,9 +74,17 @@ def pack(groups: Groups, ranks: Ranks, num_updates: int, limits: Limits) -> Batc
         count += -count % limits.packs_multiple
         mine = plan[ranks.data] + [[]] * (count - len(plan[ranks.data]))
         updates.append(
-            tuple(_pack(rows, groups, num_samples, responses, limits, longest * limits.one_length) for rows in mine)
+            tuple(_pack(rows, groups, share_of, responses, limits, longest * limits.one_length) for rows in mine)
         )
     return Batch(groups=groups, updates=tuple(updates))
+
+
+def relative_shares(lengths: Tensor, judged: Tensor, algorithm: Algorithm) -> Tensor:
+    """`token_shares` of one update times its tokens [G, N]: 1 throughout for a token mean.
+
+    The schedule divides the sum of an update's losses by its tokens, whatever they weigh.
+    """
+    return token_shares(lengths, judged, algorithm.loss_aggregation) * (lengths * judged).sum()
 
 
 def share_out(rows: list[int], lengths: list[int], num_replicas: int) -> list[list[int]]:
@@ -167,13 +180,14 @@ def _message(sample: Sample) -> Tensor:
 def _pack(
     rows: list[int],
     groups: Groups,
-    num_samples: int,
+    share_of: list[float],
     responses: dict[int, tuple[Tensor, Tensor]],
     limits: Limits,
     one_length: int,
 ) -> Pack:
     """The rows end to end; what is missing to the required length is one more sequence of weight zero."""
-    tokens, weights, rollout = [], [], []
+    num_samples = groups.lengths.shape[1]
+    tokens, weights, rollout, shares = [], [], [], []
     for row in rows:
         prompt = torch.tensor(groups.prompts[row // num_samples].token_ids)
         response, logprobs = responses[row]
@@ -182,6 +196,7 @@ def _pack(
         before, after = torch.zeros(len(prompt) - 1), torch.zeros(1)
         weights.append(torch.cat([before, torch.ones(len(response)), after]))
         rollout.append(torch.cat([before, logprobs, after]))
+        shares.append(weights[-1] * share_of[row])
     used = sum(len(part) for part in tokens)
     padding = max(one_length - used, 0 if rows else 1)
     padding += -(used + padding) % limits.multiple
@@ -189,6 +204,7 @@ def _pack(
         tokens.append(torch.zeros(padding, dtype=torch.long))
         weights.append(torch.zeros(padding))
         rollout.append(torch.zeros(padding))
+        shares.append(torch.zeros(padding))
     lengths = torch.tensor([len(part) for part in tokens])
     owners = torch.tensor(rows + [0] * bool(padding), dtype=torch.long)
     return Pack(
@@ -199,5 +215,6 @@ def _pack(
         longest=int(lengths.max()),
         sequences=owners.repeat_interleave(lengths),
         weights=torch.cat(weights),
+        shares=torch.cat(shares),
         rollout_logprobs=torch.cat(rollout),
     )

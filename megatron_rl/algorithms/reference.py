@@ -6,22 +6,13 @@ from collections.abc import Sequence
 from statistics import median
 
 from megatron_rl.config import KlSpike, ReferenceReset, Stage, Stall
-from megatron_rl.types import Scores
+from megatron_rl.types import Scores, State
 
 
-def reset_reason(
-    step: int,
-    *,
-    stage: Stage | None,
-    last_reset: int,
-    kl_history: Sequence[float],
-    scores: Sequence[Scores],
-    reset: ReferenceReset | None,
-) -> str | None:
-    """Why the reference is reset after `step` finished steps, for the log; None where it is not.
+def reset_reason(state: State, stage: Stage | None, reset: ReferenceReset) -> str | None:
+    """Why the reference is reset after the steps that led to `state`, for the log; None where it is not.
 
-    `stage` is the one in force at `step`, `last_reset` the steps finished at the last reset or 0, `kl_history` the KL
-    to the reference of every step since then in nats, oldest first, `scores` all validations so far, oldest first.
+    `stage` is the one in force for the next step.
 
     A stage's own reset comes first. The others keep `min_steps_between` from the last reset: the period, then a spike
     of the KL, then validation.
@@ -30,25 +21,29 @@ def reset_reason(
     2505.24864v1, section 2.3.1: when validation degrades or plateaus, and App. E: at the start of Runs 2, 6 and 7.
     Neither says what a spike, a stall or a plateau is.
 
+    >>> import dataclasses
+    >>> from megatron_rl.types import Reset
     >>> reset = ReferenceReset(period_steps=3, kl_spike=None, stall=None, min_steps_between=1, target="current",
     ...                        clears_optimizer=False)
     >>> def reason(step, last_reset, stage=None):
-    ...     return reset_reason(step, stage=stage, last_reset=last_reset, kl_history=(), scores=(), reset=reset)
+    ...     resets = (Reset(step=last_reset, reason=""),)
+    ...     state = dataclasses.replace(State.fresh(), step=step, reference_resets=resets)
+    ...     return reset_reason(state, stage, reset)
     >>> reason(2, 0), reason(3, 0), reason(5, 3)
     (None, 'period: 3 steps since step 0', None)
     >>> reason(5, 3, Stage(from_step=5, why="Run 2", resets_reference=True))
     'stage: Run 2'
     """
-    if stage is not None and stage.resets_reference and stage.from_step == step:
+    if stage is not None and stage.resets_reference and stage.from_step == state.step:
         return f"stage: {stage.why}"
-    passed = step - last_reset
-    if reset is None or passed < reset.min_steps_between:
+    passed = state.step - state.last_reset
+    if passed < reset.min_steps_between:
         return None
     if reset.period_steps is not None and passed >= reset.period_steps:
-        return f"period: {passed} steps since step {last_reset}"
-    if reset.kl_spike is not None and (found := spike(kl_history, reset.kl_spike)):
+        return f"period: {passed} steps since step {state.last_reset}"
+    if reset.kl_spike is not None and (found := spike(state.kl_history, reset.kl_spike)):
         return found
-    return None if reset.stall is None else stall(scores, last_reset, reset.stall)
+    return None if reset.stall is None else stall(state.scores, state.last_reset, reset.stall)
 
 
 def spike(kl_history: Sequence[float], limits: KlSpike) -> str | None:

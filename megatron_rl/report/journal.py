@@ -9,13 +9,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from megatron_rl.report.metrics import Metrics
+from typing import Any
 
 FILE_NAME = "metrics.jsonl"
-Row = Mapping[str, Any]  # a line: `step`, and floats by the names of report/metrics.py
+# A line: `step`, floats by the names of report/metrics.py, and `decisions` as texts where there were any.
+Row = Mapping[str, Any]
 
 
 class Journal:
@@ -24,9 +22,9 @@ class Journal:
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE_NAME
 
-    def append(self, step: int, metrics: Metrics) -> None:
-        """Adds a line for `step` and waits until the disk has it."""
-        line = json.dumps({"step": step, **metrics}, allow_nan=False).encode() + b"\n"
+    def append(self, row: Row) -> None:
+        """Adds a line and waits until the disk has it."""
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             written = os.write(descriptor, line)

@@ -48,6 +48,8 @@ class Progress:
         self.rows.append(row)
         if is_validation(row) or self.live is None:
             self._say(line_of(row, self.num_steps, seconds_left(self.rows, self.num_steps)))
+        for decision in row.get("decisions", ()):
+            self._say(f"step {row['step']}: {decision}")
         if self.live is not None:
             self.live.update(self._display(), refresh=True)
 

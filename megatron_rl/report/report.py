@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from megatron_rl import spans
-from megatron_rl.config import Run, batch_algebra
+from megatron_rl.config import Recipe, Run, batch_algebra
 from megatron_rl.log import get_logger
 from megatron_rl.report import journal, page, provenance
 from megatron_rl.report.metrics import Metrics, step_metrics, validation_metrics
@@ -67,10 +67,8 @@ class Report:
         if time.perf_counter() - self.page_drawn >= self.page_cost / PAGE_SHARE:
             self._draw_page()
 
-    def step(
-        self, state: State, collected: Collected, policy: PolicyView, updates: Sequence[Update], is_reset: bool
-    ) -> None:
-        """Records the step that led to `state`."""
+    def step(self, state: State, collected: Collected, policy: PolicyView, updates: Sequence[Update]) -> None:
+        """Records the step that led to `state`, and what was decided in it."""
         if not self.is_main:
             return
         self._count(spans.take())
@@ -81,12 +79,11 @@ class Report:
             collected=collected,
             policy=policy,
             updates=updates,
-            is_reset=is_reset,
             phase_seconds=self.phase_seconds,
             step_seconds=now - self.step_began,
         )
         self.step_began, self.phase_seconds = now, {}
-        self._add(state.step, metrics)
+        self._add(state.step, metrics, decisions(self.run.recipe, state))
 
     def finish(self, state: State) -> None:
         """Draws the page a last time and says where everything is."""
@@ -100,9 +97,10 @@ class Report:
             self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + value
 
     @spans.span("report")
-    def _add(self, step: int, metrics: Metrics) -> None:
-        self.journal.append(step, metrics)
-        self.rows.append({"step": step, **metrics})
+    def _add(self, step: int, metrics: Metrics, decided: Sequence[str] = ()) -> None:
+        row = {"step": step, **metrics, **({"decisions": list(decided)} if decided else {})}
+        self.journal.append(row)
+        self.rows.append(row)
         self.progress.add(self.rows[-1])
 
     @spans.span("report")
@@ -111,3 +109,13 @@ class Report:
         page.write_page(self.run.directory, self.rows, self.facts)
         self.page_drawn = time.perf_counter()
         self.page_cost = self.page_drawn - began
+
+
+def decisions(recipe: Recipe, state: State) -> list[str]:
+    """What the step that led to `state` did beside training, each with its reason."""
+    stages = [stage for stage in recipe.stages if stage.from_step == state.step - 1]
+    clears = recipe.algorithm.reference_reset is not None and recipe.algorithm.reference_reset.clears_optimizer
+    what = "reference reset, optimizer cleared" if clears else "reference reset, optimizer kept"
+    return [f"stage from step {stage.from_step}: {stage.why}" for stage in stages] + [
+        f"{what}: {reset.reason}" for reset in state.reference_resets if reset.step == state.step
+    ]

@@ -28,6 +28,11 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "pp2_dp2": (4, {"pipeline_parallel": 2, "max_tokens_per_microbatch": 200}),
 }
 TEMPERATURE = 0.8
+RECIPE_CHANGES = {
+    "sampling.temperature": TEMPERATURE,
+    "optimizer.learning_rate": 1e-3,
+    "algorithm.updates_per_step": 2,
+}
 
 
 def some_groups(num_groups: int = 8, num_samples: int = 6, num_engines: int = 1, engine: int = 0) -> Groups:
@@ -77,12 +82,12 @@ def two_updates(folder: str, **scale: Any) -> dict[str, Any]:
     from megatron_rl.actor.pack import pack
     from megatron_rl.algorithms.advantages import advantages
 
-    run = make_run(folder, recipe={"sampling.temperature": TEMPERATURE, "optimizer.learning_rate": 1e-3}, **scale)
+    run = make_run(folder, recipe=RECIPE_CHANGES, **scale)
     hardware = device.select(run.scale)
     ranks = parallel.start(run.scale, hardware, 60)
     actor = Actor(run, ranks, hardware)
     groups = some_groups(num_engines=ranks.world, engine=ranks.rank)
-    batch = pack(groups, ranks, 2, actor.limits)
+    batch = pack(groups, ranks, run.recipe.algorithm, actor.limits)
     view = actor.logprobs(batch, run.recipe)
     batch = batch.with_logprobs(old=view.logprobs, reference=actor.reference_logprobs(batch, run.recipe))
     batch = batch.with_advantages(advantages(groups.rewards, groups.judged, groups.lengths, run.recipe.algorithm))

@@ -20,6 +20,7 @@ from tests.models import make_folder, make_run
 from tests.ranks import run_ranks
 
 RECIPE = {
+    "algorithm.updates_per_step": 1,
     "sampling.temperature": 0.8,
     "algorithm.kl.coefficient": 0.2,
     "optimizer.learning_rate": 1e-2,
@@ -40,7 +41,7 @@ def facts(folder: str) -> dict[str, Any]:
     hardware = device.select(run.scale)
     ranks = parallel.start(run.scale, hardware, 60)
     actor = Actor(run, ranks, hardware)
-    batch = off_policy(actor, pack(some_groups(), ranks, 1, actor.limits), run.recipe)
+    batch = off_policy(actor, pack(some_groups(), ranks, run.recipe.algorithm, actor.limits), run.recipe)
 
     def train(which: Any, steps: range) -> list[Any]:
         return [which.update(batch.updates[0], run.recipe, step) for step in steps]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from megatron_rl import parallel
 from megatron_rl.actor.pack import TOKEN_FIELDS, Limits, fill, joined, pack, share_out
 from megatron_rl.parallel import Ranks
 from megatron_rl.types import Batch, Groups, Pack, Prompt
+from recipes.prorl_v2 import RECIPE
 from tests.samples import by_row, sample_of
 
 LONGEST_PROMPT, LONGEST_RESPONSE = 20, 30
@@ -105,9 +107,15 @@ def share_of(groups: Groups, world: World, ranks: Ranks) -> Groups:
 
 
 def packed(
-    monkeypatch: pytest.MonkeyPatch, groups: Groups, world: World, num_updates: int = 2, limits: Limits = LOOSE
+    monkeypatch: pytest.MonkeyPatch,
+    groups: Groups,
+    world: World,
+    num_updates: int = 2,
+    limits: Limits = LOOSE,
+    aggregation: str = "token_mean",
 ) -> list[Batch]:
     """The batch of every rank: one thread each, and an exchange in memory where the wires would be."""
+    algorithm: Any = dataclasses.replace(RECIPE.algorithm, updates_per_step=num_updates, loss_aggregation=aggregation)
     here, meeting = threading.local(), threading.Barrier(world.size, timeout=10)
     outbox: list[list[Tensor]] = [[] for _ in range(world.size)]
     found: list[Any] = [None] * world.size
@@ -125,7 +133,7 @@ def packed(
         here.rank = rank
         ranks = world.ranks(rank)
         try:
-            found[rank] = pack(share_of(groups, world, ranks), ranks, num_updates, limits)
+            found[rank] = pack(share_of(groups, world, ranks), ranks, algorithm, limits)
         except BaseException as error:
             found[rank] = error
             meeting.abort()
@@ -315,3 +323,26 @@ def test_packs_that_have_to_be_of_one_length_are_not_joined(monkeypatch: pytest.
     limits = Limits(max_tokens=200, multiple=1, packs_multiple=1, one_length=True)
     (batch,) = packed(monkeypatch, random_groups(1), World(), num_updates=4, limits=limits)
     assert joined(batch.packs, limits) == list(batch.packs)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_under_a_sequence_mean_every_sequence_of_an_update_weighs_the_same(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    world = World(data=2)
+    replicas = one_per_replica(
+        packed(monkeypatch, random_groups(seed), world, num_updates=2, aggregation="sequence_mean"), world
+    )
+    for packs in zip(*(batch.updates for batch in replicas), strict=True):
+        both = [one for part in packs for one in part]
+        num_tokens = sum(float(one.weights.sum()) for one in both)
+        rows = {row for one in both for row in one.sequences[one.weights > 0].tolist()}
+        for row in rows:
+            total = sum(float(one.shares[one.sequences == row].sum()) for one in both)
+            assert total / num_tokens == pytest.approx(1 / len(rows), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_under_a_token_mean_every_token_weighs_exactly_one(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    for batch in packed(monkeypatch, random_groups(seed), World(data=2)):
+        assert all(torch.equal(one.shares, one.weights) for one in batch.packs)

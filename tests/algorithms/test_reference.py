@@ -9,18 +9,33 @@ import pytest
 
 from megatron_rl.algorithms.reference import reset_reason, spike, stall
 from megatron_rl.config import KlSpike, ReferenceReset, Stage, Stall
-from megatron_rl.types import Scores
+from megatron_rl.types import Reset, Scores, State
 
 PERIODIC = ReferenceReset(
     period_steps=300, kl_spike=None, stall=None, min_steps_between=200, target="current", clears_optimizer=False
 )
+NO_RULE = dataclasses.replace(PERIODIC, period_steps=None)
 SPIKE = KlSpike(ratio=5.0, window_steps=100, min_history_steps=50)
 STALL = Stall(patience_validations=3, min_gain=0.01, drop=0.1)
 
 
-def reason(reset: ReferenceReset | None, step: int, last_reset: int = 0, **given: object) -> str | None:
-    inputs = {"stage": None, "kl_history": (), "scores": ()} | given
-    return reset_reason(step, last_reset=last_reset, reset=reset, **inputs)  # type: ignore[arg-type]
+def reason(
+    reset: ReferenceReset,
+    step: int,
+    last_reset: int = 0,
+    *,
+    stage: Stage | None = None,
+    kl_history: Sequence[float] = (),
+    scores: Sequence[Scores] = (),
+) -> str | None:
+    state = dataclasses.replace(
+        State.fresh(),
+        step=step,
+        reference_resets=(Reset(step=last_reset, reason="an older one"),) if last_reset else (),
+        kl_history=tuple(kl_history),
+        scores=tuple(scores),
+    )
+    return reset_reason(state, stage, reset)
 
 
 def validations(*accuracies: float, every: int = 10) -> list[Scores]:
@@ -43,7 +58,7 @@ def test_a_period_is_counted_from_the_last_reset() -> None:
 
 
 def test_without_a_rule_nothing_is_reset() -> None:
-    assert reason(None, 300) is None
+    assert reason(NO_RULE, 300) is None
 
 
 def test_a_steady_drift_is_no_spike() -> None:
@@ -112,7 +127,7 @@ def test_domains_count_the_same() -> None:
 
 def test_a_stage_resets_once_at_its_start_however_short_ago_the_last_was() -> None:
     stage = Stage(from_step=500, why="Run 6", resets_reference=True)
-    assert [step for step in (499, 500, 501) if reason(None, step, 498, stage=stage)] == [500]
+    assert [step for step in (499, 500, 501) if reason(NO_RULE, step, 498, stage=stage)] == [500]
     assert reason(PERIODIC, 500, 498, stage=stage) == "stage: Run 6"
     assert reason(PERIODIC, 500, 498, stage=dataclasses.replace(stage, resets_reference=False)) is None
 

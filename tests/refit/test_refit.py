@@ -91,8 +91,11 @@ def colocated(folder: str, num_updates: int, **scale: Any) -> dict[str, Any]:
             samples=by_row(samples),
             policy_version=version,
         )
-        recipe = make_run(folder, recipe={"sampling.temperature": 1.2, "optimizer.learning_rate": 1e-3}).recipe
-        batch = pack(groups, ranks, 1, actor.limits)
+        recipe = make_run(
+            folder,
+            recipe={"sampling.temperature": 1.2, "optimizer.learning_rate": 1e-3, "algorithm.updates_per_step": 1},
+        ).recipe
+        batch = pack(groups, ranks, recipe.algorithm, actor.limits)
         view = actor.logprobs(batch, recipe)
         found["gaps"].append(view.mismatch_mean_nats)
         found["tokens"].append({i: [list(s.token_ids) for s in group] for i, group in samples.items()})

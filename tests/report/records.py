@@ -51,8 +51,10 @@ def update(num_tokens: int = 20, loss: float = 0.1, norm: float = 1.0) -> Update
         learning_rate=1e-6,
         clip_low_fraction=0.01,
         clip_high_fraction=0.02,
+        clip_dual_fraction=0.0,
         ratio_mean=1.0,
         kl_reference=0.001,
+        correction_fraction=0.0,
     )
 
 

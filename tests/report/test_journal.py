@@ -12,9 +12,9 @@ def play(journal: Journal, first: int, last: int, every: int = 2) -> None:
     """What the loop writes from a checkpoint of step `first` on: validation first, then steps."""
     for step in range(first, last + 1):
         if step % every == 0:
-            journal.append(step, without_step(validation_row(step, step / 100 + 1 / 3)))
+            journal.append(validation_row(step, step / 100 + 1 / 3))
         if step < last:
-            journal.append(step + 1, without_step(step_row(step + 1, 0.1 * step)))
+            journal.append(step_row(step + 1, 0.1 * step))
 
 
 def without_step(row: dict[str, float]) -> dict[str, float]:
@@ -23,7 +23,7 @@ def without_step(row: dict[str, float]) -> dict[str, float]:
 
 def test_a_line_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.append(1, {"actor/loss": 1 / 3, "actor/gradient_norm": 1e-300})
+    journal.append({"step": 1, "actor/loss": 1 / 3, "actor/gradient_norm": 1e-300})
     assert journal.rows() == [{"step": 1, "actor/loss": 1 / 3, "actor/gradient_norm": 1e-300}]
 
 
@@ -73,7 +73,7 @@ def test_a_resume_without_a_file_makes_none(tmp_path: Path) -> None:
 def test_not_a_number_never_enters_the_file(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     with pytest.raises(ValueError):
-        journal.append(1, {"actor/loss": float("nan")})
+        journal.append({"step": 1, "actor/loss": float("nan")})
     assert journal.rows() == []
 
 

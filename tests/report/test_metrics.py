@@ -100,11 +100,10 @@ def test_step_metrics_hold_every_declared_metric_of_a_step() -> None:
     phases = [name[5:-8] for name in METRICS if name.startswith("time/") and name[5:-8] not in ("step", "other")]
     found = step_metrics(
         recipe=RECIPE,
-        state=dataclasses.replace(State.fresh(), step=501, samples_seen=40, tokens_seen=400),
+        state=dataclasses.replace(State.fresh(), step=501, samples_seen=40, tokens_seen=400).with_reset("period"),
         collected=collected(),
         policy=POLICY,
         updates=[update()],
-        is_reset=True,
         phase_seconds=dict.fromkeys(phases, 0.5),
         step_seconds=10.0,
     )
@@ -126,7 +125,6 @@ def test_a_step_that_found_no_group_still_has_its_metrics() -> None:
         collected=empty,
         policy=POLICY,
         updates=[],
-        is_reset=False,
         phase_seconds={},
         step_seconds=1.0,
     )

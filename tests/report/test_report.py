@@ -41,7 +41,7 @@ def play(report: Report, state: State, last: int) -> State:
             with spans.span(phase):
                 pass
         state = stepped(state)
-        report.step(state, collected(), POLICY, [update()], is_reset=state.step == 2)
+        report.step(state, collected(), POLICY, [update()])
 
 
 def rows_of(directory: Path) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ def test_validation_is_not_counted_as_generation(tmp_path: Path, monkeypatch: py
         state = State.fresh()
         report.start(state)
         report.scores(validated(state, 0.5))
-        report.step(stepped(state), collected(), POLICY, [update()], is_reset=False)
+        report.step(stepped(state), collected(), POLICY, [update()])
     row = rows_of(tmp_path)[-1]
     seconds = {name: row[f"time/{name}_seconds"] for name in ("refit", "validate", "generate", "save")}
     assert seconds == {"refit": 1.0, "validate": 5.0, "generate": 2.0, "save": 1.0}
