@@ -14,10 +14,10 @@ from megatron_rl.report.plots import COLOURS, INK
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PANELS = {  # one for each of `Curves`
-    "correct_mass": "Probability of all correct tokens",
-    "improved_fraction": "Correct tokens improved, %",
-    "worst_change": "Worst change of a correct token",
+PANELS = {  # for each of `Curves` its heading, and what its values are multiplied by
+    "correct_mass": ("Probability of all correct tokens", 1.0),
+    "improved_fraction": ("Correct tokens improved, %", 100.0),
+    "worst_change": ("Worst change of a correct token, in 1e-5", 1e5),
 }
 
 
@@ -28,9 +28,8 @@ def write_png(path: Path, rows: Mapping[str, Mapping[int, Curves]]) -> None:
     figure = Figure(figsize=(13, 0.7 + 3.4 * len(rows)), layout="constrained", facecolor="white")
     grid = figure.subplots(len(rows), len(PANELS), squeeze=False)
     for axes, (title, curves) in zip(grid, rows.items(), strict=True):
-        for ax, (name, heading) in zip(axes, PANELS.items(), strict=True):
+        for ax, name in zip(axes, PANELS, strict=True):
             draw_panel(ax, name, curves)
-            ax.set_title(heading, loc="left", fontsize=10, fontweight="bold", color=INK)
         axes[0].set_ylabel(title, fontsize=9.5, color=INK)
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, labelcolor=INK)
@@ -41,13 +40,11 @@ def write_png(path: Path, rows: Mapping[str, Mapping[int, Curves]]) -> None:
 
 def draw_panel(ax: Axes, name: str, curves: Mapping[int, Curves]) -> None:
     """Draws one of `PANELS` over the steps."""
+    heading, factor = PANELS[name]
     for colour, (num_samples, curve) in zip(COLOURS, curves.items(), strict=False):
-        values = getattr(curve, name) * (100 if name == "improved_fraction" else 1)
+        values = factor * getattr(curve, name)
         ax.plot(range(len(values)), values, color=colour, lw=1.8, label=f"N = {num_samples:,}")
-    if name == "improved_fraction":
-        ax.set_ylim(-2, 102)
-    elif name == "worst_change":
-        ax.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    ax.set_title(heading, loc="left", fontsize=10, fontweight="bold", color=INK)
     ax.set_xlabel("step", fontsize=8.5, color=INK)
     ax.margins(x=0)
     ax.grid(axis="y", color=INK, alpha=0.12, lw=0.7)

@@ -1,12 +1,14 @@
 """The simulator against plain numpy with AdamW written out, and at full size against figures of an independent run."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from megatron_rl.algorithms.simulator import Curves, Simulation, simulate, starting_logits, surrogate_gradient
+from megatron_rl.theory import one_thread
 
 PUBLISHED = Simulation(num_samples=4, weight_decay=0.01, epsilon=1e-8, anchor_is_correct=True, seed=0)
 SMALL = dataclasses.replace(PUBLISHED, num_samples=64, num_tokens=300, num_correct=40, num_steps=30)
@@ -30,6 +32,12 @@ NOTED = [
     (512, 0.0, False, 0.6407, 0.83, None),
     (51_200, 0.0, False, 0.6541, 1.0, None),
 ]
+
+
+@pytest.fixture(autouse=True)
+def few_threads() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 def oracle(simulation: Simulation) -> list[np.ndarray]:

@@ -41,7 +41,7 @@ def terms_of(case: Case, correct: float, incorrect: float, num_samples: int, ste
 
 
 def mass_after(case: Case, correct: float, incorrect: float, num_samples: int, step_size: float) -> float:
-    """Q_pos after a step on L = -(1/N) sum of R p over the set of sampled tokens; the gradient by central differences."""
+    """Q_pos after a step on L = -(1/N) sum of R p over the set of sampled tokens; dL by central differences."""
     logits, is_correct, draws = case
 
     def loss(at: list[float]) -> float:
