@@ -1,6 +1,7 @@
 """The simulator against plain numpy with AdamW written out, and at full size against figures of an independent run."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,10 +13,11 @@ from megatron_rl.theory import one_thread
 
 PUBLISHED = Simulation(num_samples=4, weight_decay=0.01, epsilon=1e-8, anchor_is_correct=True, seed=0)
 SMALL = dataclasses.replace(PUBLISHED, num_samples=64, num_tokens=300, num_correct=40, num_steps=30)
-# N, weight decay, anchor correct, Q_pos at step 1000, improved fraction, worst change of all steps (None: not noted).
-# From a numpy program written from the paper alone, seed 0, whose draws differ from torch's: hence the tolerances.
+# N, weight decay, anchor correct, Q_pos at step 1000, improved fraction, worst change of all steps.
+# From a numpy program written from the paper alone, whose draws differ from torch's: hence the tolerances. Left out is
+# the worst change of few draws with a correct anchor, which is how late the anchor happens to be drawn first.
 NOTED = [
-    (4, 0.01, True, 0.6012, None, -9.8e-5),
+    (4, 0.01, True, 0.6012, None, None),
     (16, 0.01, True, 0.6073, None, None),
     (512, 0.01, True, 0.6341, 0.63, -4e-6),
     (51_200, 0.01, True, 0.6472, 1.0, -1e-7),
@@ -23,7 +25,7 @@ NOTED = [
     (16, 0.01, False, 0.6070, None, None),
     (512, 0.01, False, 0.6339, 0.64, None),
     (51_200, 0.01, False, 0.6473, 1.0, None),
-    (4, 0.0, True, 0.6080, None, -9.1e-5),
+    (4, 0.0, True, 0.6080, None, None),
     (16, 0.0, True, 0.6141, None, None),
     (512, 0.0, True, 0.6410, 0.81, None),
     (51_200, 0.0, True, 0.6539, 1.0, None),
@@ -112,6 +114,7 @@ def test_the_seeded_start_lies_where_figure_3_begins(anchor_is_correct: bool, ex
     assert unseeded == pytest.approx(0.078, abs=1e-3)
 
 
+@functools.cache
 def full(num_samples: int, weight_decay: float, anchor_is_correct: bool) -> Curves:
     return simulate(
         dataclasses.replace(
@@ -131,6 +134,11 @@ def check(curves: Curves, q_pos: float, improved: float | None, worst: float | N
 def test_few_draws_end_where_an_independent_run_did() -> None:
     num_samples, weight_decay, anchor_is_correct, *expected = NOTED[0]
     check(full(num_samples, weight_decay, anchor_is_correct), *expected)
+
+
+def test_a_correct_anchor_that_is_not_drawn_falls_furthest() -> None:
+    anchored, unanchored = (full(4, 0.01, anchor_is_correct) for anchor_is_correct in (True, False))
+    assert -2e-4 < anchored.worst_change.min() < 2 * unanchored.worst_change.min()
 
 
 @pytest.mark.e2e  # for its length only: a minute and a half
