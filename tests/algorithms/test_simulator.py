@@ -124,11 +124,12 @@ def full(num_samples: int, weight_decay: float, anchor_is_correct: bool) -> Curv
 
 
 def check(curves: Curves, q_pos: float, improved: float | None, worst: float | None) -> None:
+    # Over six seeds, Q_pos varies by 0.0009 (N = 4), the improved fraction by 0.006 and the worst change by a fifth.
     assert curves.correct_mass[-1].item() == pytest.approx(q_pos, abs=0.002)
     if improved is not None:
-        assert curves.improved_fraction[-1].item() == pytest.approx(improved, abs=0.01)
+        assert curves.improved_fraction[-1].item() == pytest.approx(improved, abs=0.015)
     if worst is not None:
-        assert curves.worst_change.min().item() == pytest.approx(worst, rel=0.2, abs=2e-7)
+        assert curves.worst_change.min().item() == pytest.approx(worst, rel=0.3, abs=2e-7)
 
 
 def test_few_draws_end_where_an_independent_run_did() -> None:
