@@ -8,14 +8,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from megatron_rl.config import Run, Scale
+    from megatron_rl.config import Scale
     from megatron_rl.launch import World
 
 USER_ERROR, MACHINE_ERROR, INTERRUPTED = 2, 1, 130
@@ -86,9 +86,36 @@ def train(recipe: RecipeName, scale: ScaleName, settings: Settings = None, direc
 def check(recipe: RecipeName, scale: ScaleName, settings: Settings = None, directory: Directory = None) -> None:
     """Validate a run and show what it would be: recipe, batch algebra, memory. Starts nothing."""
     from megatron_rl.choose import build_run
+    from megatron_rl.preview import show
 
     with one_line_errors():
-        show(build_run(recipe, scale, settings or [], directory, needs_files=False))
+        show(build_run(recipe, scale, settings or [], directory, needs_files=False), console())
+
+
+@app.command()
+def theory(
+    directory: Annotated[Path, typer.Option("--directory", help="Where theory.png goes.")] = Path("runs/theory"),
+    with_variants: Annotated[
+        bool, typer.Option("--variants", help="Also without weight decay, and with an incorrect anchor.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32, help="Of the draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Reproduce BroRL's theory and its Figure 3. Half a minute on a CPU."""
+    import json
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from megatron_rl.theory import reproduce, show, simulations
+
+    with one_line_errors():
+        chosen = simulations(with_variants=with_variants, seed=seed)
+        figures = reproduce(directory, track(chosen, "simulating", console=Console(stderr=True), transient=True))
+    if as_json:
+        typer.echo(json.dumps(figures, indent=2))
+    else:
+        show(figures, console())
 
 
 @app.command()
@@ -107,98 +134,6 @@ def doctor() -> None:
         table.add_row(finding.name, finding.found or "missing", "" if finding.found else finding.remedy, style=style)
     console().print(table)
     raise typer.Exit(MACHINE_ERROR if any(finding.blocks for finding in findings) else 0)
-
-
-def show(run: Run) -> None:
-    """Prints the resolved run: recipe, scale, batch algebra, memory, fingerprint."""
-    import dataclasses
-
-    from rich.table import Table
-
-    from megatron_rl.config import batch_algebra
-    from megatron_rl.memory import estimate
-
-    out = console()
-    out.print(f"{run.published.release} at scale {run.scale.name} in {run.directory}", style="bold", soft_wrap=True)
-    table = Table(box=None, pad_edge=False, show_header=True)
-    for column in ("recipe", "value", "published", "changed by"):
-        table.add_column(column, overflow="fold")
-    names = [setting.partition("=")[0].strip() for setting in run.modified]
-    published = dict(leaves(dataclasses.asdict(run.published)))
-    for name, value in leaves(dataclasses.asdict(run.recipe)):
-        changed = value != published.get(name)
-        by_setting = any(name == given or name.startswith(f"{given}.") for given in names)
-        cause = "--set" if by_setting else f"scale {run.scale.name}" if changed else ""
-        row = (name, str(value), str(published.get(name, "-")) if changed else "", cause)
-        table.add_row(*row, style="yellow" if changed else "")
-    out.print(table)
-    out.print()
-    out.print(", ".join(f"{name}={value}" for name, value in placement(run.scale)), style="dim", soft_wrap=True)
-    out.print(batch_algebra(run), soft_wrap=True)
-    memory = estimate(run)
-    parts = [f"{name} {gib(num_bytes)}" for name, num_bytes in dataclasses.asdict(memory).items()]
-    out.print(f"memory per device, estimated: {', '.join(parts)} (reference in host memory)", soft_wrap=True)
-    out.print(
-        f"  while training {gib(memory.training)}, while generating {gib(memory.generation)}, "
-        f"all at once {gib(memory.everything)}"
-    )
-    for kind, folder in (("model", run.model_folder), ("data", run.data_folder)):
-        out.print(f"{kind}: {folder}" + ("" if folder.is_dir() else " (not on this machine; `train` needs it)"))
-    out.print(f"recipe fingerprint {run.published.fingerprint}: {release_status(run)}")
-    out.print(f"run fingerprint    {run.recipe.fingerprint}" + (f", modified: {', '.join(run.modified)}" * bool(names)))
-
-
-def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of every leaf of nested dictionaries; a record of a tuple goes by its own name or place.
-
-    >>> list(leaves({"a": {"b": 1}, "c": ({"name": "x", "d": 2},), "e": ()}))
-    [('a.b', 1), ('c.x.d', 2), ('e', ())]
-    """
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from leaves(inner, f"{name}.{key}" if name else key)
-    elif isinstance(value, tuple | list) and value:
-        for place, inner in enumerate(value):
-            inner = dict(inner)
-            yield from leaves(inner, f"{name}.{inner.pop('name', place)}")
-    else:
-        yield name, value
-
-
-def placement(scale: Scale) -> list[tuple[str, Any]]:
-    """Name and value of what a scale says about hardware and layout."""
-    import dataclasses
-
-    return [
-        (field.name, getattr(scale, field.name))
-        for field in dataclasses.fields(scale)
-        if field.name not in ("name", "caps", "miniature")
-    ]
-
-
-def release_status(run: Run) -> str:
-    """What tests/recipes/released.json says about the published recipe."""
-    import json
-
-    from megatron_rl.choose import REPOSITORY
-
-    path = REPOSITORY / "tests" / "recipes" / "released.json"
-    if not path.is_file():
-        return "nothing to compare it with, for this is no checkout of the repository"
-    released = json.loads(path.read_text(encoding="utf-8")).get(run.published.release)
-    if released is None:
-        return f"{run.published.release} is not a released recipe"
-    same = released == run.published.fingerprint
-    return f"is the released {run.published.release}" if same else f"DIFFERS from the released one, {released}"
-
-
-def gib(num_bytes: int) -> str:
-    """Bytes for reading.
-
-    >>> gib(3 * 2**30), gib(2**20)
-    ('3.0 GiB', '1 MiB')
-    """
-    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**29 else f"{num_bytes / 2**20:.0f} MiB"
 
 
 def check_world(scale: Scale, world: World | None) -> None:

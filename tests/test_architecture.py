@@ -18,7 +18,7 @@ LAYERS = (
     ("actor", "rollout"),
     ("refit",),
     ("checkpoint", "evaluate", "export", "report"),
-    ("__main__", "choose", "cli", "doctor", "launch", "train"),
+    ("__main__", "choose", "cli", "doctor", "launch", "preview", "theory", "train"),
 )
 LAYER = {module: layer for layer, modules in enumerate(LAYERS) for module in modules}
 # A heavy package -> the files that may import it, as path prefixes.
@@ -29,8 +29,9 @@ OWNERS = {
 }
 # Modules of one layer that must not know each other, and modules that only some may import.
 STRANGERS = {("actor", "rollout"), ("rollout", "actor")}
-ONLY_FOR = {"report": ("report", "train")}
-NO_TORCH = ("__init__", "__main__", "checks", "choose", "cli", "config", "fit", "launch", "memory", "pretrained")
+ONLY_FOR = {"report": ("report", "theory", "train")}
+NO_TORCH = ("__init__", "__main__", "checks", "choose", "cli", "config")
+NO_TORCH += ("fit", "launch", "memory", "pretrained", "preview")
 RECIPE_IMPORTS = (f"{PACKAGE}.config", f"{PACKAGE}.publication")
 VAGUE = ("utils", "common", "helpers", "util", "helper", "misc")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
