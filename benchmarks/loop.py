@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megatron_rl.choose import REPOSITORY, build_run
-from megatron_rl.config import Recipe, Run
+from megatron_rl.config import Recipe
 from megatron_rl.launch import process_environment
+from megatron_rl.run import Run
 
 if TYPE_CHECKING:
     from megatron_rl.actor.actor import Actor

@@ -17,9 +17,9 @@ import torch
 
 from megatron_rl import parallel, rundir
 from megatron_rl.actor.actor import Actor
-from megatron_rl.config import Run
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.log import get_logger
+from megatron_rl.run import Run
 from megatron_rl.spans import span
 from megatron_rl.types import Reset, Scores, State
 

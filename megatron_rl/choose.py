@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import recipes
 from megatron_rl import rundir
 from megatron_rl.checks import require
-from megatron_rl.config import Model, Recipe, Run, Scale, canonical_json, differences
+from megatron_rl.config import Model, Recipe, Scale, canonical_json, differences
 from megatron_rl.pretrained import check_tensors, read_model
+from megatron_rl.run import Run
 
 REPOSITORY = Path(recipes.__file__).resolve().parent.parent
 # The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.

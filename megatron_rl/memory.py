@@ -24,7 +24,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from megatron_rl.config import Model, Run, Scale
+from megatron_rl.config import Model, Scale
+from megatron_rl.run import Run
 
 BYTES = {"fp32": 4, "bf16": 2}
 

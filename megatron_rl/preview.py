@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from megatron_rl.choose import REPOSITORY
-from megatron_rl.config import Run, Scale, batch_algebra
+from megatron_rl.config import Scale
 from megatron_rl.memory import estimate
+from megatron_rl.run import Run, batch_algebra
 
 
 def show(run: Run, out: Console) -> None:

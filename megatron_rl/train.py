@@ -12,7 +12,6 @@ from megatron_rl.actor.pack import pack
 from megatron_rl.algorithms.advantages import advantages
 from megatron_rl.algorithms.reference import reset_reason
 from megatron_rl.algorithms.shaping import shaped_rewards
-from megatron_rl.config import Run
 from megatron_rl.data.items import read_items
 from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
 from megatron_rl.evaluate import evaluate
@@ -21,6 +20,7 @@ from megatron_rl.report.report import Report
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts
 from megatron_rl.rollout.engine import Engine
+from megatron_rl.run import Run
 from megatron_rl.types import Prompt, State
 
 

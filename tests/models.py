@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from megatron_rl.config import Run, Scale
+from megatron_rl.config import Scale
 from megatron_rl.pretrained import read_model
+from megatron_rl.run import Run
 from recipes import prorl_v2
 from recipes.scales import SCALES
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "megatron_rl"
 LAYERS = (
-    ("__init__", "checks", "config", "fit", "memory", "pretrained", "publication", "types"),
+    ("__init__", "checks", "config", "fit", "lineage", "memory", "pretrained", "publication", "run", "types"),
     ("device", "log", "preempt", "rundir", "seeds", "spans"),
     ("parallel",),
     ("algorithms", "data", "rewards"),
@@ -31,7 +31,7 @@ OWNERS = {
 STRANGERS = {("actor", "rollout"), ("rollout", "actor")}
 ONLY_FOR = {"report": ("report", "theory", "train")}
 NO_TORCH = ("__init__", "__main__", "checks", "choose", "cli", "config")
-NO_TORCH += ("fit", "launch", "memory", "pretrained", "preview")
+NO_TORCH += ("fit", "launch", "lineage", "memory", "pretrained", "preview", "run")
 RECIPE_IMPORTS = (f"{PACKAGE}.config", f"{PACKAGE}.publication")
 VAGUE = ("utils", "common", "helpers", "util", "helper", "misc")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from megatron_rl import checkpoint, device, parallel
-from megatron_rl.config import Run
 from megatron_rl.data.items import Item
 from megatron_rl.data.prompts import PromptStream, load_tokenizer
 from megatron_rl.log import get_logger
+from megatron_rl.run import Run
 from megatron_rl.types import Batch, Collected, Reset, Scores, State, Update
 from tests.actor.test_layouts import some_groups
 from tests.models import make_folder, make_run, replaced

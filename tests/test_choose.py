@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from megatron_rl.choose import build_run, find_recipe, find_scale
-from megatron_rl.config import Run
+from megatron_rl.run import Run
 from recipes.prorl_v2 import RECIPE
 from tests.folders import manifest, write_data, write_model
 

@@ -169,7 +169,7 @@ def test_check_shows_what_was_changed_and_by_whom(setting: Setting) -> None:
     result = CliRunner().invoke(app, ["check", *setting.words("sampling.temperature=1.2")])
     assert result.exit_code == 0, result.output
     rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if "." in line[:20]}
-    assert rows["sampling.prompts_per_step"] == ["4", "512", "scale", "cpu"]
+    assert rows["sampling.prompts_per_step"] == ["6", "512", "scale", "cpu"]
     assert rows["sampling.temperature"] == ["1.2", "1.0", "--set"]
     assert rows["sampling.samples_per_prompt"] == ["16"]
     assert "4 prompts x 16 samples = 64 sequences per step; 2 updates of 32 sequences" in result.stdout

@@ -9,15 +9,14 @@ from megatron_rl.config import (
     Correction,
     KlSpike,
     Overlong,
-    Run,
     Scale,
     Stage,
     Stall,
     Truncation,
-    batch_algebra,
     canonical_json,
     differences,
 )
+from megatron_rl.run import Run, batch_algebra
 from recipes import brorl, prorl_v1
 from recipes.prorl_v2 import RECIPE
 from recipes.scales import CPU, H100X8, H100X32

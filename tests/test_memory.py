@@ -1,8 +1,9 @@
 import dataclasses
 from pathlib import Path
 
-from megatron_rl.config import Run, Scale
+from megatron_rl.config import Scale
 from megatron_rl.memory import estimate
+from megatron_rl.run import Run
 from recipes.prorl_v2 import RECIPE
 from recipes.scales import H100X8
 

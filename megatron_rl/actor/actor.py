@@ -17,9 +17,10 @@ from megatron_rl.actor.pack import Limits, joined
 from megatron_rl.algorithms.kl import kl_estimate, kl_per_sequence
 from megatron_rl.algorithms.losses import clipped, policy_loss
 from megatron_rl.algorithms.mismatch import correction_weights, held_by_correction, mismatch
-from megatron_rl.config import Kl, Recipe, ReferenceReset, Run
+from megatron_rl.config import Kl, Recipe, ReferenceReset
 from megatron_rl.device import Device
 from megatron_rl.parallel import Ranks
+from megatron_rl.run import Run
 from megatron_rl.spans import span
 from megatron_rl.types import Batch, Pack, Update
 

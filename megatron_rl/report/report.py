@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from megatron_rl import spans
-from megatron_rl.config import Recipe, Run, batch_algebra
+from megatron_rl.config import Recipe
 from megatron_rl.log import get_logger
 from megatron_rl.report import journal, page, provenance
 from megatron_rl.report.metrics import Metrics, step_metrics, validation_metrics
 from megatron_rl.report.progress import Progress
+from megatron_rl.run import Run, batch_algebra
 from megatron_rl.types import Collected, State, Update
 
 if TYPE_CHECKING:

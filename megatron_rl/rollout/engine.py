@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from megatron_rl import parallel
-from megatron_rl.config import Run
 from megatron_rl.device import Device
 from megatron_rl.parallel import Ranks
+from megatron_rl.run import Run
 from megatron_rl.rundir import remove_shared_memory, shared_memory_name
 from megatron_rl.spans import span
 from megatron_rl.types import Request, Sample

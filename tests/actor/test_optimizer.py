@@ -13,7 +13,8 @@ from torch import Tensor
 
 from megatron_rl import device, parallel
 from megatron_rl.actor.optimizer import learning_rate
-from megatron_rl.config import Optimizer, Recipe, Run
+from megatron_rl.config import Optimizer, Recipe
+from megatron_rl.run import Run
 from megatron_rl.types import Batch
 from tests.actor.test_layouts import some_groups
 from tests.models import make_folder, make_run

@@ -12,7 +12,8 @@ import recipes
 from megatron_rl.checks import check_parent
 from megatron_rl.choose import find_recipe as recipe
 from megatron_rl.choose import recipe_files
-from megatron_rl.config import Recipe, Run, Scale, batch_algebra, differences
+from megatron_rl.config import Recipe, Scale, differences
+from megatron_rl.run import Run, batch_algebra
 from recipes.scales import SCALES
 
 FOLDER = Path(recipes.__file__).parent

@@ -1,0 +1,66 @@
+"""Run: a recipe at a scale in a directory, checked before torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from megatron_rl.checks import check_layout, check_recipe, check_scale, require
+from megatron_rl.config import Recipe, Scale
+from megatron_rl.lineage import Parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A recipe at a scale in a directory: all that `train` is told.
+
+    `recipe` is the one in force, after the scale's caps; `published` is the one that was asked for.
+    """
+
+    recipe: Recipe
+    published: Recipe
+    scale: Scale
+    directory: Path
+    model_folder: Path
+    data_folder: Path
+    seed: int = 1
+    validate_every_steps: int = 10
+    max_validation_prompts: int = 1024  # taken evenly from the validation files
+    save_every_steps: int = 50
+    checkpoints_kept: int = 2
+    stall_seconds: float = 1800.0  # a collective that waits longer ends the run
+    verifier_timeout_seconds: float = 5.0  # a verdict that takes longer is counted as a timeout
+    max_unjudged_share: float = 0.1  # of a step's samples; beyond it the verifiers are broken, and the run ends
+    allows_unsafe_sandbox: bool = False  # code rewards even where the sandbox lacks a layer
+    asked_for: str = ""  # the recipe as it was given: its name, or its file
+    modified: tuple[str, ...] = ()  # the --set arguments, as given
+    parent: Parent | None = None  # the run whose policy this one starts from
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+        check_recipe(self.recipe)
+        check_layout(self.recipe, self.scale)
+        for field in ("validate_every_steps", "max_validation_prompts", "save_every_steps", "checkpoints_kept"):
+            require(getattr(self, field) >= 1, f"run.{field}={getattr(self, field)}: must be at least 1")
+        share = self.max_unjudged_share
+        require(0 <= share <= 1, f"run.max_unjudged_share={share}: must lie in [0, 1]")
+        for field in ("stall_seconds", "verifier_timeout_seconds"):
+            require(getattr(self, field) > 0, f"run.{field}={getattr(self, field)}: must be above 0")
+
+    def at_step(self, step: int) -> Recipe:
+        """The recipe in force at `step`."""
+        return self.recipe.at_step(step)
+
+
+def batch_algebra(run: Run) -> str:
+    """One sentence with the numbers of a step, as the papers state them."""
+    sampling, scale = run.recipe.sampling, run.scale
+    sequences = sampling.prompts_per_step * sampling.samples_per_prompt
+    updates = run.recipe.algorithm.updates_per_step
+    per_update = sequences // updates
+    return (
+        f"{sampling.prompts_per_step} prompts x {sampling.samples_per_prompt} samples = {sequences} sequences per "
+        f"step; {updates} update{'s' * (updates > 1)} of {per_update} sequences; {scale.data_parallel} data-parallel "
+        f"rank{'s' * (scale.data_parallel > 1)} x {per_update / scale.data_parallel:g} sequences, in microbatches of "
+        f"at most {scale.max_tokens_per_microbatch} tokens"
+    )
