@@ -134,7 +134,7 @@ class Actor:
         policy, kl = policy_loss(logprobs, pack.old_logprobs, pack.advantages, algorithm), torch.zeros_like(logprobs)
         if algorithm.kl is not None:
             kl = kl_estimate(logprobs, pack.reference_logprobs, algorithm.kl)
-            policy = policy + algorithm.kl.coefficient * kl
+            policy = policy + (algorithm.kl.coefficient * kl if algorithm.kl.place == "loss" else 0)
         total = (policy * pack.weights).sum()
         with torch.no_grad():
             ratio = (logprobs - pack.old_logprobs).exp()
