@@ -50,13 +50,13 @@ def show(run: Run, out: Console) -> None:
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of every leaf of nested dictionaries; a record of a tuple goes by its own name or place.
 
-    >>> list(leaves({"a": {"b": 1}, "c": ({"name": "x", "d": 2},), "e": ()}))
-    [('a.b', 1), ('c.x.d', 2), ('e', ())]
+    >>> list(leaves({"a": {"b": 1}, "c": ({"name": "x", "d": 2},), "e": (), "f": ("y", "z")}))
+    [('a.b', 1), ('c.x.d', 2), ('e', ()), ('f', ('y', 'z'))]
     """
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from leaves(inner, f"{name}.{key}" if name else key)
-    elif isinstance(value, tuple | list) and value:
+    elif isinstance(value, tuple | list) and value and isinstance(value[0], dict):
         for place, inner in enumerate(value):
             inner = dict(inner)
             yield from leaves(inner, f"{name}.{inner.pop('name', place)}")

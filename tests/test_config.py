@@ -252,6 +252,9 @@ def test_a_miniature_divides_every_span_and_keeps_every_count() -> None:
     assert (fitted.num_steps, fitted.optimizer.warmup_steps) == (150, 3)
     assert fitted.algorithm.overlong == Overlong(buffer_tokens=12, factor=1.0)  # half of the limit, as before
     assert CPU.fit(RECIPE, RECIPE.model).optimizer.warmup_steps == 0
+    runs = CPU.fit(prorl_v1.RECIPE, RECIPE.model).stages
+    assert [stage.samples_per_prompt for stage in runs] == [None] * 5 + [16, None, 16]
+    assert [stage.max_response_tokens for stage in runs] == [None] * 7 + [24]
 
 
 def test_a_scale_changes_sizes_and_spans_and_nothing_else() -> None:

@@ -162,6 +162,37 @@ def test_shares_of_an_update_sum_to_one_and_to_nothing_where_nothing_was_judged(
     assert nothing.tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_any_split_into_microbatches_and_ranks_sums_to_the_same_loss_and_gradient(
+    aggregation: Literal["token_mean", "sequence_mean"],
+) -> None:
+    lengths, judged = (
+        torch.tensor([[3, 90], [20, 7], [55, 1]]),
+        torch.tensor([[True, True], [True, False], [True, True]]),
+    )
+    rows = torch.arange(6).repeat_interleave(lengths.flatten())
+    new, old, advantages = tokens(len(rows), seed=6)
+    shares = token_shares(lengths, judged, aggregation).flatten()
+
+    def run(packs: list[list[int]]) -> tuple[float, Tensor]:
+        """The sum over packs of sequences, wherever they are worked on."""
+        logprobs, total = new.clone().requires_grad_(), 0.0
+        for members in packs:
+            part = torch.isin(rows, torch.tensor(members))
+            loss = (policy_loss(logprobs[part], old[part], advantages[part], PLAIN) * shares[rows[part]]).sum()
+            loss.backward()
+            total += loss.item()
+        assert logprobs.grad is not None
+        return total, logprobs.grad
+
+    whole, gradient = run([[0, 1, 2, 3, 4, 5]])
+    assert gradient[rows == 3].abs().max() == 0  # not judged
+    for packs in ([[0], [1], [2], [3], [4], [5]], [[5, 0], [3, 1], [4, 2]]):
+        split, split_gradient = run(packs)
+        assert split == pytest.approx(whole, abs=1e-12)
+        torch.testing.assert_close(split_gradient, gradient)
+
+
 def test_the_two_means_agree_where_all_lengths_are_equal() -> None:
     lengths, judged = torch.full((3, 4), 7), torch.ones(3, 4, dtype=torch.bool)
     torch.testing.assert_close(

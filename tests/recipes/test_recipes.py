@@ -13,6 +13,7 @@ from megatron_rl.checks import check_parent
 from megatron_rl.choose import find_recipe as recipe
 from megatron_rl.choose import recipe_files
 from megatron_rl.config import Recipe, Scale, differences
+from megatron_rl.preview import leaves
 from megatron_rl.run import Run, batch_algebra
 from recipes.scales import SCALES
 
@@ -92,6 +93,13 @@ def test_a_changed_value_changes_the_fingerprint() -> None:
 def test_every_recipe_is_a_run_at_every_scale(name: str, scale: Scale) -> None:
     run = run_at(scale, recipe(name))  # raises where it is not
     assert run.at_step(run.recipe.num_steps - 1).sampling.samples_per_prompt >= 2
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_recipe_can_be_shown_field_by_field(name: str) -> None:
+    shown = dict(leaves(dataclasses.asdict(recipe(name))))
+    assert shown["sampling.prompts_per_step"] == recipe(name).sampling.prompts_per_step
+    assert not any(isinstance(value, dict) for value in shown.values())
 
 
 def test_the_batches_are_the_papers() -> None:
