@@ -56,14 +56,14 @@ def save(run: Run, state: State, actor: Actor, prompts: PromptStream) -> Path:
             os.fsync(file.fileno())
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        sync_folder(final.parent)
+        rundir.sync_folder(final.parent)
         for old in rundir.checkpoints(run.directory)[: -run.checkpoints_kept]:
             shutil.rmtree(old)
     parallel.barrier()
     return final
 
 
-def resume(run: Run, actor: Actor, prompts: PromptStream) -> State:
+def resume(run: Run, actor: Actor, prompts: PromptStream | None) -> State:
     """Restores the newest undamaged checkpoint and returns its state; a fresh state when there is none at all.
 
     Collective over the world. A damaged checkpoint is passed over for the one before, with a warning. Raises
@@ -81,7 +81,8 @@ def resume(run: Run, actor: Actor, prompts: PromptStream) -> State:
             continue
         assert manifest is not None, "an unreadable manifest is damage"
         actor.load_state(torch.load(folder / name, map_location="cpu", weights_only=True))
-        prompts.seek(manifest["prompt_position"])
+        if prompts is not None:
+            prompts.seek(manifest["prompt_position"])
         return state_of(manifest["state"])
     if folders:
         raise RuntimeError(
@@ -133,12 +134,3 @@ def damage_of(path: Path, facts: dict[str, Any]) -> str:
 def checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

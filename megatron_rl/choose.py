@@ -16,41 +16,53 @@ from typing import Any, TypeVar
 
 import recipes
 from megatron_rl import rundir
-from megatron_rl.checks import require
+from megatron_rl.checks import check_parent, require
 from megatron_rl.config import Model, Recipe, Scale, canonical_json, differences
+from megatron_rl.lineage import read_parent
 from megatron_rl.pretrained import check_tensors, read_model
 from megatron_rl.run import Run
 
 REPOSITORY = Path(recipes.__file__).resolve().parent.parent
 # The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.
 FIXED = ("name", "version", "model", "scale.name")
+NOT_SETTABLE = ("recipe", "published", "scale", "directory", "model_folder", "data_folder")
+NOT_SETTABLE += ("asked_for", "modified", "parent")
 RUN_FIELDS = {
     "model_folder": Path,
     "data_folder": Path,
-    **{
-        name: annotation
-        for name, annotation in typing.get_type_hints(Run).items()
-        if name not in ("recipe", "published", "scale", "directory", "model_folder", "data_folder", "modified")
-    },
+    **{name: annotation for name, annotation in typing.get_type_hints(Run).items() if name not in NOT_SETTABLE},
 }
 
 Record = TypeVar("Record")
 
 
 def build_run(
-    recipe_name: str, scale_name: str, settings: Sequence[str], directory: Path | None, *, needs_files: bool
+    recipe_name: str,
+    scale_name: str,
+    settings: Sequence[str],
+    directory: Path | None,
+    *,
+    needs_files: bool,
+    parent: Path | None = None,
 ) -> Run:
     """The Run that a command line asks for, with everything checked that can be checked without torch.
 
     Settings are `name=value`: `scale.x` changes the scale, `run.x` a field of the Run, any other name the recipe as
-    the scale fitted it, so that a setting also lifts a cap. Without `needs_files` a scale without a miniature is
-    accepted on a machine that has neither its model nor its data. Raises ValueError.
+    the scale fitted it, so that a setting also lifts a cap. `parent` is the run, or its exported policy, that this one
+    starts from. Without `needs_files` a scale without a miniature is accepted on a machine that has neither its model
+    nor its data, and a recipe that continues another without the parent. Raises ValueError.
     """
     published, scale = find_recipe(recipe_name), find_scale(scale_name)
     of_scale, of_run, of_recipe = sort_settings(settings)
     scale = change(scale, of_scale, "scale.")
     fields = {name: parse(f"run.{name}", RUN_FIELDS[name], text) for name, text in of_run.items()}
-    model, model_folder = choose_model(published, scale, fields.pop("model_folder", None), needs_files)
+    older, model_folder = read_parent(parent) if parent is not None else (None, fields.pop("model_folder", None))
+    require("model_folder" not in fields, "--set run.model_folder: the policy of --parent is trained; give one of them")
+    if needs_files or older is not None:
+        check_parent(published, older.release if older is not None else None)
+    model, model_folder = choose_model(published, scale, model_folder, needs_files)
+    if older is not None and scale.miniature is not None:  # not its folder: that may move while the run goes on
+        model = dataclasses.replace(model, name=f"{older.release} after step {older.step}")
     recipe = change(scale.fit(published, model), of_recipe)
     data_folder = choose_data(published, scale, fields.pop("data_folder", None), needs_files)
     directory = directory or Path("runs") / f"{published.name}-{scale.name}"
@@ -63,11 +75,26 @@ def build_run(
         directory=directory,
         model_folder=model_folder,
         data_folder=data_folder,
+        asked_for=recipe_name,
         modified=tuple(settings),
+        parent=older,
         **fields,
     )
     check_resume(run)
     return run
+
+
+def rebuild_run(directory: Path) -> Run:
+    """The Run that lives in a directory, as its run.json tells. Raises ValueError."""
+    path = directory / "run.json"
+    require(path.is_file(), f"{directory}: is no run's directory; it has no run.json")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))["run"]
+        asked_for, scale, settings = facts["asked_for"], facts["scale"]["name"], facts["modified"]
+        parent = Path(facts["model_folder"]) if facts["parent"] else None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: can not be read; start the run once more, which writes it anew") from None
+    return build_run(asked_for, scale, settings, directory, needs_files=True, parent=parent)
 
 
 def find_recipe(name: str) -> Recipe:
@@ -146,16 +173,24 @@ def choose_data(recipe: Recipe, scale: Scale, given: Path | None, needs_files: b
         f"data folder {folder}: there is no such folder; give the one with {recipe.name}'s prompts with "
         "--set run.data_folder=FOLDER",
     )
-    check_data(folder)
+    check_data(folder, recipe)
     return folder
 
 
-def check_data(folder: Path) -> None:
-    """Raises ValueError unless `folder` holds prompts to train on and prompts to validate with."""
+def check_data(folder: Path, recipe: Recipe) -> None:
+    """Raises ValueError unless `folder` holds prompts to validate with, and prompts to train on at every stage."""
     from megatron_rl.data.items import read_items
 
-    for name in ("train.jsonl", "validation.jsonl"):
-        read_items(folder / name)
+    read_items(folder / "validation.jsonl")
+    path = folder / "train.jsonl"
+    found = {item.domain for item in read_items(path)}
+    for step in (0, *(stage.from_step for stage in recipe.stages)):
+        wanted = [domain.name for domain in recipe.at_step(step).domains]
+        require(
+            not found.isdisjoint(wanted),
+            f"{path}: holds {', '.join(sorted(found))}, but from step {step} on {recipe.name} trains on "
+            f"{', '.join(wanted)}; add prompts of one of these",
+        )
 
 
 def check_resume(run: Run) -> None:

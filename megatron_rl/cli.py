@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from megatron_rl.config import Scale
     from megatron_rl.launch import World
+    from megatron_rl.run import Run
 
 USER_ERROR, MACHINE_ERROR, INTERRUPTED = 2, 1, 130
 
@@ -46,6 +47,14 @@ Directory = Annotated[
     typer.Option("--directory", help="Where the run lives; runs/RECIPE-SCALE if not given.", show_default=False),
 ]
 
+ParentRun = Annotated[
+    Path | None,
+    typer.Option("--parent", help="The run, or exported policy, to start from; BroRL continues a ProRL v2."),
+]
+AllowUnsafeSandbox = Annotated[
+    bool, typer.Option("--allow-unsafe-sandbox", help="Run code rewards though a layer of the sandbox is missing.")
+]
+
 
 def main() -> None:
     """Runs the command line."""
@@ -53,12 +62,72 @@ def main() -> None:
 
 
 @app.command()
-def train(recipe: RecipeName, scale: ScaleName, settings: Settings = None, directory: Directory = None) -> None:
+def train(
+    recipe: RecipeName,
+    scale: ScaleName,
+    settings: Settings = None,
+    directory: Directory = None,
+    parent: ParentRun = None,
+    allow_unsafe_sandbox: AllowUnsafeSandbox = False,
+) -> None:
     """Train by a recipe, or continue a run whose directory exists.
 
     Starts one process per device of a machine by itself; inside srun or torchrun it is one of theirs.
     """
     from megatron_rl.choose import build_run
+
+    settings = [*(settings or []), *(["run.allows_unsafe_sandbox=true"] if allow_unsafe_sandbox else [])]
+
+    def chosen() -> Run:
+        return build_run(recipe, scale, settings, directory, needs_files=True, parent=parent)
+
+    def words(run: Run) -> list[str]:
+        older = ["--parent", str(parent)] if parent is not None else []
+        changes = [word for setting in settings for word in ("--set", setting)]
+        return ["train", recipe, "--scale", scale, "--directory", str(run.directory), *older, *changes]
+
+    def action(run: Run) -> None:
+        from megatron_rl.train import train as train_run
+
+        train_run(run)
+
+    on_every_rank(chosen, words, action)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="The folder to write.")],
+) -> None:
+    """Write the policy of a run's newest checkpoint as a Hugging Face folder, on the run's own scale."""
+    from megatron_rl.choose import rebuild_run
+
+    def action(rebuilt: Run) -> None:
+        from megatron_rl.train import export_run
+
+        export_run(rebuilt, to)
+
+    on_every_rank(lambda: rebuild_run(run), lambda _: ["export", str(run), "--to", str(to)], action)
+
+
+@app.command()
+def check(
+    recipe: RecipeName,
+    scale: ScaleName,
+    settings: Settings = None,
+    directory: Directory = None,
+    parent: ParentRun = None,
+) -> None:
+    """Validate a run and show what it would be: recipe, batch algebra, memory. Starts nothing."""
+    from megatron_rl.choose import build_run
+    from megatron_rl.preview import show
+
+    with one_line_errors():
+        show(build_run(recipe, scale, settings or [], directory, needs_files=False, parent=parent), console())
+
+
+def on_every_rank(choose: Callable[[], Run], words: Callable[[Run], list[str]], action: Callable[[Run], None]) -> None:
+    """Does `action` in this process if it is one rank of a world, else starts the ranks with `words` as arguments."""
     from megatron_rl.launch import launch_ranks, process_environment, world_from_environment
     from megatron_rl.rundir import remove_shared_memory
 
@@ -66,30 +135,16 @@ def train(recipe: RecipeName, scale: ScaleName, settings: Settings = None, direc
         world = world_from_environment()
     is_main = world is None or world.rank == 0
     with one_line_errors(is_main):
-        run = build_run(recipe, scale, settings or [], directory, needs_files=True)
+        run = choose()
         check_world(run.scale, world)
     variables = process_environment(run.scale)
     if world is None and run.scale.num_devices > 1:
-        arguments = ["train", recipe, "--scale", scale, "--directory", str(run.directory)]
-        arguments += [word for setting in settings or [] for word in ("--set", setting)]
-        code = launch_ranks(run.scale.num_devices, arguments, variables)
+        code = launch_ranks(run.scale.num_devices, words(run), variables)
         remove_shared_memory(run.directory)  # of ranks that were killed
         raise typer.Exit(code)
     os.environ.update(variables | (world.variables if world is not None else {}))
     with one_line_errors(is_main, failures=run.directory / "logs" / f"failure_rank{world.rank if world else 0}.txt"):
-        from megatron_rl.train import train as train_run
-
-        train_run(run)
-
-
-@app.command()
-def check(recipe: RecipeName, scale: ScaleName, settings: Settings = None, directory: Directory = None) -> None:
-    """Validate a run and show what it would be: recipe, batch algebra, memory. Starts nothing."""
-    from megatron_rl.choose import build_run
-    from megatron_rl.preview import show
-
-    with one_line_errors():
-        show(build_run(recipe, scale, settings or [], directory, needs_files=False), console())
+        action(run)
 
 
 @app.command()

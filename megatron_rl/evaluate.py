@@ -9,6 +9,7 @@ from megatron_rl.rollout.collect import Rollouts
 from megatron_rl.spans import span
 from megatron_rl.types import Prompt, Scores
 
+STRICTLY_BINARY = ("math", "code", "stem")
 VALIDATION_STEP = -1  # its seeds are the same at every validation, and no training step's
 
 
@@ -16,7 +17,10 @@ VALIDATION_STEP = -1  # its seeds are the same at every validation, and no train
 def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], recipe: Recipe, step: int) -> Scores:
     """Mean verdict score per domain over the samples that could be judged. Collective over the world.
 
-    One sample per prompt is taken greedily; several are drawn at the validation temperature.
+    One sample per prompt is taken greedily; several are drawn at the validation temperature. Code is trained on the
+    fraction of the tests that pass, and evaluated on whether all do.
+
+    Source: ProRL v1 arXiv 2505.24864v1, section 3.4, which ProRL v2 and BroRL keep.
     """
     validation = recipe.validation
     is_greedy = validation.samples_per_prompt == 1
@@ -31,6 +35,8 @@ def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], recipe: Recipe, step
     accuracy = {}
     for domain in sorted({prompt.domain for prompt in prompts}):
         rows = [i for i, prompt in enumerate(prompts) if prompt.domain == domain]
-        judged = groups.judged[rows]
-        accuracy[domain] = float(groups.rewards[rows][judged].mean()) if judged.any() else 0.0
+        judged, scores = groups.judged[rows], groups.rewards[rows]
+        if domain in STRICTLY_BINARY:
+            scores = (scores >= 1).double()
+        accuracy[domain] = float(scores[judged].mean()) if judged.any() else 0.0
     return Scores(step=step, accuracy=accuracy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,20 @@ def check_manifest(folder: Path, manifest: dict[str, Any], fingerprint: str, lay
             f"{folder} was saved on layout {manifest['layout']}, this run has {layout}; "
             "resume at the scale it was saved at"
         )
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power cut."""
+    sync_file(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Waits until the disk has what was written to `path`."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def shared_memory_name(directory: Path) -> str:

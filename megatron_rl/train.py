@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
-from megatron_rl import checkpoint, device, parallel, rundir
+from megatron_rl import checkpoint, device, lineage, parallel, rundir
 from megatron_rl.actor.actor import Actor
 from megatron_rl.actor.pack import pack
 from megatron_rl.algorithms.advantages import advantages
@@ -15,6 +16,7 @@ from megatron_rl.algorithms.shaping import shaped_rewards
 from megatron_rl.data.items import read_items
 from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
 from megatron_rl.evaluate import evaluate
+from megatron_rl.export import export
 from megatron_rl.refit.phase import rollout_phase
 from megatron_rl.report.report import Report
 from megatron_rl.rewards.score import Scorer
@@ -47,6 +49,21 @@ def train(run: Run) -> State:
         )
         state = loop(run, Actor(run, ranks, hardware), rollouts, prompts, validation, report)
         engine.close()
+    parallel.stop()
+    return state
+
+
+def export_run(run: Run, folder: Path) -> State:
+    """Writes the policy of the newest checkpoint into `folder`. Collective over the world, on the run's own layout.
+
+    Raises ValueError when the run's directory has no checkpoint.
+    """
+    hardware = device.select(run.scale)
+    actor = Actor(run, parallel.start(run.scale, hardware, run.stall_seconds), hardware)
+    if not rundir.checkpoints(run.directory):
+        raise ValueError(f"{run.directory}: has no checkpoint yet; wait for the first")
+    state = checkpoint.resume(run, actor, None)
+    export(run, state, actor, folder)
     parallel.stop()
     return state
 
@@ -94,6 +111,7 @@ def loop(
         report.step(state, collected, policy, updates)
         if is_due(state.step, run.save_every_steps, recipe.num_steps):
             checkpoint.save(run, state, actor, prompts)
+    export(run, state, actor, lineage.model_folder_of(run.directory))
     report.finish(state)
     return state
 

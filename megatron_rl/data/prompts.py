@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,11 +43,25 @@ class PromptStream:
         """Number of prompts of one pass."""
         return len(self._prompts)
 
-    def take(self, num_prompts: int) -> tuple[Prompt, ...]:
-        """The next prompts; `serial` is the position in the stream."""
-        taken = tuple(self._at(serial) for serial in range(self.position, self.position + num_prompts))
-        self.position += num_prompts
-        return taken
+    @property
+    def domains(self) -> set[str]:
+        """The domains that there are prompts of."""
+        return {item.domain for item, _ in self._prompts}
+
+    def take(self, num_prompts: int, domains: Collection[str] | None = None) -> tuple[Prompt, ...]:
+        """The next prompts; `serial` is the position in the stream. Those of other `domains` are passed over.
+
+        Raises ValueError when there is none of these domains.
+        """
+        if domains is not None and self.domains.isdisjoint(domains):
+            raise ValueError(f"the data has no prompts of {', '.join(sorted(domains))}; it has {sorted(self.domains)}")
+        taken: list[Prompt] = []
+        while len(taken) < num_prompts:
+            prompt = self._at(self.position)
+            self.position += 1
+            if domains is None or prompt.domain in domains:
+                taken.append(prompt)
+        return tuple(taken)
 
     def seek(self, position: int) -> None:
         """Makes `position` the serial of the next prompt."""

@@ -45,7 +45,7 @@ class Rollouts:
         tried: list[Groups] = []
         while num_prompts and len(tried) < max_rounds:
             groups = self.answer(
-                prompts.take(num_prompts),
+                prompts.take(num_prompts, {domain.name for domain in recipe.domains}),
                 state.step,
                 samples_per_prompt=sampling.samples_per_prompt,
                 max_response_tokens=sampling.max_response_tokens,
