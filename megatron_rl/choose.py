@@ -25,12 +25,15 @@ from megatron_rl.run import Run
 REPOSITORY = Path(recipes.__file__).resolve().parent.parent
 # The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.
 FIXED = ("name", "version", "model", "scale.name")
-NOT_SETTABLE = ("recipe", "published", "scale", "directory", "model_folder", "data_folder")
-NOT_SETTABLE += ("asked_for", "modified", "parent")
+GIVEN_OTHERWISE = {"recipe", "published", "scale", "directory", "asked_for", "modified", "parent"}
 RUN_FIELDS = {
     "model_folder": Path,
     "data_folder": Path,
-    **{name: annotation for name, annotation in typing.get_type_hints(Run).items() if name not in NOT_SETTABLE},
+    **{
+        name: annotation
+        for name, annotation in typing.get_type_hints(Run).items()
+        if name not in GIVEN_OTHERWISE | {"model_folder", "data_folder"}
+    },
 }
 
 Record = TypeVar("Record")

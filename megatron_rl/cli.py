@@ -111,6 +111,26 @@ def export(
 
 
 @app.command()
+def campaign(
+    scale: ScaleName,
+    directory: Annotated[Path, typer.Option("--directory", help="Where the runs live, in numbered folders.")],
+    recipes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE]...", help="In order; prorl_v1 prorl_v2_after_v1 brorl if not given."),
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Train several recipes, each from the policy of the one before. The same command goes on where it stopped."""
+    from megatron_rl.campaign import PUBLISHED, check_campaign
+    from megatron_rl.campaign import campaign as run_campaign
+
+    with one_line_errors():
+        check_campaign(recipes or PUBLISHED, scale)
+        code = run_campaign(recipes or PUBLISHED, scale, settings or [], directory)
+    raise typer.Exit(code)
+
+
+@app.command()
 def check(
     recipe: RecipeName,
     scale: ScaleName,

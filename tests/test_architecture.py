@@ -18,7 +18,7 @@ LAYERS = (
     ("actor", "rollout"),
     ("refit",),
     ("checkpoint", "evaluate", "export", "report"),
-    ("__main__", "choose", "cli", "doctor", "launch", "preview", "theory", "train"),
+    ("__main__", "campaign", "choose", "cli", "doctor", "launch", "preview", "theory", "train"),
 )
 LAYER = {module: layer for layer, modules in enumerate(LAYERS) for module in modules}
 # A heavy package -> the files that may import it, as path prefixes.
@@ -31,7 +31,7 @@ OWNERS = {
 STRANGERS = {("actor", "rollout"), ("rollout", "actor")}
 ONLY_FOR = {"report": ("report", "theory", "train")}
 NO_TORCH = ("__init__", "__main__", "checks", "choose", "cli", "config")
-NO_TORCH += ("fit", "launch", "lineage", "memory", "pretrained", "preview", "run")
+NO_TORCH += ("campaign", "fit", "launch", "lineage", "memory", "pretrained", "preview", "run")
 RECIPE_IMPORTS = (f"{PACKAGE}.config", f"{PACKAGE}.publication")
 VAGUE = ("utils", "common", "helpers", "util", "helper", "misc")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
