@@ -27,13 +27,9 @@ REPOSITORY = Path(recipes.__file__).resolve().parent.parent
 FIXED = ("name", "version", "model", "scale.name")
 GIVEN_OTHERWISE = {"recipe", "published", "scale", "directory", "asked_for", "modified", "parent"}
 RUN_FIELDS = {
+    **{name: kind for name, kind in typing.get_type_hints(Run).items() if name not in GIVEN_OTHERWISE},
     "model_folder": Path,
     "data_folder": Path,
-    **{
-        name: annotation
-        for name, annotation in typing.get_type_hints(Run).items()
-        if name not in GIVEN_OTHERWISE | {"model_folder", "data_folder"}
-    },
 }
 
 Record = TypeVar("Record")
