@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from megatron_rl.rewards.puzzles.reading import unwrapped
+from megatron_rl.rewards.puzzles.reading import readings
 from megatron_rl.rewards.puzzles.tasks import TASKS
 from megatron_rl.rewards.puzzles.words import vocabulary
 from megatron_rl.rewards.response import after_thinking
@@ -68,11 +68,11 @@ def load() -> None:
 
 
 def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
-    """The task's verdict on an answer, as it stands or taken out of its wrapping."""
+    """The task's verdict on an answer: the best of its readings."""
     if item["task"] not in TASKS:
         raise ValueError(f"logic task '{item['task']}' is not accepted")
     score = TASKS[item["task"]].score
-    credit = max(score(text, item["entry"]) for text in dict.fromkeys((answer, unwrapped(answer))))
+    credit = max(score(text, item["entry"]) for text in readings(answer))
     return _verdict(credit, "right" if credit == 1.0 else "wrong" if credit == 0.0 else f"a share of {credit:.2f}")
 
 

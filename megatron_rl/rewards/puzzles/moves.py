@@ -24,9 +24,9 @@ def solves_hanoi(answer: str, entry: Entry) -> float:
     metadata = entry["metadata"]
     pegs: dict[int, list[int]] = {peg: [] for peg in range(1, metadata["num_pegs"] + 1)}
     pegs[metadata["start_peg"]] = list(range(metadata["num_disks"], 0, -1))
-    lines = [line.strip() for line in answer.splitlines() if line.strip()]
+    lines = [" ".join(line.casefold().split()) for line in answer.splitlines() if line.strip()]
     for line in lines:
-        match = re.fullmatch(r"move disk ([0-9]{1,4}) from peg ([0-9]{1,4}) to peg ([0-9]{1,4})\.?", line.casefold())
+        match = re.fullmatch(r"move disk ([0-9]{1,4}) from peg ([0-9]{1,4}) to peg ([0-9]{1,4})\.?", line)
         if match is None:
             return 0.0
         disk, source, target = map(int, match.groups())
@@ -48,7 +48,7 @@ def solves_jugs(answer: str, entry: Entry) -> float:
     room = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", puzzle["jug_capacities"], strict=False))
     water = dict.fromkeys(room, 0)
     for move in texts(listed(answer)) or []:
-        match = re.fullmatch(r"(fill|empty|pour) ([A-Z])(?:\s*->\s*([A-Z]))?", move.strip())
+        match = re.fullmatch(r"(fill|empty|pour) ([A-Z])(?: ?-> ?([A-Z]))?", " ".join(move.split()))
         if match is None:
             return 0.0
         kind, jug, other = match.groups()
@@ -67,7 +67,7 @@ def solves_knight_swap(answer: str, entry: Entry) -> float:
     """1 for the colours swapped in the fewest moves, or "No" where it can not be done; a share for more moves."""
     metadata = entry["metadata"]
     if not metadata["is_possible"] or answer.casefold() == "no":
-        return float(not metadata["is_possible"] and answer.casefold().rstrip(".") == "no")
+        return float(not metadata["is_possible"] and answer.casefold() == "no")
     moves = texts(listed(answer)) or []
     at = {square: piece for square, piece in metadata["pieces"].items() if piece}
     turn = metadata["start_turn"]
@@ -87,7 +87,7 @@ def presses_buttons(answer: str, entry: Entry) -> float:
     """1 for a shortest sequence of buttons that reaches the target, half for a longer one."""
     metadata = entry["metadata"]
     buttons = {button["name"].casefold(): button for button in metadata["buttons"]}
-    pressed = re.split(r"\s*(?:→|->|,|\s)\s*", answer.strip().rstrip(".").casefold())
+    pressed = re.split(r"\s*(?:→|->|,|\s)\s*", answer.strip().casefold())
     value, light = metadata["initial_value"], metadata["initial_state"]
     for name in pressed:
         if name not in buttons:
@@ -105,7 +105,7 @@ def presses_buttons(answer: str, entry: Entry) -> float:
 def walks_grid(answer: str, entry: Entry) -> float:
     """1 for a shortest way through open cells, or "infeasible" where there is none; half for a longer way."""
     matrix, shortest = entry["metadata"]["matrix"], entry["metadata"]["solution"]
-    words = sequence(answer.casefold().rstrip(".")) or []
+    words = sequence(answer.casefold()) or []
     if not shortest:
         return float(words == ["infeasible"])
     cells = {(r, c): cell for r, row in enumerate(matrix) for c, cell in enumerate(row)}

@@ -14,22 +14,23 @@ Nested: TypeAlias = "str | list[Nested]"
 MAX_DEPTH = 3  # lists in lists
 MAX_NUMBER_CHARACTERS = 60
 MAX_EXPONENT = 400  # of ten; a float's is below it
-_MAX_LAYERS = 4  # of wrapping
+_MAX_LAYERS = 4
 
-_WRAPPINGS = tuple(
+_LAYERS = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
         r"```[a-z]*\n(.*?)\n?```",
         r"```(.*?)```",
         r"`([^`]*)`",
-        r"\*\*([^*]*)\*\*",
-        r'"([^"]*)"',
+        r"\*\*(?!\*)(.*)(?<!\*)\*\*",
+        r'"(.*)"',
         r"'([^']*)'",
         r"\$\$([^$]*)\$\$",
         r"\$([^$]*)\$",
         r"\\\((.*?)\\\)",
         r"\\\[(.*?)\\\]",
-        r"\\(?:boxed|text|mathrm)\{([^{}]*)\}",
+        r"\\(?:boxed|text|mathrm)\{(.*)\}",
+        r"(.*)\.",
     )
 )
 _NUMBER = re.compile(
@@ -38,19 +39,21 @@ _NUMBER = re.compile(
 _LIST_TOKEN = re.compile(r"\s*(?:([\[\],])|\"([^\"\\]*)\"|'([^'\\]*)'|([^\s\[\],\"']+))\s*")
 
 
-def unwrapped(text: str) -> str:
-    """The text without code fences, quotes, emphasis, LaTeX's dollars and boxes around the whole of it.
+def readings(answer: str) -> list[str]:
+    """The answer as it is, then with one layer after the other taken off that stands around the whole of it.
 
-    >>> unwrapped("```json\\n[1, 2]\\n```"), unwrapped("**$42$**"), unwrapped("'a', 'b'")
-    ('[1, 2]', '42', "'a', 'b'")
+    Layers are code fences, quotes, emphasis, LaTeX's dollars and boxes, and a full stop at the end.
+
+    >>> readings("**$42$**.")
+    ['**$42$**.', '**$42$**', '$42$', '42']
     """
-    text = text.strip()
+    texts = [answer.strip()]
     for _ in range(_MAX_LAYERS):
-        inner = next((match[1].strip() for pattern in _WRAPPINGS if (match := pattern.fullmatch(text))), text)
-        if inner == text:
+        match = next((match for pattern in _LAYERS if (match := pattern.fullmatch(texts[-1]))), None)
+        if match is None:
             break
-        text = inner
-    return text
+        texts.append(match[1].strip())
+    return texts
 
 
 def number(text: str) -> Fraction | None:

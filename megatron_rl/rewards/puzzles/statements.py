@@ -24,8 +24,8 @@ class Statement:
 def is_conclusion(answer: str, entry: Mapping[str, Any]) -> float:
     """1 for a statement about the variables that follows from the premises, not always true, and not a premise copied.
 
-    A premise counts as copied where it is the statement, or, joining two, a part of it: otherwise repeating the question
-    would always be right. The entry's own example may be such a copy, and is right.
+    A premise counts as copied where it is the statement, or, joining two, a part of it: otherwise repeating the
+    question would always be right. The entry's own example is right even where it is such a copy.
     """
     metadata = entry["metadata"]
     tables = truth_tables(metadata["variables"])

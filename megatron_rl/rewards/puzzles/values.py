@@ -29,13 +29,13 @@ def same_text(answer: str, entry: Entry) -> float:
 
 
 def same_words(answer: str, entry: Entry) -> float:
-    """1 for the reference, whatever the case, the white space and a full stop that it lacks itself."""
-    return float(_folded(answer, entry) == _reference(entry).casefold().split())
+    """1 for the reference, whatever the case and the white space between its words."""
+    return float(answer.casefold().split() == _reference(entry).casefold().split())
 
 
 def same_letters(answer: str, entry: Entry) -> float:
     """1 for the reference, whatever the case and the spaces, which some write between the letters."""
-    return float("".join(_folded(answer, entry)) == "".join(_reference(entry).casefold().split()))
+    return float("".join(answer.casefold().split()) == "".join(_reference(entry).casefold().split()))
 
 
 def same_value(answer: str, entry: Entry) -> float:
@@ -51,19 +51,19 @@ def same_solution(answer: str, entry: Entry) -> float:
 
 def same_angle(answer: str, entry: Entry) -> float:
     """1 for the number that the reference is, also with a degree sign."""
-    return same_value(answer.rstrip(".").rstrip("°").rstrip(), entry)
+    return same_value(answer.rstrip("° "), entry)
 
 
 def same_hexadecimal(answer: str, entry: Entry) -> float:
     """1 for the hexadecimal number, in either case, with or without 0x."""
-    if not re.fullmatch(r"[+-]?\s*(0[xX])?[0-9a-fA-F]{1,200}\.?", answer):
+    if not re.fullmatch(r"[+-]?\s*(0[xX])?[0-9a-fA-F]{1,200}", answer):
         return 0.0
-    return float(int(re.sub(r"[\s.]", "", answer), 16) == int(_reference(entry), 16))
+    return float(int(re.sub(r"\s", "", answer), 16) == int(_reference(entry), 16))
 
 
 def same_digits(answer: str, entry: Entry) -> float:
     """1 for the same digits in the target base, in either case; leading zeros do not count."""
-    match = re.fullmatch(r"0*([0-9a-z]+)\.?", answer.strip().casefold())
+    match = re.fullmatch(r"0*([0-9a-z]+)", answer.strip().casefold())
     return float(match is not None and match[1] == _reference(entry).casefold())
 
 
@@ -75,7 +75,7 @@ def same_fraction(answer: str, entry: Entry) -> float:
 
 def same_factors(answer: str, entry: Entry) -> float:
     """1 for the prime factors in any order, between multiplication signs."""
-    found = integers(re.split(r"[×*·x]|\\times|\\cdot", answer.rstrip(". ")))
+    found = integers(re.split(r"[×*·x]|\\times|\\cdot", answer))
     return float(found is not None and sorted(found) == sorted(entry["metadata"]["factors"]))
 
 
@@ -135,7 +135,7 @@ def same_geometry(answer: str, entry: Entry) -> float:
     metadata = entry["metadata"]
     key, decimals = _GEOMETRY[metadata["task_type"]]
     exact = metadata[key] if isinstance(metadata[key], list) else [metadata[key]]
-    match = re.fullmatch(r"\(?([^()]*)\)?", answer.strip().rstrip("."))
+    match = re.fullmatch(r"\(?([^()]*)\)?", answer.strip())
     found = [_ratio(part.strip().rstrip("°")) for part in match[1].split(",")] if match else []
     if len(found) != len(exact):
         return 0.0
@@ -158,8 +158,7 @@ def same_list(answer: str, entry: Entry) -> float:
 
 def same_comma_list(answer: str, entry: Entry) -> float:
     """1 for the same words in the same order, between commas."""
-    text = answer.strip().rstrip(".")
-    found = texts(listed(text)) or [word.strip() for word in text.split(",")]
+    found = texts(listed(answer)) or [word.strip() for word in answer.split(",")]
     return float(found == [word.strip() for word in _reference(entry).split(",")])
 
 
@@ -213,17 +212,12 @@ def _number(entry: Entry) -> Fraction:
     return value
 
 
-def _folded(answer: str, entry: Entry) -> list[str]:
-    text = answer.strip()
-    return (text if _reference(entry).rstrip().endswith(".") else text.removesuffix(".")).casefold().split()
-
-
 def _without_unknown(text: str, entry: Entry) -> str:
     return re.sub(rf"^\s*{re.escape(entry['metadata']['variable'])}\s*=\s*", "", text)
 
 
 def _fraction(text: str) -> tuple[int, int] | None:
-    text = text.strip().rstrip(".").strip("$ ").replace(" ", "")
+    text = text.strip("$ ").replace(" ", "")
     match = re.fullmatch(r"(-?)\\[dt]?frac\{(-?[0-9]{1,100})\}\{([0-9]{1,100})\}", text) or re.fullmatch(
         r"()(-?[0-9]{1,100})(?:/([0-9]{1,100}))?", text
     )
@@ -237,7 +231,7 @@ def _ratio(text: str) -> Fraction | None:
 
 
 def _complex(text: str) -> tuple[Fraction, Fraction] | None:
-    text = re.sub(r"[\s*]", "", text).rstrip(".").strip("()").replace("j", "i")
+    text = re.sub(r"[\s*]", "", text).strip("()").replace("j", "i")
     decimal = r"(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})"
     match = re.fullmatch(rf"([+-]?{decimal})?((?(1)[+-]|[+-]?){decimal}?i)?", text)
     if match is None or not text:
@@ -263,7 +257,7 @@ def _unit(value: Fraction, digits: int) -> Fraction:
 def _milliseconds(text: str) -> int | None:
     match = re.fullmatch(
         r"(?:([0-9]{1,7}) days?)?(,?\s*)(?:([0-9]{1,4}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?)?",
-        text.strip().rstrip(".").casefold(),
+        " ".join(text.casefold().split()),
     )
     if match is None or (match[1] is None and match[3] is None):
         return None

@@ -18,7 +18,7 @@ MAX_LADDER_LETTERS = 5  # of reasoning-gym's word ladders; at least 3
 def climbs_ladder(answer: str, entry: Mapping[str, Any]) -> float:
     """1 for English words from the first to the last, each one letter away from the one before."""
     metadata = entry["metadata"]
-    words = re.split(r"\s*(?:,|→|->|\n)\s*", answer.strip().rstrip(".").upper())
+    words = re.split(r"\s*(?:,|→|->|\n)\s*", answer.strip().upper())
     if len(words) < 2 or (words[0], words[-1]) != (metadata["start_word"], metadata["end_word"]):
         return 0.0
     if any(len(word) != len(words[0]) or word not in vocabulary() for word in words):
@@ -51,7 +51,7 @@ def is_palindrome(answer: str, entry: Mapping[str, Any]) -> float:
 def solves_cryptarithm(answer: str, entry: Mapping[str, Any]) -> float:
     """1 for a digit per letter, no two the same, no number with a leading zero, and a sum that adds up."""
     metadata = entry["metadata"]
-    pairs = [re.fullmatch(r"\s*([A-Z])\s*=\s*([0-9])\s*", part) for part in answer.rstrip(".").split(",")]
+    pairs = [re.fullmatch(r"\s*([A-Z])\s*=\s*([0-9])\s*", part) for part in answer.split(",")]
     digit_of = {match[1]: match[2] for match in pairs if match}
     words = [*metadata["words_letters"], metadata["result_letters"]]
     if None in pairs or len(pairs) != len(digit_of) or digit_of.keys() != set("".join(words)):
