@@ -10,7 +10,7 @@ Vector: TypeAlias = tuple[int, int, int]
 Cube: TypeAlias = dict[tuple[Vector, Vector], Vector]  # (place, the way it faces) -> colour: the face it came from
 
 MAX_TURNS = 1000
-_MOVE = re.compile(r"([0-9]?)([LRUDFB])(w?)('?)([0-9]?)|([MESxyz])('?)([0-9]?)")
+_MOVE = re.compile(r"([0-9]?)([LRUDFB])(w?)('?)([0-9]?)|([MESxyzXYZ])('?)([0-9]?)")
 _OUTWARD: Mapping[str, Vector] = {
     "L": (-1, 0, 0),
     "R": (1, 0, 0),
@@ -19,7 +19,7 @@ _OUTWARD: Mapping[str, Vector] = {
     "B": (0, 0, -1),
     "F": (0, 0, 1),
 }
-_LIKE = {"M": "L", "E": "D", "S": "F", "x": "R", "y": "U", "z": "F"}  # slices and whole turns, as this face turns
+_LIKE = {"M": "L", "E": "D", "S": "F", "X": "R", "Y": "U", "Z": "F"}  # slices and whole turns, as this face turns
 
 
 def solves_cube(answer: str, entry: Mapping[str, Any]) -> float:
@@ -58,14 +58,14 @@ def is_solved(cube: Cube) -> bool:
 
 def turned(cube: Cube, move: str, size: int) -> Cube:
     """The cube after one move. Raises ValueError for what is no move of a cube of that size."""
-    match = _MOVE.fullmatch(move if move[-1:] not in "XYZ" else move.lower())
+    match = _MOVE.fullmatch(move)
     if match is None:
         raise ValueError(f"'{move}' is no move")
     layer, face, wide, prime, count, special, special_prime, special_count = match.groups()
     outermost, num_layers = 0, int(layer or (2 if wide else 1))
     if special:
-        face, prime, count = _LIKE[special], special_prime, special_count
-        outermost, num_layers = (0, size) if special in "xyz" else (size // 2, size // 2 + 1)
+        face, prime, count = _LIKE[special.upper()], special_prime, special_count
+        outermost, num_layers = (0, size) if special in "xyzXYZ" else (size // 2, size // 2 + 1)
         if special in "MES" and size % 2 == 0:
             raise ValueError(f"'{move}' needs a middle layer")
     elif not wide:
