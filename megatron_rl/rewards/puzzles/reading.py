@@ -36,6 +36,7 @@ _LAYERS = tuple(
 _NUMBER = re.compile(
     r"(?P<sign>[+-]?)\$?(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?P<part>\.[0-9]*)?(?:[eE](?P<power>[+-]?[0-9]+))?"
 )
+_TIMES_POWER = re.compile(r"\s*(?:×|\*|x|\\times)\s*10\s*(?:\^|\*\*)\s*\{?([+-]?[0-9]+)\}?")
 _LIST_TOKEN = re.compile(r"\s*(?:([\[\],])|\"([^\"\\]*)\"|'([^'\\]*)'|([^\s\[\],\"']+))\s*")
 
 
@@ -59,11 +60,13 @@ def readings(answer: str) -> list[str]:
 def number(text: str) -> Fraction | None:
     """The value of an integer or a decimal, also with an exponent, a currency sign or commas between thousands.
 
-    >>> number("-1,234.50"), number("2e-3"), number("1,23"), number("nan")
-    (Fraction(-2469, 2), Fraction(1, 500), None, None)
+    >>> number("-1,234.50"), number("2e-3"), number("2 × 10^-3"), number("1,23"), number("nan")
+    (Fraction(-2469, 2), Fraction(1, 500), Fraction(1, 500), None, None)
     """
     text = text.strip().replace("\u2212", "-")
-    match = _NUMBER.fullmatch(text) if len(text) <= MAX_NUMBER_CHARACTERS else None
+    if len(text) > MAX_NUMBER_CHARACTERS:
+        return None
+    match = _NUMBER.fullmatch(_TIMES_POWER.sub(r"e\1", text))
     if match is None or not re.search("[0-9]", match["whole"] + (match["part"] or "")):
         return None
     power = int(match["power"] or 0)

@@ -51,7 +51,7 @@ def same_solution(answer: str, entry: Entry) -> float:
 
 def same_angle(answer: str, entry: Entry) -> float:
     """1 for the number that the reference is, also with a degree sign."""
-    return same_value(answer.rstrip("° "), entry)
+    return same_value(_without_degrees(answer), entry)
 
 
 def same_hexadecimal(answer: str, entry: Entry) -> float:
@@ -136,7 +136,7 @@ def same_geometry(answer: str, entry: Entry) -> float:
     key, decimals = _GEOMETRY[metadata["task_type"]]
     exact = metadata[key] if isinstance(metadata[key], list) else [metadata[key]]
     match = re.fullmatch(r"\(?([^()]*)\)?", answer.strip())
-    found = [_ratio(part.strip().rstrip("°")) for part in match[1].split(",")] if match else []
+    found = [_ratio(_without_degrees(part)) for part in match[1].split(",")] if match else []
     if len(found) != len(exact):
         return 0.0
     tolerance = Fraction(501, 10 ** (decimals + 3))
@@ -214,6 +214,10 @@ def _number(entry: Entry) -> Fraction:
 
 def _without_unknown(text: str, entry: Entry) -> str:
     return re.sub(rf"^\s*{re.escape(entry['metadata']['variable'])}\s*=\s*", "", text)
+
+
+def _without_degrees(text: str) -> str:
+    return re.sub(r"\s*(°|\^\\circ|degrees?)$", "", text.strip())
 
 
 def _fraction(text: str) -> tuple[int, int] | None:
