@@ -159,7 +159,9 @@ def test_a_verifier_that_can_not_be_imported_is_an_error_and_no_verdict(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with Scorer(1, 2.0) as scorer:
         assert scorer.score([RIGHT])[0].score == 1.0
-        with pytest.raises(RuntimeError, match=r"the logic verifier can not be loaded: reasoning-gym's word lists are missing; install it"):
+        with pytest.raises(
+            RuntimeError, match="the logic verifier can not be loaded: .*word lists are missing; install it"
+        ):
             scorer.score([spelled("olleh")])
 
 

@@ -16,7 +16,8 @@ from megatron_rl.rewards.puzzles.formulas import MAX_CHARACTERS, Meaning, evalua
 Polynomial = dict[tuple[tuple[str, int], ...], int]  # ((variable, exponent), ...) by variable -> coefficient
 
 PUZZLE_24 = 24
-MAX_POWER = 50  # of a variable
+MAX_POWER = 200  # of a term
+MAX_COEFFICIENT = 10**1000
 
 
 def reaches_target(answer: str, entry: Mapping[str, Any]) -> float:
@@ -61,17 +62,21 @@ def _multiplied(left: Polynomial, right: Polynomial) -> Polynomial:
             powers.update(dict(other))
             key = tuple(sorted(powers.items()))
             product[key] = product.get(key, 0) + coefficient * factor
-    return {term: coefficient for term, coefficient in product.items() if coefficient}
+    return _bounded(product)
 
 
 def _raised(base: Polynomial, exponent: Polynomial) -> Polynomial:
     power = exponent.get((), 0)
-    if exponent.keys() - {()} or not 0 <= power <= MAX_POWER or len(base) > 1:
+    if exponent.keys() - {()} or not 0 <= power <= MAX_POWER or len(base) != 1:
         raise ValueError(f"a power is a term with a whole exponent of 0 to {MAX_POWER}")
-    value: Polynomial = {(): 1}
-    for _ in range(power):
-        value = _multiplied(value, base)
-    return value
+    ((term, coefficient),) = base.items()
+    return _bounded({tuple((name, count * power) for name, count in term if power): coefficient**power})
+
+
+def _bounded(value: Polynomial) -> Polynomial:
+    if any(abs(coefficient) > MAX_COEFFICIENT for coefficient in value.values()):
+        raise ValueError("a coefficient of more than a thousand digits")
+    return {term: coefficient for term, coefficient in value.items() if coefficient}
 
 
 _ARITHMETIC: Meaning[Fraction] = Meaning(

@@ -12,9 +12,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-MAX_CHARACTERS = 1000
+MAX_CHARACTERS = 8000
 MAX_DEPTH = 40  # brackets, signs and powers in one another
-MAX_DIGITS = 30
+MAX_DIGITS = 100
 
 _TOKEN = re.compile(r"\s*(?:([0-9]+(?:\.[0-9]*)?|\.[0-9]+)|([A-Za-z]+)|(\*\*|[-+*/^()]))\s*")
 _SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "\u2212": "-"})

@@ -87,7 +87,7 @@ def presses_buttons(answer: str, entry: Entry) -> float:
     """1 for a shortest sequence of buttons that reaches the target, half for a longer one."""
     metadata = entry["metadata"]
     buttons = {button["name"].casefold(): button for button in metadata["buttons"]}
-    pressed = re.split(r"\s*(?:→|->|,|\s)\s*", answer.strip().casefold())
+    pressed = re.sub("→|->|,", " ", answer.casefold()).split()
     value, light = metadata["initial_value"], metadata["initial_state"]
     for name in pressed:
         if name not in buttons:

@@ -66,6 +66,8 @@ def number(text: str) -> Fraction | None:
     text = text.strip().replace("\u2212", "-")
     if len(text) > MAX_NUMBER_CHARACTERS:
         return None
+    if text.isascii() and text.isdecimal():  # most are, and this is ten times as fast
+        return Fraction(int(text))
     match = _NUMBER.fullmatch(_TIMES_POWER.sub(r"e\1", text))
     if match is None or not re.search("[0-9]", match["whole"] + (match["part"] or "")):
         return None

@@ -217,7 +217,9 @@ def _without_unknown(text: str, entry: Entry) -> str:
 
 
 def _without_degrees(text: str) -> str:
-    return re.sub(r"\s*(°|\^\\circ|degrees?)$", "", text.strip())
+    text = text.strip()
+    unit = next((unit for unit in ("°", "^\\circ", "degrees", "degree") if text.endswith(unit)), "")
+    return text.removesuffix(unit).strip()
 
 
 def _fraction(text: str) -> tuple[int, int] | None:
@@ -260,7 +262,7 @@ def _unit(value: Fraction, digits: int) -> Fraction:
 
 def _milliseconds(text: str) -> int | None:
     match = re.fullmatch(
-        r"(?:([0-9]{1,7}) days?)?(,?\s*)(?:([0-9]{1,4}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?)?",
+        r"(?:(-?[0-9]{1,7}) days?)?(,?\s*)(?:([0-9]{1,4}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?)?",
         " ".join(text.casefold().split()),
     )
     if match is None or (match[1] is None and match[3] is None):

@@ -18,7 +18,7 @@ MAX_LADDER_LETTERS = 5  # of reasoning-gym's word ladders; at least 3
 def climbs_ladder(answer: str, entry: Mapping[str, Any]) -> float:
     """1 for English words from the first to the last, each one letter away from the one before."""
     metadata = entry["metadata"]
-    words = re.split(r"\s*(?:,|→|->|\n)\s*", answer.strip().upper())
+    words = [word.strip() for word in re.split(r",|→|->|\n", answer.upper())]
     if len(words) < 2 or (words[0], words[-1]) != (metadata["start_word"], metadata["end_word"]):
         return 0.0
     if any(len(word) != len(words[0]) or word not in vocabulary() for word in words):
