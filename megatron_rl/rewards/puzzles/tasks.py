@@ -5,8 +5,8 @@ any other, save where `is_continuous`: there a solution that takes longer than n
 work, earns a share. Shares of reasoning-gym's that a wrong answer earns by being near are not paid.
 
 Measured over 50 entries per task: a constant answer earns what it is right, up to 0.70 where there are two answers, and
-0.78 in `propositional_logic`, where a disjunction of two variables often follows. The question repeated, words in
-another order, and the right answer among others or in a sentence earn nothing, in the continuous tasks, too.
+0.78 in `propositional_logic`, where a disjunction of two variables often follows. The question repeated, and the right
+answer among others or in a sentence earn nothing, in the continuous tasks, too.
 """
 
 from __future__ import annotations

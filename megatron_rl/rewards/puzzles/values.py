@@ -98,9 +98,9 @@ def same_to_3_digits(answer: str, entry: Entry) -> float:
 
 
 def same_probability(answer: str, entry: Entry) -> float:
-    """1 for a decimal as in `same_to_3_digits`, or the fraction."""
+    """1 for the fraction, or a decimal that rounds it to 4 significant digits, or gives more of them."""
     value, reference = _ratio(answer), _number(entry)
-    return float(value is not None and abs(value - reference) <= _unit(reference, 3) * Fraction(501, 1000))
+    return float(value is not None and abs(value - reference) <= _unit(reference, 4) * Fraction(501, 1000))
 
 
 def same_pick(answer: str, entry: Entry) -> float:
@@ -223,7 +223,7 @@ def _without_degrees(text: str) -> str:
 
 
 def _fraction(text: str) -> tuple[int, int] | None:
-    text = text.strip("$ ").replace(" ", "")
+    text = re.sub(r" ?([/{}]) ?", r"\1", " ".join(text.strip("$ ").split()))
     match = re.fullmatch(r"(-?)\\[dt]?frac\{(-?[0-9]{1,100})\}\{([0-9]{1,100})\}", text) or re.fullmatch(
         r"()(-?[0-9]{1,100})(?:/([0-9]{1,100}))?", text
     )
