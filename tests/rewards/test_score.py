@@ -155,11 +155,13 @@ def test_processes_that_do_not_start_are_an_error_and_no_verdict(monkeypatch: py
 def test_a_verifier_that_can_not_be_imported_is_an_error_and_no_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "reasoning_gym.py").write_text("raise ImportError('planted')")
+    (tmp_path / "reasoning_gym.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with Scorer(1, 2.0) as scorer:
         assert scorer.score([RIGHT])[0].score == 1.0
-        with pytest.raises(RuntimeError, match=r"the logic verifier can not be loaded: planted; install it"):
+        with pytest.raises(
+            RuntimeError, match="the logic verifier can not be loaded: .*word lists are missing; install it"
+        ):
             scorer.score([spelled("olleh")])
 
 

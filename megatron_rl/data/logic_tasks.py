@@ -1,0 +1,137 @@
+"""The papers' 96 logic tasks, and how their rows are made: reasoning-gym's entries, stored, of seeds that never meet.
+
+usage: PYTHONHASHSEED=0 python -m megatron_rl.data.logic_tasks --split train --per-task 386 --out train.jsonl
+
+Entry i of a reasoning-gym dataset is drawn with seed + i, so datasets with near seeds share entries. Each split has
+therefore its own span of seeds, and a row is named after its seed. What a seed gives depends on reasoning-gym's
+version, on PYTHONHASHSEED, for `codeio` on chance and for `time_intervals` on the date: rows are stored, never made
+again.
+
+Not covered: tasks that draw from a fixed stock (`rush_hour`, `codeio`, `arc_agi`) meet an entry twice by chance; see
+`without_shared`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from megatron_rl.rewards import logic
+
+# The registrations of reasoning-gym at the commit that the papers' task counts and averages fit, 2025-03-04; inferred,
+# as the papers give no list. `palindrome` has become `palindrome_generation`.
+TASKS: Mapping[str, tuple[str, ...]] = {
+    category: tuple(names.split())
+    for category, names in {
+        "algebra": """complex_arithmetic intermediate_integration polynomial_equations polynomial_multiplication
+            simple_equations simple_integration""",
+        "algorithmic": """ab base_conversion binary_alternation binary_matrix caesar_cipher count_primes cryptarithm
+            game_of_life graph_color group_anagrams isomorphic_strings jugs letter_counting letter_jumble
+            manipulate_matrix number_filtering number_sorting palindrome_generation palindrome_partitioning pool_matrix
+            ransom_note rotate_matrix rotten_oranges sentence_reordering spell_backward spiral_matrix string_insertion
+            string_manipulation string_splitting string_synthesis word_ladder word_sequence_reversal word_sorting""",
+        "arc": "arc_1d arc_agi rearc",
+        "arithmetic": """basic_arithmetic bitwise_arithmetic calendar_arithmetic chain_sum count_bits
+            decimal_arithmetic decimal_chain_sum dice fraction_simplification gcd gsm_symbolic lcm leg_counting
+            number_format power_function prime_factorization products time_intervals""",
+        "code": "bf codeio",
+        "cognition": """color_cube_rotation figlet_font needle_haystack number_sequence rectangle_count rubiks_cube""",
+        "games": """countdown emoji_mystery futoshiki knight_swap mahjong_puzzle maze mini_sudoku n_queens rush_hour
+            sokoban sudoku tower_of_hanoi tsumego""",
+        "geometry": "advanced_geometry simple_geometry",
+        "graphs": "course_schedule family_relationships largest_island quantum_lock shortest_path",
+        "induction": "list_functions",
+        "logic": """aiw circuit_logic knights_knaves propositional_logic self_reference syllogism zebra_puzzles""",
+    }.items()
+}
+OUT_OF_DISTRIBUTION = ("acre", "boxnet", "game_of_life_halting", "puzzle24")  # evaluated, never trained on
+
+SEEDS: Mapping[str, range] = {"train": range(10**9), "held_out": range(10**9, 2 * 10**9)}
+INSTRUCTION = "\n\nPut your final answer between <answer> and </answer>."
+
+
+def make_rows(task: str, split: str, first: int, number: int) -> list[dict[str, Any]]:
+    """The rows of seeds `first` to `first + number - 1` of a split, counted from the start of its span.
+
+    Fewer where an entry has no usable answer: an empty one, or one that its own scorer does not call right.
+    Raises ValueError for seeds outside the split's span, or a task that it may not have; RuntimeError unless
+    PYTHONHASHSEED is 0.
+    """
+    if task not in logic.ACCEPTED:
+        raise ValueError(f"logic task '{task}' is not accepted; see TASKS in rewards/puzzles/tasks.py")
+    if split not in SEEDS:
+        raise ValueError(f"split '{split}' is none of {', '.join(SEEDS)}")
+    if split == "train" and task in OUT_OF_DISTRIBUTION:
+        raise ValueError(f"logic task '{task}' is kept for evaluation; make it for the split held_out")
+    span = SEEDS[split]
+    if number < 1 or not 0 <= first <= len(span) - number:
+        raise ValueError(f"split '{split}': seeds {first} to {first + number - 1}: must lie in 0 to {len(span) - 1}")
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        raise RuntimeError("the questions depend on Python's hash seed; start Python with PYTHONHASHSEED=0")
+    from reasoning_gym import create_dataset
+
+    dataset = create_dataset(task, seed=span[first], size=number)
+    rows = [_row(task, span[first + index], dataset[index]) for index in range(number)]
+    return [row for row in rows if _is_usable(row["item"])]
+
+
+def without_shared(rows: Iterable[dict[str, Any]], others: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows whose prompt none of the others has, and each prompt once."""
+    taken = {row["prompt"] for row in others}
+    kept: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["prompt"] not in taken:
+            kept.setdefault(row["prompt"], row)
+    return list(kept.values())
+
+
+def stored_answer(item: Mapping[str, Any]) -> str | None:
+    """An answer that the entry itself calls right; None where it has none."""
+    entry, metadata = item["entry"], item["entry"]["metadata"]
+    if entry["answer"] is not None:
+        return str(entry["answer"])
+    if item["task"] == "graph_color":
+        return json.dumps(metadata["possible_answer"])
+    found = {"propositional_logic": "example_answer", "rubiks_cube": "example_correct_answer"}.get(item["task"])
+    return str(metadata[found]) if found else None
+
+
+def main() -> None:
+    """Writes the rows of all tasks of a split as JSON lines."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--split", choices=tuple(SEEDS), required=True)
+    parser.add_argument("--per-task", type=int, required=True, help="seeds per task; unusable entries are left out")
+    parser.add_argument("--first", type=int, default=0, help="the first seed, counted from the start of the span")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    tasks = [task for names in TASKS.values() for task in names]
+    if arguments.split == "held_out":
+        tasks += OUT_OF_DISTRIBUTION
+    with arguments.out.open("w", encoding="utf-8") as file:
+        for task in tasks:
+            rows = make_rows(task, arguments.split, arguments.first, arguments.per_task)
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in without_shared(rows, ()))
+
+
+def _row(task: str, seed: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+    # Through JSON, so that a row is the same before and after it was stored; gsm_symbolic's metadata has fractions.
+    stored = json.loads(json.dumps({key: entry[key] for key in ("question", "answer", "metadata")}, default=str))
+    prompt = stored["question"].rstrip() + INSTRUCTION
+    return {"id": f"{task}-{seed}", "domain": "logic", "prompt": prompt, "item": {"task": task, "entry": stored}}
+
+
+def _is_usable(item: Mapping[str, Any]) -> bool:
+    try:
+        logic.check_item(item)
+    except ValueError:
+        return False
+    answer = stored_answer(item)
+    return answer is None or logic.verify(f"<answer>{answer}</answer>", item).score == 1.0
+
+
+if __name__ == "__main__":
+    main()
