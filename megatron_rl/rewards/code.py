@@ -252,7 +252,7 @@ def _is_same_word(found: str, expected: str) -> bool:
 
 
 def _is_near(found: Decimal, expected: Decimal) -> bool:
-    return found == expected or abs(found - expected) <= Decimal(TOLERANCE) * max(1, abs(expected))
+    return found == expected or abs(found - expected) <= Decimal(TOLERANCE) * max(Decimal(1), abs(expected))
 
 
 def _judged(score: float, detail: str) -> Verdict:

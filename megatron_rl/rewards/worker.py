@@ -14,7 +14,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +27,7 @@ from megatron_rl.rewards.score import VERIFIERS
 from megatron_rl.types import Verdict
 
 MAX_ADDRESS_BYTES = 4 << 30
+Judge = Callable[[str, Mapping[str, Any]], Verdict]
 
 
 def main() -> None:
@@ -48,10 +50,12 @@ def main() -> None:
     layers.die_with_parent(parent)
     levels = {"verifiers": missing} | ({"code": dict(sandbox.level.missing)} if sandbox else {})
     _send(sink, [failures, levels])
+    judges: dict[str, Judge] = {domain: verifier.judge for domain, verifier in VERIFIERS.items()}
+    judges["code"] = partial(code.judge, sandbox=sandbox, max_seconds=max_seconds)
     while (case := _receive(source)) is not None:
-        verdict = _judged(*case, sandbox, max_seconds)
-        _send(sink, verdict)
-        if verdict[1] == "sandbox_failed":
+        verdict = _judged(judges, *case)
+        _send(sink, [verdict.score, verdict.outcome, verdict.detail])
+        if verdict.outcome == "sandbox_failed":
             return  # a confined process can not start another sandbox; its successor will
 
 
@@ -71,23 +75,14 @@ def _confine() -> dict[str, str]:
     return missing | {"bubblewrap": "only for programs"}
 
 
-def _judged(
-    domain: str, answer: str, item: Mapping[str, Any], sandbox: Sandbox | None, max_seconds: float
-) -> list[Any]:
+def _judged(judges: Mapping[str, Judge], domain: str, answer: str, item: Mapping[str, Any]) -> Verdict:
     try:
-        verdict = _judge(domain, answer, item, sandbox, max_seconds)
+        return judges[domain](answer, item)
     except SandboxError as error:
-        return [0.0, "sandbox_failed", str(error)[:300]]
+        return Verdict(score=0.0, outcome="sandbox_failed", detail=str(error)[:300])
     # Any failure of a verifier is reported as one, under its own name; it never becomes a score.
     except Exception as error:
-        return [0.0, "crashed", f"{type(error).__name__}: {error}"[:300]]
-    return [verdict.score, verdict.outcome, verdict.detail]
-
-
-def _judge(domain: str, answer: str, item: Mapping[str, Any], sandbox: Sandbox | None, max_seconds: float) -> Verdict:
-    if domain == "code":
-        return code.judge(answer, item, sandbox, max_seconds)
-    return VERIFIERS[domain].judge(answer, item)
+        return Verdict(score=0.0, outcome="crashed", detail=f"{type(error).__name__}: {error}"[:300])
 
 
 def _receive(source: BinaryIO) -> Any:

@@ -47,7 +47,7 @@ class Workers:
 
     @property
     def levels(self) -> Mapping[str, Level]:
-        """How the processes are confined (`verifiers`), and the programs they run (`code`); empty until one is ready."""
+        """How the processes (`verifiers`) and the programs they run (`code`) are confined; empty until one is ready."""
         return next((worker.levels for worker in self._workers if worker.is_ready), {})
 
     def judge(self, cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[Verdict]:

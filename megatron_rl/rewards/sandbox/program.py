@@ -59,7 +59,7 @@ def run(parent: int, channel: int, source: int, sink: int) -> NoReturn:
         _seal(connection)
         request = json.loads(_receive(connection))
         status = _run(request, connection)
-        threading._shutdown()  # type: ignore[attr-defined] - as multiprocessing ends its children
+        threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its children
         atexit._run_exitfuncs()
         sys.stdout.flush()
     except BaseException:  # whatever it is, it must not climb into the zygote's loop

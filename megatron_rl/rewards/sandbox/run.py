@@ -287,13 +287,5 @@ def _bubblewrap_arguments() -> list[str]:
     folders = [*layers.python_folders(without=[source_root()]), str(Path(source_root()) / "megatron_rl")]
     folders += ["/usr", "/lib", "/lib64", "/etc/ld.so.cache"]
     bound = [word for folder in dict.fromkeys(folders) for word in ("--ro-bind-try", folder, folder)]
-    return [
-        "--unshare-pid",
-        "--unshare-net",
-        "--unshare-ipc",
-        "--unshare-uts",
-        "--die-with-parent",
-        *bound,
-        "--dev",
-        "/dev",
-    ]
+    namespaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    return [*namespaces, "--die-with-parent", *bound, "--dev", "/dev"]

@@ -82,8 +82,8 @@ def _serve(control: socket.socket, woken: int, *, owns_user: bool) -> None:
     os.close(stdout)
     ended, status, usage = os.wait4(child, os.WNOHANG)
     while not ended:
-        ready, _, _ = select.select([control, woken], [], [])
-        if control in ready:
+        ready, _, _ = select.select([control.fileno(), woken], [], [])
+        if control.fileno() in ready:
             supervisor_is_there = control.recv(64)
             os.kill(child, signal.SIGKILL)
             if not supervisor_is_there:
