@@ -80,7 +80,7 @@ def confine(*, uid: int | str, readable: Sequence[str], limits: Mapping[int, int
             writable_files=["/dev/null"],
         )
     except OSError as error:
-        missing["landlock"] = error.strerror
+        missing["landlock"] = error.strerror or str(error)
     try:
         seccomp.deny_to_service(files_too="landlock" in missing)
     except OSError as error:

@@ -40,6 +40,7 @@ from builtins import *
 _OFTEN_IMPORTED = "import abc, array, cmath, dataclasses, decimal, enum, fractions, queue, statistics, time"
 _prelude: dict[str, Any] = {}
 exec(_PRELUDE + _OFTEN_IMPORTED, _prelude)
+_prelude["random"].seed(0)  # so that a verdict can be had again
 
 
 def run(parent: int, channel: int, source: int, sink: int) -> NoReturn:

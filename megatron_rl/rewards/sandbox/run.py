@@ -231,7 +231,7 @@ class _Program:
     def drain(self) -> None:
         """Reads what a program that has ended left in its pipes."""
         for end in (self.channel, self.sink):
-            while self.num_bytes <= MAX_OUTPUT_BYTES and self._read(end):
+            while self._read(end):
                 pass
 
     def _read(self, end: int) -> bool:
@@ -247,7 +247,8 @@ class _Program:
             return False
         if end == self.channel and not self.is_ready:
             self.is_ready, chunk = chunk[:1] == READY, chunk[1:]
-        (self.value if end == self.channel else self.output).extend(chunk)
+        if self.num_bytes <= MAX_OUTPUT_BYTES:  # what comes before a kill takes effect is not kept
+            (self.value if end == self.channel else self.output).extend(chunk)
         return True
 
     def _write(self, end: int) -> None:
