@@ -279,7 +279,9 @@ def bare() -> dict[str, object]:
 
 def left_behind() -> list[str]:
     """The processes below this one, which should be none, and its threads."""
-    below = [int(word) for task in Path("/proc/self/task").iterdir() for word in (task / "children").read_text().split()]
+    below = [
+        int(word) for task in Path("/proc/self/task").iterdir() for word in (task / "children").read_text().split()
+    ]
     left = [Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ") for child in below]
     return left + [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
 
