@@ -39,7 +39,7 @@ def sandbox() -> Iterator[Sandbox]:
         "import os; os.write(1, os.read(0, 100).decode().strip()[::-1].encode())",
         "import sys; sys.stdout.write(input()[::-1])",
         "import atexit; word = input(); atexit.register(lambda: print(word[::-1]))",
-        "import threading; threading.stack_size(1 << 26); threading.Thread(target=lambda: print(input()[::-1])).start()",
+        "import threading; threading.stack_size(1 << 26); threading.Thread(None, lambda: print(input()[::-1])).start()",
         "if __name__ == '__main__': print(input()[::-1])",
         "import sys; print(input()[::-1]); sys.exit()",
         "print(input()[::-1]); quit(0)",
@@ -88,9 +88,10 @@ import ctypes, gc, math, builtins
 word = b'MARK' + b'ER' * 3
 held = [thing for thing in gc.get_objects() if isinstance(thing, (dict, list, tuple)) and len(thing) < 10**5]
 texts = [value for thing in held for value in (thing.values() if isinstance(thing, dict) else thing)]
-print(any(text == word or text == word.decode() for text in texts if text is not word), math.pi, hasattr(builtins, 'left'))
+found = [text for text in texts if text in (word, word.decode()) and text is not word]
+print(found, math.pi, hasattr(builtins, 'left'))
 """
-    assert sandbox.run(program, seconds=10.0).output.split() == [b"False", b"3.141592653589793", b"False"]
+    assert sandbox.run(program, seconds=10.0).output.split() == [b"[]", b"3.141592653589793", b"False"]
 
 
 def test_programs_are_reproducible(sandbox: Sandbox) -> None:
