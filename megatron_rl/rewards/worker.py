@@ -31,7 +31,7 @@ Judge = Callable[[str, Mapping[str, Any]], Verdict]
 
 
 def main() -> None:
-    """Judges cases until the input ends or the sandbox has failed."""
+    """Judges cases until the input ends."""
     parent, max_seconds = int(sys.argv[1]), float(sys.argv[2])
     layers.die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
@@ -55,8 +55,6 @@ def main() -> None:
     while (case := _receive(source)) is not None:
         verdict = _judged(judges, *case)
         _send(sink, [verdict.score, verdict.outcome, verdict.detail])
-        if verdict.outcome == "sandbox_failed":
-            return  # a confined process can not start another sandbox; its successor will
 
 
 def _confine() -> dict[str, str]:

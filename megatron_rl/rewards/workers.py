@@ -175,6 +175,8 @@ class _Worker:
             else:
                 score, outcome, detail = frame
                 verdicts += self._done(Verdict(score=score, outcome=outcome, detail=detail))
+                # A confined process can not start another sandbox; its successor will.
+                self.is_of_use = outcome != "sandbox_failed"
             self.deadline = float("inf")
         if has_ended:
             verdicts += self._done(self._failed("crashed", f"the process ended with status {self.process.wait()}"))

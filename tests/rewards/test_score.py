@@ -28,6 +28,15 @@ def scorer() -> Iterator[Scorer]:
         yield scorer
 
 
+@pytest.fixture
+def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for modules that verifiers import instead of the real ones, which take seconds."""
+    for name in ("math_verify", "reasoning_gym"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('left out')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
 def spelled(text: str) -> tuple[str, str, dict]:
     entry = {"question": "", "answer": "olleh", "metadata": {"word": "hello"}}
     return "logic", f"<answer>{text}</answer>", {"task": "spell_backward", "entry": entry}
@@ -121,58 +130,56 @@ def test_a_slow_case_keeps_one_process_and_delays_no_other_case() -> None:
         assert not verdicts.done(), "200 short cases are done, one process is idle, and the other still hangs"
 
 
-def test_verdicts_can_be_had_later() -> None:
+def test_verdicts_can_be_had_later(light: Path) -> None:
+    right, wrong = doubled("print(6)"), doubled("print(7)")
     with Scorer(num_processes=1, timeout_seconds=20.0) as scorer:
-        first, second = scorer.submit([RIGHT, WRONG]), scorer.submit([WRONG])
-        assert [verdict.score for verdict in scorer.score([RIGHT])] == [1.0]
+        first, second = scorer.submit([right, wrong]), scorer.submit([wrong])
+        assert [verdict.score for verdict in scorer.score([right])] == [1.0]
         assert first.done() and second.done(), "in the order of the calls"
         assert [verdict.score for verdict in first.result() + second.result()] == [1.0, 0.0, 0.0]
 
 
-def test_closing_ends_a_call_that_is_under_way() -> None:
+def test_closing_ends_a_call_that_is_under_way(light: Path) -> None:
     scorer = Scorer(num_processes=1, timeout_seconds=60.0)
-    scorer.score([RIGHT])
-    verdicts = scorer.submit([HANG])
+    scorer.score([doubled("print(6)")])
+    verdicts = scorer.submit([doubled("while True: pass")])
     scorer.close()
     with pytest.raises(RuntimeError, match="stopped"):
         verdicts.result()
 
 
-def test_a_failed_sandbox_costs_one_verdict_and_no_score(scorer: Scorer) -> None:
-    assert scorer.score([doubled("print(2 * int(input()))")])[0].score == 1.0
-    (process,) = scorer.workers.process_ids
-    (zygote,) = children(process)
-    os.kill(zygote, signal.SIGKILL)
-    verdicts = scorer.score([doubled("print(2 * int(input()))  # once more"), RIGHT, doubled("print(0)")])
+def test_a_failed_sandbox_costs_one_verdict_and_no_score(light: Path) -> None:
+    with Scorer(num_processes=1, timeout_seconds=20.0) as scorer:
+        assert scorer.score([doubled("print(2 * int(input()))")])[0].score == 1.0
+        (process,) = scorer.workers.process_ids
+        (zygote,) = children(process)
+        os.kill(zygote, signal.SIGKILL)
+        verdicts = scorer.score([doubled(program) for program in ("print(2 * 3)", "print(6)", "print(0)")])
     assert [verdict.outcome for verdict in verdicts] == ["sandbox_failed", "judged", "judged"]
     assert [verdict.score for verdict in verdicts] == [0.0, 1.0, 0.0]
 
 
-def test_code_is_refused_where_it_can_not_be_run_safely(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("""
+def test_code_is_refused_where_it_can_not_be_run_safely(light: Path) -> None:
+    (light / "sitecustomize.py").write_text("""
 import sys
 if any("rewards.worker" in word for word in sys.orig_argv):
     from megatron_rl.rewards.sandbox.run import Sandbox
     start = Sandbox._start
     Sandbox._start = lambda self, wrapper: start(self, wrapper) | {"seccomp": "planted"}
 """)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Scorer(1, 20.0) as scorer:
-        assert scorer.score([RIGHT])[0].score == 1.0
-        with pytest.raises(RuntimeError, match=r"the sandbox lacks seccomp \(planted\)"):
-            scorer.score([doubled("print(6)")])
+    with Scorer(1, 20.0) as scorer, pytest.raises(RuntimeError, match=r"the sandbox lacks seccomp \(planted\)"):
+        scorer.score([doubled("print(6)")])
     with Scorer(1, 20.0, allows_unsafe_sandbox=True) as scorer:
         assert scorer.score([doubled("print(6)")])[0].score == 1.0
         assert scorer.workers.levels["code"].lacking == "seccomp (planted)"
 
 
-def test_a_verifier_that_executes_its_answer_gets_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "reasoning_gym.py").write_text("""
+def test_a_verifier_that_executes_its_answer_gets_nowhere(light: Path) -> None:
+    (light / "reasoning_gym.py").write_text("""
 import os, socket
 def get_score_answer_fn(task):
     return lambda answer, entry: eval(answer)
 """)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     attempts = [
         "open('/etc/passwd')",
         "open('/tmp/escaped', 'w')",
@@ -193,9 +200,9 @@ def get_score_answer_fn(task):
         assert {"uid", "landlock"} & set(scorer.workers.levels["verifiers"].present)
 
 
-def test_no_process_is_left_after_close() -> None:
+def test_no_process_is_left_after_close(light: Path) -> None:
     scorer = Scorer(num_processes=2, timeout_seconds=1.0)
-    scorer.score([RIGHT])
+    scorer.score([doubled("print(6)")])
     workers = scorer.workers.process_ids
     zygotes = [zygote for worker in workers for zygote in children(worker)]
     scorer.close()
