@@ -210,17 +210,18 @@ def test_no_process_is_left_after_close(light: Path) -> None:
 
 
 @pytest.mark.parametrize("slow", ["hang", "program"])
-def test_the_processes_die_with_a_killed_parent_even_in_the_middle_of_a_hang(slow: str) -> None:
+def test_the_processes_die_with_a_killed_parent_even_in_the_middle_of_a_hang(slow: str, light: Path) -> None:
     case = HANG if slow == "hang" else doubled("import time; time.sleep(60)")
+    ready = RIGHT if slow == "hang" else doubled("print(6)")
     program = f"""
 from megatron_rl.rewards.score import Scorer
 scorer = Scorer(num_processes=1, timeout_seconds=60.0)
-scorer.score([{RIGHT!r}])
+scorer.score([{ready!r}])
 print(*scorer.workers.process_ids, flush=True)
 scorer.score([{case!r}])
 """
     root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": root}
+    environment = os.environ | {"PYTHONPATH": root if slow == "hang" else f"{root}:{light}"}
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
     ) as parent:

@@ -8,6 +8,8 @@ import stat
 import struct
 from collections.abc import Iterable
 
+from megatron_rl.rewards.sandbox.kernel import libc
+
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every machine
 _VERSION = 1  # flag: return the version instead of making a ruleset
 _PATH_BENEATH = 1
@@ -55,7 +57,7 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 
 
 def _call(number: int, *arguments: object) -> int:
-    result = int(ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *arguments))
+    result = int(libc().syscall(ctypes.c_long(number), *arguments))
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"the kernel has no Landlock: {os.strerror(error)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_rl.rewards.sandbox import landlock, seccomp
+from megatron_rl.rewards.sandbox.kernel import libc
 
 LAYERS = ("rlimits", "uid", "landlock", "seccomp", "bubblewrap")
 MAX_DESCRIPTORS = 64
@@ -108,7 +108,7 @@ def die_with_parent(parent: int) -> None:
     To be called after the last change of user, which undoes it. Ends the process if `parent` is no more.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
 
@@ -138,6 +138,5 @@ def _become(uid: int) -> None:
 
 def _give_up_privileges() -> None:
     """No capability now, and none by running a program."""
-    kernel = ctypes.CDLL(None, use_errno=True)
-    kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    kernel.capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
+    libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    libc().capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24))

@@ -12,6 +12,7 @@ import builtins
 import contextlib
 import json
 import os
+import random
 import resource
 import signal
 import socket
@@ -40,7 +41,6 @@ from builtins import *
 _OFTEN_IMPORTED = "import abc, array, cmath, dataclasses, decimal, enum, fractions, queue, statistics, time"
 _prelude: dict[str, Any] = {}
 exec(_PRELUDE + _OFTEN_IMPORTED, _prelude)
-_prelude["random"].seed(0)  # so that a verdict can be had again
 
 
 def run(parent: int, channel: int, source: int, sink: int) -> NoReturn:
@@ -87,6 +87,7 @@ def _run(request: dict[str, Any], connection: socket.socket) -> int:
     """The exit status of the program, as Python itself would set it."""
     is_called = request["function"] is not None
     dumps = json.dumps
+    random.seed(0)  # so that a verdict can be had again; Python seeds it anew in every fork
     # A program run by itself is __main__; a solution that is called is imported, so that its own main stays idle.
     module = types.ModuleType("solution" if is_called else "__main__")
     sys.modules[module.__name__] = module

@@ -7,8 +7,10 @@ import errno
 import os
 import struct
 from collections.abc import Iterable
+from functools import cache
 
 from megatron_rl.rewards.sandbox import syscalls
+from megatron_rl.rewards.sandbox.kernel import libc
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
@@ -42,12 +44,17 @@ def deny_to_program() -> None:
 
     Raises OSError where the kernel or the machine has no such filter.
     """
+    _install(program_filter())
+
+
+@cache
+def program_filter() -> bytes:
+    """The body of that filter, made once: the zygote's memory is shared by its programs as long as it is only read."""
     body = _deny(syscalls.numbers(syscalls.PROGRAM))
     body += _deny_all("clone3", errno.ENOSYS)  # the C library then takes clone, whose flags can be seen
     body += _unless_bits("clone", 0, _CLONE_THREAD)
     body += _unless_zero("prlimit64", 0)  # of itself it may lower limits
-    body += _deny_values("prctl", 0, (_PR_SET_PDEATHSIG,))
-    _install(body)
+    return body + _deny_values("prctl", 0, (_PR_SET_PDEATHSIG,))
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -103,7 +110,6 @@ def _install(body: bytes) -> None:
     text = head + body + _instruction(_RETURN, _ALLOW)
     instructions = ctypes.create_string_buffer(text, len(text))
     program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(text) // 8, ctypes.addressof(instructions)), 16)
-    kernel = ctypes.CDLL(None, use_errno=True)
-    if kernel.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0) != 0:
+    if libc().prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"the kernel takes no seccomp filter: {os.strerror(error)}")

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 
-from megatron_rl.rewards.sandbox import layers, program
+from megatron_rl.rewards.sandbox import layers, program, seccomp
 
 RUN, KILL = b"run", b"kill"
 MAX_ADDRESS_BYTES = 1 << 30
@@ -61,6 +61,8 @@ def _confine(uid: int | str) -> dict[str, str]:
     for descriptor in (0, 1, 2):
         os.dup2(silence, descriptor)
     os.close(silence)
+    if "seccomp" not in missing:
+        seccomp.program_filter()
     return missing
 
 
