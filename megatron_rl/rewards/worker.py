@@ -27,6 +27,7 @@ from megatron_rl.rewards.score import VERIFIERS
 from megatron_rl.types import Verdict
 
 MAX_ADDRESS_BYTES = 4 << 30
+LAST_RESORT_SECONDS = 60  # beyond the time limit; then the kernel ends the process, should its parent be gone unnoticed
 Judge = Callable[[str, Mapping[str, Any]], Verdict]
 
 
@@ -53,7 +54,9 @@ def main() -> None:
     judges: dict[str, Judge] = {domain: verifier.judge for domain, verifier in VERIFIERS.items()}
     judges["code"] = partial(code.judge, sandbox=sandbox, max_seconds=max_seconds)
     while (case := _receive(source)) is not None:
+        signal.alarm(int(max_seconds) + LAST_RESORT_SECONDS)
         verdict = _judged(judges, *case)
+        signal.alarm(0)
         _send(sink, [verdict.score, verdict.outcome, verdict.detail])
 
 

@@ -97,9 +97,10 @@ def seal() -> None:
 
 
 def python_folders(*, without: Sequence[str] = ()) -> list[str]:
-    """The folders that this interpreter and its packages are in."""
-    folders = [sys.base_prefix, sys.prefix, *site.getsitepackages(), *sys.path]
-    return [folder for folder in dict.fromkeys(folders) if folder and folder not in without]
+    """The folders that this interpreter's libraries and packages are in."""
+    libraries = [f"{prefix}/{name}" for prefix in (sys.base_prefix, sys.prefix) for name in ("lib", "lib64")]
+    folders = dict.fromkeys([*libraries, *site.getsitepackages(), *sys.path])
+    return [folder for folder in folders if Path(folder).is_dir() and folder not in ("", *without)]
 
 
 def die_with_parent(parent: int) -> None:

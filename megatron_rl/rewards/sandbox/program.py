@@ -22,8 +22,8 @@ import types
 from typing import Any, NoReturn
 
 from megatron_rl.rewards.sandbox import layers
+from megatron_rl.rewards.sandbox.protocol import READY
 
-READY = b"\n"
 MAX_CPU_SECONDS = 600  # a backstop for the supervisor's clock, which stops a program long before
 
 # What LeetCode's own environment offers to a solution; imported here, once, for the zygote.

@@ -21,9 +21,8 @@ from typing import Any, Literal, Self
 
 from megatron_rl.rewards.sandbox import layers
 from megatron_rl.rewards.sandbox.layers import Level
-from megatron_rl.rewards.sandbox.program import READY
+from megatron_rl.rewards.sandbox.protocol import KILL, READY, RUN
 from megatron_rl.rewards.sandbox.slots import claim_user
-from megatron_rl.rewards.sandbox.zygote import KILL, RUN
 
 START_SECONDS = 60.0  # imports from a cold shared file system
 ANSWER_SECONDS = 10.0  # for the zygote to start a program, or to report its end
@@ -285,8 +284,8 @@ def _environment() -> dict[str, str]:
 
 def _bubblewrap_arguments() -> list[str]:
     """A view of Python's folders alone, without network and other processes; the other layers are applied inside."""
-    folders = [*layers.python_folders(without=[source_root()]), str(Path(source_root()) / "megatron_rl")]
-    folders += ["/usr", "/lib", "/lib64", "/etc/ld.so.cache"]
+    folders = [sys.base_prefix, sys.prefix, *layers.python_folders(without=[source_root()])]
+    folders += [str(Path(source_root()) / "megatron_rl"), "/usr", "/lib", "/lib64", "/etc/ld.so.cache"]
     bound = [word for folder in dict.fromkeys(folders) for word in ("--ro-bind-try", folder, folder)]
     namespaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     return [*namespaces, "--die-with-parent", *bound, "--dev", "/dev"]

@@ -19,8 +19,8 @@ import socket
 import sys
 
 from megatron_rl.rewards.sandbox import layers, program, seccomp
+from megatron_rl.rewards.sandbox.protocol import RUN
 
-RUN, KILL = b"run", b"kill"
 MAX_ADDRESS_BYTES = 1 << 30
 STACK_BYTES = 64 << 20  # for programs that recurse deeply; the system's usual 8 MiB end some of them
 _READY_TO_DIE_FIRST = "1000"  # oom_score_adj: when memory runs out, the kernel kills a program and not the trainer
