@@ -30,11 +30,13 @@ from megatron_rl.types import Verdict
 
 SECONDS = 5.0
 MAX_PROGRAM_CHARACTERS = 100_000
+MAX_FENCE_CHARACTERS = 200  # of the line that opens a block
+MAX_NUMBER_CHARACTERS = 400
 TOLERANCE = 1e-6  # of floating-point numbers, relative, and absolute below 1
 
 _OPENING = re.compile(r"([ \t]*)(`{3,})[ \t]*([^`\s]*)[^`]*")
 _PYTHON = re.compile(r"\{?\.?py(thon)?[\d.]*\}?", re.IGNORECASE)
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _KINDS = ({"input", "output"}, {"arguments", "returns"})
 
 
@@ -144,7 +146,7 @@ def _blocks(lines: Sequence[str], opens: Callable[[str], bool]) -> list[tuple[st
     blocks = []
     remaining = iter(lines)
     for line in remaining:
-        opening = _OPENING.fullmatch(line)
+        opening = _OPENING.fullmatch(line) if len(line) <= MAX_FENCE_CHARACTERS else None
         if opening is not None and opens(opening[3]):
             blocks.append((opening[3], _block(remaining, opening[1], opening[2])))
     return blocks
@@ -248,7 +250,8 @@ def _is_same_word(found: str, expected: str) -> bool:
         # An integer may have gained a point and zeros, but 007 is not 7: it may be a string of digits.
         whole, _, fraction = found.partition(".")
         return whole == expected and not fraction.strip("0")
-    return _is_near(Decimal(found), Decimal(expected))
+    # Some digits are too many for decimal; no floating-point number has them.
+    return len(found) <= MAX_NUMBER_CHARACTERS and _is_near(Decimal(found), Decimal(expected))
 
 
 def _is_near(found: Decimal, expected: Decimal) -> bool:

@@ -47,8 +47,7 @@ def main() -> None:
             verifier.load()
         except ImportError as error:
             failures[domain] = f"{error}; install it"
-    missing = _confine()
-    layers.die_with_parent(parent)
+    missing = _confine(parent)
     levels = {"verifiers": missing} | ({"code": dict(sandbox.level.missing)} if sandbox else {})
     _send(sink, [failures, levels])
     judges: dict[str, Judge] = {domain: verifier.judge for domain, verifier in VERIFIERS.items()}
@@ -60,7 +59,7 @@ def main() -> None:
         _send(sink, [verdict.score, verdict.outcome, verdict.detail])
 
 
-def _confine() -> dict[str, str]:
+def _confine(parent: int) -> dict[str, str]:
     """Leaves the process reading packages and computing; the layers that it lacks, with the reason."""
     claim = claim_user()  # the name stays claimed until the process ends
     readable = [*layers.python_folders(without=[source_root()]), str(Path(source_root()) / "megatron_rl")]
@@ -71,6 +70,7 @@ def _confine() -> dict[str, str]:
     silence = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # nothing a verifier prints may look like a verdict, or fill a disk
         os.dup2(silence, descriptor)
+    layers.die_with_parent(parent)  # the change of user has undone it
     if "seccomp" not in missing:
         layers.seal()
     return missing | {"bubblewrap": "only for programs"}

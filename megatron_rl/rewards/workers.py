@@ -26,6 +26,8 @@ LOAD_SECONDS = 300.0  # imports from a cold shared file system
 MAX_FAILED_STARTS = 3  # in a row
 _ENVIRONMENT_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT")
 
+Ticket = tuple[int, int]  # a call of judge, and the index of a case in it
+
 
 class Workers:
     """Owns `num_processes` verifier processes; loading goes on in the background after construction.
@@ -38,6 +40,7 @@ class Workers:
         self.timeout_seconds = timeout_seconds
         self.allows_unsafe_sandbox = allows_unsafe_sandbox
         self._is_stopped = False
+        self._num_calls = 0
         self._workers = [self._start() for _ in range(num_processes)]
 
     @property
@@ -51,19 +54,21 @@ class Workers:
         return next((worker.levels for worker in self._workers if worker.is_ready), {})
 
     def judge(self, cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[Verdict]:
-        """One verdict per (domain, answer, item), in order; equal cases are judged once.
+        """One verdict per (domain, answer, item), in order; equal answers to one item are judged once.
 
         Raises RuntimeError when the processes can not be started, lack a package, or were stopped.
         """
-        texts = [json.dumps(case) for case in cases]
-        domains = {text: case[0] for text, case in zip(texts, cases, strict=True)}
-        waiting, unknown = deque(domains), set(domains)
-        verdicts: dict[str, Verdict] = {}
+        self._num_calls += 1
+        # The samples of a prompt share its item, so that its identity will do; its text may be megabytes.
+        firsts: dict[tuple[str, str, int], int] = {}
+        first = [firsts.setdefault((case[0], case[1], id(case[2])), index) for index, case in enumerate(cases)]
+        waiting, unknown = deque(firsts.values()), set(firsts.values())
+        verdicts: dict[int, Verdict] = {}
         failed_starts = 0
         while unknown:
             for slot, worker in enumerate(self._workers):
                 if worker.is_ready and worker.in_hand is None and waiting:
-                    if worker.give(waiting[0], domains[waiting[0]]):
+                    if worker.give((self._num_calls, waiting[0]), cases[waiting[0]]):
                         waiting.popleft()
                     else:  # it died idle: nobody's fault
                         self._replace(slot)
@@ -71,17 +76,17 @@ class Workers:
             if self._is_stopped:
                 raise RuntimeError("the verifier processes were stopped")
             for slot, worker in enumerate(self._workers):
-                # Also those of a call that was interrupted, which do no harm.
-                for text, verdict in worker.read():
-                    verdicts[text] = verdict
-                    unknown.discard(text)
+                for (call, index), verdict in worker.read():
+                    if call == self._num_calls:  # and not one that was interrupted
+                        verdicts[index] = verdict
+                        unknown.discard(index)
                 if not worker.is_of_use and not worker.is_ready:
                     failed_starts += 1
                     if failed_starts >= MAX_FAILED_STARTS:
                         raise RuntimeError(f"the verifier processes do not start: {worker.last_words()}")
                 if not worker.is_of_use:
                     self._replace(slot)
-        return [verdicts[text] for text in texts]
+        return [verdicts[index] for index in first]
 
     def stop(self) -> None:
         """Kills the processes, which ends a call of `judge` that is under way; may be called from any thread."""
@@ -138,20 +143,21 @@ class _Worker:
         self.timeout_seconds = timeout_seconds
         self.is_ready, self.is_of_use = False, True
         self.levels: Mapping[str, Level] = {}
-        self.in_hand: str | None = None
+        self.in_hand: Ticket | None = None
         self.deadline = time.monotonic() + LOAD_SECONDS
         self._domain = ""  # of the case in hand
         self._received = b""
         self._missing: Mapping[str, str] = {}
 
-    def give(self, text: str, domain: str) -> bool:
+    def give(self, ticket: Ticket, case: tuple[str, str, Mapping[str, Any]]) -> bool:
         """Whether the case could be handed over; the process is idle, so it reads it at once.
 
         Raises RuntimeError where the process can not judge the domain.
         """
+        domain = case[0]
         if domain in self._missing:
             raise RuntimeError(f"the {domain} verifier can not be loaded: {self._missing[domain]}")
-        body = text.encode()
+        body = json.dumps(case).encode()
         message = memoryview(len(body).to_bytes(4, "big") + body)
         assert self.process.stdin is not None, "the process was given a pipe"
         try:
@@ -159,15 +165,15 @@ class _Worker:
                 message = message[self.process.stdin.write(message) or 0 :]
         except BrokenPipeError:
             return False
-        self.in_hand, self._domain = text, domain
+        self.in_hand, self._domain = ticket, domain
         # Programs are stopped at the limit by their supervisor, which may need a while on a busy machine.
         self.deadline = time.monotonic() + self.timeout_seconds + (2 * ANSWER_SECONDS if domain == "code" else 0.0)
         return True
 
-    def read(self) -> list[tuple[str, Verdict]]:
-        """The case in hand with its verdict, if there is one; one of its own making where the process failed."""
+    def read(self) -> list[tuple[Ticket, Verdict]]:
+        """The ticket in hand with its verdict, if there is one; one of its own making where the process failed."""
         found, has_ended = self._frames()
-        verdicts: list[tuple[str, Verdict]] = []
+        verdicts: list[tuple[Ticket, Verdict]] = []
         for frame in found:
             if not self.is_ready:
                 self.is_ready, self._missing = True, frame[0]
@@ -200,9 +206,9 @@ class _Worker:
             if stream is not None:
                 stream.close()
 
-    def _done(self, verdict: Verdict) -> list[tuple[str, Verdict]]:
-        text, self.in_hand = self.in_hand, None
-        return [] if text is None else [(text, verdict)]
+    def _done(self, verdict: Verdict) -> list[tuple[Ticket, Verdict]]:
+        ticket, self.in_hand = self.in_hand, None
+        return [] if ticket is None else [(ticket, verdict)]
 
     def _failed(self, outcome: Outcome, detail: str) -> Verdict:
         is_sandbox = self._domain == "code"

@@ -116,8 +116,20 @@ def test_a_program_that_is_too_long_is_not_run() -> None:
     assert verdict.score == 0.0
 
 
-@pytest.mark.parametrize("text", ["```" * 200_000, "```python\n" * 50_000, " " * 500_000, "\n```" * 9_999])
+@pytest.mark.parametrize(
+    "text", ["```" * 200_000, "```python\n" * 50_000, " " * 500_000, "```" + " " * 500_000 + "`", "\n```" * 9_999]
+)
 def test_any_text_is_prepared_quickly(text: str) -> None:
     began = time.process_time()
     code.prepare(text, DOUBLE)
     assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    "found", ["1" * 4_000_000, "1" * 4_000_000 + "x", "." * 4_000_000, "1 " * 2_000_000, "\n" * 4_000_000]
+)
+@pytest.mark.parametrize("expected", ["1.5", "1", "x"])
+def test_any_output_is_compared_quickly(found: str, expected: str) -> None:
+    began = time.process_time()
+    assert not code.is_same_output(found, expected)
+    assert time.process_time() - began < 2.0

@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from megatron_rl.rewards.sandbox import layers
 from tests.rewards import attacks
+from tests.rewards.interpreters import readable_python
 
 ROOT = Path(__file__).parents[2]
 SLOW = [pytest.param(mode, marks=pytest.mark.e2e) for mode in ("no_namespaces", "no_landlock")]
@@ -37,16 +35,6 @@ def results(mode: str) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def readable_python() -> str:
-    """This interpreter where every user can read it, else the system's."""
-    if os.geteuid() != 0 or not layers._hidden([sys.prefix, sys.base_prefix, str(ROOT)]):
-        return sys.executable
-    system = shutil.which("python3", path="/usr/bin:/usr/local/bin")
-    if system is None or layers._hidden([str(ROOT)]):
-        pytest.skip("no Python that every user can read")
-    return system
 
 
 @pytest.mark.parametrize("attack", attacks.ATTACKS)

@@ -15,6 +15,7 @@ import pytest
 
 from megatron_rl.rewards import workers
 from megatron_rl.rewards.score import Scorer
+from tests.rewards.interpreters import readable_python
 
 ROOT = Path(__file__).parents[2]
 HANG = ("math", r"\boxed{9^{9^{9^9}}}", {"answer": "5"})
@@ -221,10 +222,10 @@ print(*scorer.workers.process_ids, flush=True)
 scorer.score([{case!r}])
 """
     root = str(Path(__file__).parents[2])
+    light.chmod(0o755)
+    python = sys.executable if slow == "hang" else readable_python()  # with a user of its own, where it can have one
     environment = os.environ | {"PYTHONPATH": root if slow == "hang" else f"{root}:{light}"}
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
-    ) as parent:
+    with subprocess.Popen([python, "-c", program], stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
         time.sleep(0.5)

@@ -106,10 +106,11 @@ def python_folders(*, without: Sequence[str] = ()) -> list[str]:
 def die_with_parent(parent: int) -> None:
     """Has the kernel kill this process when the thread that started it ends, even from within a C call.
 
-    To be called after the last change of user, which undoes it. Ends the process if `parent` is no more.
+    To be called after the last change of user, which undoes it, and before `seal`. Ends the process if `parent` is no
+    more. The kernel asks whether the parent may signal this process, so a parent that became another user may not.
     """
-    if sys.platform == "linux":
-        libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if sys.platform == "linux" and libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise RuntimeError("the kernel refuses PR_SET_PDEATHSIG; the process is sealed already")
     if os.getppid() != parent:
         os._exit(0)
 
