@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from megatron_rl.rewards.sandbox.probe import probe
+
 INSTALL = "run `make setup`, or pip install 'megatron-rl[cpu]' (with GPUs: [cuda])"
 
 
@@ -55,7 +57,7 @@ PACKAGES = (
 
 def examine() -> list[Finding]:
     """Everything looked at, in the order to read it."""
-    return [*_machine(), *(_package(package) for package in PACKAGES), *_accelerators()]
+    return [*_machine(), *(_package(package) for package in PACKAGES), _sandbox(), *_accelerators()]
 
 
 def _machine() -> list[Finding]:
@@ -83,6 +85,17 @@ def _machine() -> list[Finding]:
 def _package(package: _Package) -> Finding:
     found = [f"{version} ({name})" for name in package.distributions if (version := _version(name))]
     return Finding(name=package.distributions[0], found=", ".join(found), needed=package.needed, remedy=package.remedy)
+
+
+def _sandbox() -> Finding:
+    level = probe()
+    absent = ", ".join(f"no {layer}: {why}" for layer, why in level.missing.items())
+    return Finding(
+        name="sandbox",
+        found="" if level.lacking else ", ".join(level.present) + (f" ({absent})" if absent else ""),
+        needed=False,
+        remedy=f"model-written code is not run without {level.lacking}; other rewards are not concerned",
+    )
 
 
 def _accelerators() -> Sequence[Finding]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Outcome = Literal["judged", "timeout", "crashed"]
+Outcome = Literal["judged", "timeout", "crashed", "sandbox_failed"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from megatron_rl.rewards import logic, math
+from megatron_rl.rewards import code, logic, math
 from megatron_rl.rewards.workers import Workers
 from megatron_rl.types import Verdict
 
@@ -27,29 +29,45 @@ class Verifier(Protocol):
         """The verdict; called in a worker, which is killed when it takes too long."""
 
 
-VERIFIERS: Mapping[str, Verifier] = {"math": math, "logic": logic}
+VERIFIERS: Mapping[str, Verifier] = {"math": math, "logic": logic, "code": code}
+
+Case = tuple[str, str, Mapping[str, Any]]  # domain, response, item
 
 
 class Scorer:
-    """Owns the worker processes that judge what can not be judged safely in this one."""
+    """Owns the worker processes that judge what can not be judged safely in this one, and a thread that tends them.
 
-    def __init__(self, num_processes: int, timeout_seconds: float) -> None:
-        self.workers = Workers(num_processes, timeout_seconds)
+    Calls of any threads are served one after the other.
+    """
 
-    def score(self, cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[Verdict]:
+    def __init__(self, num_processes: int, timeout_seconds: float, *, allows_unsafe_sandbox: bool = False) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scorer")
+        start = partial(Workers, num_processes, timeout_seconds, allows_unsafe_sandbox=allows_unsafe_sandbox)
+        self.workers = self._thread.submit(start).result()
+
+    def score(self, cases: Sequence[Case]) -> list[Verdict]:
         """One verdict per (domain, response, item), in order.
 
         Raises RuntimeError when the verifiers can not be started, which says nothing about the responses.
         """
+        return self.submit(cases).result()
+
+    def submit(self, cases: Sequence[Case]) -> Future[list[Verdict]]:
+        """`score` in the background: what its `result()` returns or raises."""
+        return self._thread.submit(self._score, cases)
+
+    def close(self) -> None:
+        """Ends the worker processes, and with an error the calls that still wait for them."""
+        self.workers.stop()
+        self._thread.submit(self.workers.close).result()
+        self._thread.shutdown()
+
+    def _score(self, cases: Sequence[Case]) -> list[Verdict]:
         found = [VERIFIERS[domain].prepare(response, item) for domain, response, item in cases]
         hard = [index for index, verdict in enumerate(found) if isinstance(verdict, str)]
         judged = self.workers.judge([(cases[index][0], str(found[index]), cases[index][2]) for index in hard])
         by_index = dict(zip(hard, judged, strict=True))
         return [verdict if isinstance(verdict, Verdict) else by_index[i] for i, verdict in enumerate(found)]
-
-    def close(self) -> None:
-        """Ends the worker processes."""
-        self.workers.close()
 
     def __enter__(self) -> Self:
         return self

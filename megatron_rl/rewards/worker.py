@@ -1,54 +1,89 @@
-"""One verifier process: reads batches of cases from its input, writes one verdict per case, dies with its parent.
+"""One verifier process: confines itself, then reads cases from its input and writes a verdict for each.
 
-Both ways a frame is four bytes of length, most significant first, and that many bytes of JSON.
-The first frame out maps the domains that could not be loaded to the reason.
-Run as `python -m megatron_rl.rewards.worker PARENT_PID` by workers.py, which is where time limits are kept.
+Both ways a frame is four bytes of length, most significant first, and that many bytes of JSON. The first frame out says
+which domains could not be loaded, and which layers the process itself and the sandbox of programs lack, with reasons.
+Run as `python -m megatron_rl.rewards.worker PARENT_PID SECONDS safe|unsafe` by workers.py, which is where time limits
+are kept, save the one of programs, which code.py keeps.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import json
 import os
 import resource
 import signal
 import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from megatron_rl.rewards import code
+from megatron_rl.rewards.sandbox import layers
+from megatron_rl.rewards.sandbox.run import Sandbox, SandboxError, source_root
+from megatron_rl.rewards.sandbox.slots import claim_user
 from megatron_rl.rewards.score import VERIFIERS
+from megatron_rl.types import Verdict
 
 MAX_ADDRESS_BYTES = 4 << 30
-_PR_SET_PDEATHSIG = 1
+LAST_RESORT_SECONDS = 60  # beyond the time limit; then the kernel ends the process, should its parent be gone unnoticed
+Judge = Callable[[str, Mapping[str, Any]], Verdict]
 
 
 def main() -> None:
     """Judges cases until the input ends."""
-    _die_with_parent(int(sys.argv[1]))
+    parent, max_seconds = int(sys.argv[1]), float(sys.argv[2])
+    layers.die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_BYTES, MAX_ADDRESS_BYTES))
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    failures = {}
+    failures, sandbox = {}, None
+    try:  # before anything else: what it is forked from should have seen nothing
+        sandbox = Sandbox(allows_unsafe=sys.argv[3] == "unsafe")
+    except SandboxError as error:
+        failures["code"] = str(error)
     for domain, verifier in VERIFIERS.items():
         try:
             verifier.load()
         except ImportError as error:
-            failures[domain] = str(error)
+            failures[domain] = f"{error}; install it"
+    missing = _confine(parent)
+    levels = {"verifiers": missing} | ({"code": dict(sandbox.level.missing)} if sandbox else {})
+    _send(sink, [failures, levels])
+    judges: dict[str, Judge] = {domain: verifier.judge for domain, verifier in VERIFIERS.items()}
+    judges["code"] = partial(code.judge, sandbox=sandbox, max_seconds=max_seconds)
+    while (case := _receive(source)) is not None:
+        signal.alarm(int(max_seconds) + LAST_RESORT_SECONDS)
+        verdict = _judged(judges, *case)
+        signal.alarm(0)
+        _send(sink, [verdict.score, verdict.outcome, verdict.detail])
+
+
+def _confine(parent: int) -> dict[str, str]:
+    """Leaves the process reading packages and computing; the layers that it lacks, with the reason."""
+    claim = claim_user()  # the name stays claimed until the process ends
+    readable = [*layers.python_folders(without=[source_root()]), str(Path(source_root()) / "megatron_rl")]
+    limits = {resource.RLIMIT_AS: MAX_ADDRESS_BYTES}
+    missing = layers.confine(uid=claim if isinstance(claim, str) else claim[0], readable=readable, limits=limits)
+    if not isinstance(claim, str):
+        claim[1].detach()
     silence = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # nothing a verifier prints may look like a verdict, or fill a disk
         os.dup2(silence, descriptor)
-    _send(sink, failures)
-    while (cases := _receive(source)) is not None:
-        for domain, answer, item in cases:
-            _send(sink, _judged(domain, answer, item))
+    layers.die_with_parent(parent)  # the change of user has undone it
+    if "seccomp" not in missing:
+        layers.seal()
+    return missing | {"bubblewrap": "only for programs"}
 
 
-def _judged(domain: str, answer: str, item: Any) -> list[Any]:
+def _judged(judges: Mapping[str, Judge], domain: str, answer: str, item: Mapping[str, Any]) -> Verdict:
     try:
-        verdict = VERIFIERS[domain].judge(answer, item)
+        return judges[domain](answer, item)
+    except SandboxError as error:
+        return Verdict(score=0.0, outcome="sandbox_failed", detail=str(error)[:300])
     # Any failure of a verifier is reported as one, under its own name; it never becomes a score.
     except Exception as error:
-        return [0.0, "crashed", f"{type(error).__name__}: {error}"[:300]]
-    return [verdict.score, verdict.outcome, verdict.detail]
+        return Verdict(score=0.0, outcome="crashed", detail=f"{type(error).__name__}: {error}"[:300])
 
 
 def _receive(source: BinaryIO) -> Any:
@@ -62,13 +97,6 @@ def _send(sink: BinaryIO, value: Any) -> None:
     sink.flush()
 
 
-def _die_with_parent(parent: int) -> None:
-    """Even from within a C call that never returns, where the end of the input would go unnoticed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone
+        main()

@@ -1,7 +1,8 @@
-"""The processes that verifiers run in: started ahead, given cases in batches, killed and replaced when one hangs.
+"""The processes that verifiers run in: started ahead, given one case at a time, killed and replaced when one hangs.
 
-Covered: a verifier that never returns, ends its process, prints, or takes 4 GiB; a parent that is killed.
-Not covered: a verifier that is made to execute code, which no verifier here does; see the refusals in logic.py.
+A process has one case at a time, so that nothing waits behind a slow one while another process is idle.
+Covered: a verifier that never returns, ends its process, prints, takes 4 GiB, or is made to execute code (what a worker
+gives up before its first case is in worker.py); a parent that is killed.
 """
 
 from __future__ import annotations
@@ -15,26 +16,31 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
+from megatron_rl.rewards.sandbox.layers import Level
+from megatron_rl.rewards.sandbox.run import ANSWER_SECONDS, source_root
 from megatron_rl.types import Outcome, Verdict
 
 LOAD_SECONDS = 300.0  # imports from a cold shared file system
 MAX_FAILED_STARTS = 3  # in a row
-MAX_CASES_PER_BATCH = 32
 _ENVIRONMENT_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT")
+
+Ticket = tuple[int, int]  # a call of judge, and the index of a case in it
 
 
 class Workers:
-    """Owns `num_processes` verifier processes; loading goes on in the background after construction."""
+    """Owns `num_processes` verifier processes; loading goes on in the background after construction.
 
-    def __init__(self, num_processes: int, timeout_seconds: float) -> None:
+    It belongs to the thread that makes it, which calls everything but `stop` and outlives it: the kernel kills a
+    worker when the *thread* that started it ends.
+    """
+
+    def __init__(self, num_processes: int, timeout_seconds: float, *, allows_unsafe_sandbox: bool) -> None:
         self.timeout_seconds = timeout_seconds
-        # A worker asks the kernel to be killed when the *thread* that started it ends: that thread is this one,
-        # whichever threads judge() is called from.
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="verifier-starter")
+        self.allows_unsafe_sandbox = allows_unsafe_sandbox
+        self._is_stopped = False
+        self._num_calls = 0
         self._workers = [self._start() for _ in range(num_processes)]
 
     @property
@@ -42,51 +48,60 @@ class Workers:
         """The processes alive, loading or ready."""
         return tuple(worker.process.pid for worker in self._workers)
 
-    def judge(self, cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[Verdict]:
-        """One verdict per (domain, answer, item), in order; equal cases are judged once.
+    @property
+    def levels(self) -> Mapping[str, Level]:
+        """How the processes (`verifiers`) and the programs they run (`code`) are confined; empty until one is ready."""
+        return next((worker.levels for worker in self._workers if worker.is_ready), {})
 
-        Raises RuntimeError when the processes can not be started or lack a package.
+    def judge(self, cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[Verdict]:
+        """One verdict per (domain, answer, item), in order; equal answers to one item are judged once.
+
+        Raises RuntimeError when the processes can not be started, lack a package, or were stopped.
         """
-        for slot, worker in enumerate(self._workers):
-            if worker.in_hand:  # left by a call that was interrupted: its verdicts would be taken for this call's
-                self._replace(slot)
-        texts = [json.dumps(case) for case in cases]
-        waiting = deque(dict.fromkeys(texts))
-        verdicts: dict[str, Verdict] = {}
-        num_cases, failed_starts = len(waiting), 0
-        batch_size = max(1, min(MAX_CASES_PER_BATCH, -(-num_cases // (2 * len(self._workers)))))
-        while len(verdicts) < num_cases:
+        self._num_calls += 1
+        # The samples of a prompt share its item, so that its identity will do; its text may be megabytes.
+        firsts: dict[tuple[str, str, int], int] = {}
+        first = [firsts.setdefault((case[0], case[1], id(case[2])), index) for index, case in enumerate(cases)]
+        waiting, unknown = deque(firsts.values()), set(firsts.values())
+        verdicts: dict[int, Verdict] = {}
+        failed_starts = 0
+        while unknown:
             for slot, worker in enumerate(self._workers):
-                if worker.is_ready and not worker.in_hand and waiting:
-                    batch = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
-                    if not worker.give(batch, self.timeout_seconds):  # it died idle: nobody's fault
-                        waiting.extendleft(reversed(batch))
+                if worker.is_ready and worker.in_hand is None and waiting:
+                    if worker.give((self._num_calls, waiting[0]), cases[waiting[0]]):
+                        waiting.popleft()
+                    else:  # it died idle: nobody's fault
                         self._replace(slot)
             self._wait()
+            if self._is_stopped:
+                raise RuntimeError("the verifier processes were stopped")
             for slot, worker in enumerate(self._workers):
-                verdicts.update(worker.read(self.timeout_seconds))
-                outcome = worker.failure()
-                if outcome is None:
-                    continue
-                if not worker.is_ready:
+                for (call, index), verdict in worker.read():
+                    if call == self._num_calls:  # and not one that was interrupted
+                        verdicts[index] = verdict
+                        unknown.discard(index)
+                if not worker.is_of_use and not worker.is_ready:
                     failed_starts += 1
                     if failed_starts >= MAX_FAILED_STARTS:
                         raise RuntimeError(f"the verifier processes do not start: {worker.last_words()}")
-                elif worker.in_hand:
-                    verdicts[worker.in_hand.popleft()] = self._not_judged(outcome, worker)
-                    waiting.extendleft(reversed(worker.in_hand))
-                self._replace(slot)
-        return [verdicts[text] for text in texts]
+                if not worker.is_of_use:
+                    self._replace(slot)
+        return [verdicts[index] for index in first]
+
+    def stop(self) -> None:
+        """Kills the processes, which ends a call of `judge` that is under way; may be called from any thread."""
+        self._is_stopped = True
+        for worker in self._workers:
+            worker.process.kill()
 
     def close(self) -> None:
         """Kills the processes and waits for their end."""
         for worker in self._workers:
             worker.kill()
         self._workers = []
-        self._starter.shutdown()
 
     def _start(self) -> _Worker:
-        return self._starter.submit(_Worker).result()
+        return _Worker(self.timeout_seconds, self.allows_unsafe_sandbox)
 
     def _replace(self, slot: int) -> None:
         self._workers[slot].kill()
@@ -100,29 +115,22 @@ class Workers:
                 selector.register(worker.process.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
             selector.select(max(0.0, soonest - time.monotonic()))
 
-    def _not_judged(self, outcome: Outcome, worker: _Worker) -> Verdict:
-        if outcome == "timeout":
-            detail = f"no verdict within {self.timeout_seconds:g} s"
-        else:
-            detail = f"the verifier process ended with status {worker.process.wait()}"
-        return Verdict(score=0.0, outcome=outcome, detail=detail)
-
 
 class _Worker:
-    """One process, and the cases it was given and has not answered, the one in hand first."""
+    """One process, and the case it was given and has not answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_seconds: float, allows_unsafe_sandbox: bool) -> None:
         environment = {name: os.environ[name] for name in _ENVIRONMENT_KEPT if name in os.environ}
-        source_root = str(Path(__file__).resolve().parents[2])
         inherited = os.environ.get("PYTHONPATH")
-        environment["PYTHONPATH"] = os.pathsep.join([source_root, inherited] if inherited else [source_root])
+        environment["PYTHONPATH"] = os.pathsep.join([source_root(), inherited] if inherited else [source_root()])
         environment["PYTHONHASHSEED"] = "0"  # some reasoning-gym scorers depend on it
         environment.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
+        program = [sys.executable, "-P", "-m", "megatron_rl.rewards.worker"]
         # A program of its own: forking this process would copy its threads' locks, and multiprocessing's spawn
         # would import the main script, with torch and vLLM, again.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "megatron_rl.rewards.worker", str(os.getpid())],
+            [*program, str(os.getpid()), str(timeout_seconds), "unsafe" if allows_unsafe_sandbox else "safe"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -132,19 +140,24 @@ class _Worker:
         )
         assert self.process.stdout is not None, "the process was given a pipe"
         os.set_blocking(self.process.stdout.fileno(), False)
-        self.is_ready, self.has_ended = False, False
-        self.in_hand: deque[str] = deque()
+        self.timeout_seconds = timeout_seconds
+        self.is_ready, self.is_of_use = False, True
+        self.levels: Mapping[str, Level] = {}
+        self.in_hand: Ticket | None = None
         self.deadline = time.monotonic() + LOAD_SECONDS
+        self._domain = ""  # of the case in hand
         self._received = b""
         self._missing: Mapping[str, str] = {}
 
-    def give(self, batch: list[str], timeout_seconds: float) -> bool:
-        """Whether the cases could be handed over; the process is idle, so it reads them at once."""
-        for text in batch:
-            domain = json.loads(text)[0] if self._missing else ""
-            if domain in self._missing:
-                raise RuntimeError(f"the {domain} verifier can not be loaded: {self._missing[domain]}; install it")
-        body = f"[{','.join(batch)}]".encode()
+    def give(self, ticket: Ticket, case: tuple[str, str, Mapping[str, Any]]) -> bool:
+        """Whether the case could be handed over; the process is idle, so it reads it at once.
+
+        Raises RuntimeError where the process can not judge the domain.
+        """
+        domain = case[0]
+        if domain in self._missing:
+            raise RuntimeError(f"the {domain} verifier can not be loaded: {self._missing[domain]}")
+        body = json.dumps(case).encode()
         message = memoryview(len(body).to_bytes(4, "big") + body)
         assert self.process.stdin is not None, "the process was given a pipe"
         try:
@@ -152,27 +165,33 @@ class _Worker:
                 message = message[self.process.stdin.write(message) or 0 :]
         except BrokenPipeError:
             return False
-        self.in_hand.extend(batch)
-        self.deadline = time.monotonic() + timeout_seconds
+        self.in_hand, self._domain = ticket, domain
+        # Programs are stopped at the limit by their supervisor, which may need a while on a busy machine.
+        self.deadline = time.monotonic() + self.timeout_seconds + (2 * ANSWER_SECONDS if domain == "code" else 0.0)
         return True
 
-    def read(self, timeout_seconds: float) -> dict[str, Verdict]:
-        """The verdicts that have arrived; each gives the next case its full time."""
-        verdicts: dict[str, Verdict] = {}
-        for frame in self._frames():
+    def read(self) -> list[tuple[Ticket, Verdict]]:
+        """The ticket in hand with its verdict, if there is one; one of its own making where the process failed."""
+        found, has_ended = self._frames()
+        verdicts: list[tuple[Ticket, Verdict]] = []
+        for frame in found:
             if not self.is_ready:
-                self.is_ready, self._missing = True, frame
+                self.is_ready, self._missing = True, frame[0]
+                self.levels = {name: Level(missing=missing) for name, missing in frame[1].items()}
             else:
                 score, outcome, detail = frame
-                verdicts[self.in_hand.popleft()] = Verdict(score=score, outcome=outcome, detail=detail)
-            self.deadline = time.monotonic() + timeout_seconds if self.in_hand else float("inf")
+                verdicts += self._done(Verdict(score=score, outcome=outcome, detail=detail))
+                # A confined process can not start another sandbox; its successor will.
+                self.is_of_use = outcome != "sandbox_failed"
+            self.deadline = float("inf")
+        if has_ended:
+            verdicts += self._done(self._failed("crashed", f"the process ended with status {self.process.wait()}"))
+        elif time.monotonic() >= self.deadline:
+            verdicts += self._done(self._failed("timeout", f"no verdict within {self.timeout_seconds:g} s"))
+        else:
+            return verdicts
+        self.is_of_use = False
         return verdicts
-
-    def failure(self) -> Outcome | None:
-        """Why this process is of no more use, if it is not."""
-        if self.has_ended:
-            return "crashed"
-        return "timeout" if time.monotonic() >= self.deadline else None
 
     def last_words(self) -> str:
         """The end of what it wrote to its standard error while loading."""
@@ -187,16 +206,26 @@ class _Worker:
             if stream is not None:
                 stream.close()
 
-    def _frames(self) -> list[Any]:
+    def _done(self, verdict: Verdict) -> list[tuple[Ticket, Verdict]]:
+        ticket, self.in_hand = self.in_hand, None
+        return [] if ticket is None else [(ticket, verdict)]
+
+    def _failed(self, outcome: Outcome, detail: str) -> Verdict:
+        is_sandbox = self._domain == "code"
+        return Verdict(score=0.0, outcome="sandbox_failed" if is_sandbox else outcome, detail=f"verifier: {detail}")
+
+    def _frames(self) -> tuple[list[Any], bool]:
+        """The frames that have arrived, and whether the process has ended."""
         assert self.process.stdout is not None, "the process was given a pipe"
-        while not self.has_ended and (chunk := self.process.stdout.read(1 << 16)) is not None:
+        has_ended = False
+        while not has_ended and (chunk := self.process.stdout.read(1 << 16)) is not None:
             self._received += chunk
-            self.has_ended = not chunk
+            has_ended = not chunk
         frames = []
         while len(self._received) >= 4 and len(self._received) >= (end := 4 + self._frame_length()):
             frames.append(json.loads(self._received[4:end]))
             self._received = self._received[end:]
-        return frames
+        return frames, has_ended
 
     def _frame_length(self) -> int:
         return int.from_bytes(self._received[:4], "big")

@@ -15,6 +15,7 @@ import pytest
 
 from megatron_rl.rewards import workers
 from megatron_rl.rewards.score import Scorer
+from tests.rewards.interpreters import readable_python
 
 ROOT = Path(__file__).parents[2]
 HANG = ("math", r"\boxed{9^{9^{9^9}}}", {"answer": "5"})
@@ -26,6 +27,15 @@ WRONG = ("math", r"\boxed{2+x}", {"answer": "x+1"})
 def scorer() -> Iterator[Scorer]:
     with Scorer(num_processes=1, timeout_seconds=2.0) as scorer:
         yield scorer
+
+
+@pytest.fixture
+def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for modules that verifiers import instead of the real ones, which take seconds."""
+    for name in ("math_verify", "reasoning_gym"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('left out')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
 
 
 def spelled(text: str) -> tuple[str, str, dict]:
@@ -106,35 +116,124 @@ def test_short_cases_are_judged_in_a_fraction_of_a_millisecond(scorer: Scorer) -
     assert seconds < 0.1, "256 verdicts; 0.005 s on an idle core, so this holds on a busy one"
 
 
-def test_no_process_is_left_after_close() -> None:
-    scorer = Scorer(num_processes=2, timeout_seconds=1.0)
-    processes = scorer.workers.process_ids
+def test_a_slow_case_keeps_one_process_and_delays_no_other_case() -> None:
+    with Scorer(num_processes=2, timeout_seconds=20.0) as scorer:
+        while not all(worker.is_ready for worker in scorer.workers._workers):
+            scorer.score([RIGHT])
+        verdicts = scorer.submit([HANG, *(spelled(f"olle{i}") for i in range(200))])
+        deadline = time.monotonic() + 10.0
+        num_seen = 0
+        while num_seen < 20:  # in a row: with cases waiting, no process would stay idle
+            is_idle = [worker.in_hand is None for worker in scorer.workers._workers]
+            num_seen = num_seen + 1 if sum(is_idle) == 1 else 0
+            assert time.monotonic() < deadline, "the short cases wait for the slow one"
+            time.sleep(0.01)
+        assert not verdicts.done(), "200 short cases are done, one process is idle, and the other still hangs"
+
+
+def test_verdicts_can_be_had_later(light: Path) -> None:
+    right, wrong = doubled("print(6)"), doubled("print(7)")
+    with Scorer(num_processes=1, timeout_seconds=20.0) as scorer:
+        first, second = scorer.submit([right, wrong]), scorer.submit([wrong])
+        assert [verdict.score for verdict in scorer.score([right])] == [1.0]
+        assert first.done() and second.done(), "in the order of the calls"
+        assert [verdict.score for verdict in first.result() + second.result()] == [1.0, 0.0, 0.0]
+
+
+def test_closing_ends_a_call_that_is_under_way(light: Path) -> None:
+    scorer = Scorer(num_processes=1, timeout_seconds=60.0)
+    scorer.score([doubled("print(6)")])
+    verdicts = scorer.submit([doubled("while True: pass")])
     scorer.close()
-    assert not any(is_running(process) for process in processes)
+    with pytest.raises(RuntimeError, match="stopped"):
+        verdicts.result()
 
 
-def test_the_processes_die_with_a_killed_parent_even_in_the_middle_of_a_hang() -> None:
+def test_a_failed_sandbox_costs_one_verdict_and_no_score(light: Path) -> None:
+    with Scorer(num_processes=1, timeout_seconds=20.0) as scorer:
+        assert scorer.score([doubled("print(2 * int(input()))")])[0].score == 1.0
+        (process,) = scorer.workers.process_ids
+        (zygote,) = children(process)
+        os.kill(zygote, signal.SIGKILL)
+        verdicts = scorer.score([doubled(program) for program in ("print(2 * 3)", "print(6)", "print(0)")])
+    assert [verdict.outcome for verdict in verdicts] == ["sandbox_failed", "judged", "judged"]
+    assert [verdict.score for verdict in verdicts] == [0.0, 1.0, 0.0]
+
+
+def test_code_is_refused_where_it_can_not_be_run_safely(light: Path) -> None:
+    (light / "sitecustomize.py").write_text("""
+import sys
+if any("rewards.worker" in word for word in sys.orig_argv):
+    from megatron_rl.rewards.sandbox.run import Sandbox
+    start = Sandbox._start
+    Sandbox._start = lambda self, wrapper: start(self, wrapper) | {"seccomp": "planted"}
+""")
+    with Scorer(1, 20.0) as scorer, pytest.raises(RuntimeError, match=r"the sandbox lacks seccomp \(planted\)"):
+        scorer.score([doubled("print(6)")])
+    with Scorer(1, 20.0, allows_unsafe_sandbox=True) as scorer:
+        assert scorer.score([doubled("print(6)")])[0].score == 1.0
+        assert scorer.workers.levels["code"].lacking == "seccomp (planted)"
+
+
+def test_a_verifier_that_executes_its_answer_gets_nowhere(light: Path) -> None:
+    (light / "reasoning_gym.py").write_text("""
+import os, socket
+def get_score_answer_fn(task):
+    return lambda answer, entry: eval(answer)
+""")
+    attempts = [
+        "open('/etc/passwd')",
+        "open('/tmp/escaped', 'w')",
+        f"open({str(Path(__file__))!r})",
+        "os.fork()",
+        "os.posix_spawn('/bin/true', ['true'], {})",
+        "os.execv('/bin/true', ['true'])",
+        "os.kill(os.getppid(), 0)",
+        "socket.socket()",
+        "__import__('resource').setrlimit(9, (-1, -1))",
+    ]
+    with Scorer(1, 20.0) as scorer:
+        assert scorer.score([spelled("1.0")])[0].score == 1.0, "it is evaluated"
+        for attempt in attempts:
+            (verdict,) = scorer.score([spelled(f"{attempt} and 1.0")])
+            assert verdict.outcome == "crashed", f"{attempt}: {verdict}"
+        assert {"rlimits", "seccomp"} <= set(scorer.workers.levels["verifiers"].present)
+        assert {"uid", "landlock"} & set(scorer.workers.levels["verifiers"].present)
+
+
+def test_no_process_is_left_after_close(light: Path) -> None:
+    scorer = Scorer(num_processes=2, timeout_seconds=1.0)
+    scorer.score([doubled("print(6)")])
+    workers = scorer.workers.process_ids
+    zygotes = [zygote for worker in workers for zygote in children(worker)]
+    scorer.close()
+    wait_for_the_end_of([*workers, *zygotes])
+
+
+@pytest.mark.parametrize("slow", ["hang", "program"])
+def test_the_processes_die_with_a_killed_parent_even_in_the_middle_of_a_hang(slow: str, light: Path) -> None:
+    case = HANG if slow == "hang" else doubled("import time; time.sleep(60)")
+    ready = RIGHT if slow == "hang" else doubled("print(6)")
     program = f"""
 from megatron_rl.rewards.score import Scorer
-scorer = Scorer(num_processes=2, timeout_seconds=60.0)
-scorer.score([{RIGHT!r}])
+scorer = Scorer(num_processes=1, timeout_seconds=60.0)
+scorer.score([{ready!r}])
 print(*scorer.workers.process_ids, flush=True)
-scorer.score([{HANG!r}])
+scorer.score([{case!r}])
 """
     root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": root}
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
-    ) as parent:
+    light.chmod(0o755)
+    python = sys.executable if slow == "hang" else readable_python()  # with a user of its own, where it can have one
+    environment = os.environ | {"PYTHONPATH": root if slow == "hang" else f"{root}:{light}"}
+    with subprocess.Popen([python, "-c", program], stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
-        processes = [int(word) for word in parent.stdout.readline().split()]
-        time.sleep(0.3)
+        worker = int(parent.stdout.readline())
+        time.sleep(0.5)
+        (zygote,) = children(worker)
+        processes = [worker, zygote, *children(zygote)]
         parent.kill()
-    assert len(processes) == 2
-    deadline = time.monotonic() + 10
-    while any(is_running(process) for process in processes):
-        assert time.monotonic() < deadline, "a verifier process outlived its parent"
-        time.sleep(0.02)
+    assert len(processes) == (2 if slow == "hang" else 3)
+    wait_for_the_end_of(processes)
 
 
 def test_a_worker_imports_neither_torch_nor_vllm() -> None:
@@ -163,6 +262,21 @@ def test_a_verifier_that_can_not_be_imported_is_an_error_and_no_verdict(
             RuntimeError, match="the logic verifier can not be loaded: .*word lists are missing; install it"
         ):
             scorer.score([spelled("olleh")])
+
+
+def doubled(program: str) -> tuple[str, str, dict]:
+    return "code", f"```python\n{program}\n```", {"tests": [{"input": "3\n", "output": "6\n"}]}
+
+
+def children(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def wait_for_the_end_of(processes: list[int]) -> None:
+    deadline = time.monotonic() + 10
+    while any(is_running(process) for process in processes):
+        assert time.monotonic() < deadline, "a process outlived its parent"
+        time.sleep(0.02)
 
 
 def timed(scorer: Scorer, cases: list) -> float:

@@ -1,0 +1,119 @@
+"""What happens in the process of one program, from the fork to its end: nothing in here can be trusted afterwards.
+
+The channel brings the request and takes the result: `READY` once no layer is left to apply, then, where a function was
+called, its value as JSON. A program that writes to the channel itself only returns another value: what was expected
+never enters this process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import threading
+import types
+from typing import Any, NoReturn
+
+from megatron_rl.rewards.sandbox import layers
+from megatron_rl.rewards.sandbox.protocol import READY
+
+MAX_CPU_SECONDS = 600  # a backstop for the supervisor's clock, which stops a program long before
+
+# What LeetCode's own environment offers to a solution; imported here, once, for the zygote.
+_PRELUDE = """
+import bisect, collections, copy, datetime, functools, heapq, itertools, math, operator, random, re, string
+from math import *
+from bisect import *
+from collections import *
+from functools import *
+from heapq import *
+from itertools import *
+from typing import *
+from builtins import *
+"""
+_OFTEN_IMPORTED = "import abc, array, cmath, dataclasses, decimal, enum, fractions, queue, statistics, time"
+_prelude: dict[str, Any] = {}
+exec(_PRELUDE + _OFTEN_IMPORTED, _prelude)
+
+
+def run(parent: int, channel: int, source: int, sink: int) -> NoReturn:
+    """Becomes the program that arrives on the channel, with `source` and `sink` as its input and output."""
+    leave, status = os._exit, 1
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.dup2(source, 0)
+        os.dup2(sink, 1)
+        os.dup2(os.dup(channel), 3)
+        os.closerange(4, layers.MAX_DESCRIPTORS)
+        layers.die_with_parent(parent)
+        resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
+        connection = socket.socket(fileno=3)
+        _seal(connection)
+        request = json.loads(_receive(connection))
+        status = _run(request, connection)
+        threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its children
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+    except BaseException:  # whatever it is, it must not climb into the zygote's loop
+        status = status or 1
+    finally:
+        leave(status)
+    raise AssertionError("the process has ended")
+
+
+def _seal(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # no seccomp: the zygote has said so, and the supervisor was told to go on
+        layers.seal()
+    connection.sendall(READY)
+
+
+def _receive(connection: socket.socket) -> bytes:
+    chunks = []
+    while chunk := connection.recv(1 << 20):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _run(request: dict[str, Any], connection: socket.socket) -> int:
+    """The exit status of the program, as Python itself would set it."""
+    is_called = request["function"] is not None
+    dumps = json.dumps
+    random.seed(0)  # so that a verdict can be had again; Python seeds it anew in every fork
+    # A program run by itself is __main__; a solution that is called is imported, so that its own main stays idle.
+    module = types.ModuleType("solution" if is_called else "__main__")
+    sys.modules[module.__name__] = module
+    module.__dict__["__builtins__"] = builtins
+    sys.argv = ["main.py"]
+    if is_called:
+        module.__dict__.update((name, value) for name, value in _prelude.items() if not name.startswith("__"))
+    else:
+        connection.close()
+    try:
+        exec(compile(request["source"], "main.py", "exec"), module.__dict__)
+        if is_called:
+            value = _function(module, request["function"])(*request["arguments"])
+            connection.sendall(dumps(value, allow_nan=False).encode())
+    except SystemExit as stop:
+        return _status(stop.code)
+    return 0
+
+
+def _function(module: types.ModuleType, name: str) -> Any:
+    if hasattr(module, name):
+        return getattr(module, name)
+    return getattr(module.Solution(), name)
+
+
+def _status(code: object) -> int:
+    if code is None:
+        return 0
+    return code & 0xFF if isinstance(code, int) else 1
