@@ -9,23 +9,20 @@ from __future__ import annotations
 import re
 import unicodedata
 
+# Characters, then what stands for each of them; √ and ∛ are left to `_ROOT`.
+_TABLE = r"""
+    −–‒—﹣ -      ∗ *          ÷∕⁄ /       ′’‘ '        “” "
+    ·⋅∙• \cdot   ×✕✖⨯ \times  ± \pm       ∓ \mp        °º ^\circ   ∞ \infty     … \ldots
+    ≤⩽≦ \le      ≥⩾≧ \ge      ≠ \ne       ≈≃≅ \approx  ∈ \in       ∑ \sum       ∏ \prod     ∫ \int
+    ∪ \cup       ∩ \cap       ∅ \emptyset ∖ \setminus  ⟨ \langle   ⟩ \rangle
+    ⌊ \lfloor    ⌋ \rfloor    ⌈ \lceil    ⌉ \rceil     ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} ℂ \mathbb{C}
+""".split()
 _CHARACTERS = {
-    **dict.fromkeys("−–‒—﹣", "-"),
-    **dict.fromkeys("·⋅∙•", r"\cdot "),
-    **dict.fromkeys("×✕✖⨯", r"\times "),
-    **dict.fromkeys("÷∕⁄", "/"),
-    **dict.fromkeys("≤⩽≦", r"\le "),
-    **dict.fromkeys("≥⩾≧", r"\ge "),
-    **dict.fromkeys("≈≃≅", r"\approx "),
-    **dict.fromkeys("′’‘", "'"),
-    **dict.fromkeys("“”", '"'),
-    **dict.fromkeys("\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u00ad\ufeff", ""),
-    **{"∗": "*", "±": r"\pm ", "∓": r"\mp ", "∞": r"\infty ", "°": r"^\circ ", "º": r"^\circ ", "√": "√", "∛": "∛"},
-    **{"≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "∖": r"\setminus "},
-    **{"ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}"},
-    **{"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "…": r"\ldots ", "€": "€", "£": "£"},
-    **{"∑": r"\sum ", "∫": r"\int ", "∏": r"\prod ", "⟨": r"\langle ", "⟩": r"\rangle ", "¥": "¥", "¢": "¢"},
+    character: f"{latex} " if latex[-1].isalpha() else latex
+    for characters, latex in zip(_TABLE[::2], _TABLE[1::2], strict=True)
+    for character in characters
 }
+_CHARACTERS |= dict.fromkeys("\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u00ad\ufeff", "")  # of no width
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴-⁹⁺⁻ⁿⁱ]+")
 _SUBSCRIPTS = re.compile("[₀-₉]+")

@@ -83,4 +83,5 @@ def _integer(digits: str) -> int:
     if len(digits) <= _MAX_DIGITS_AT_ONCE:
         return int(digits or "0")
     half = len(digits) // 2
-    return _integer(digits[:half]) * 10 ** (len(digits) - half) + _integer(digits[half:])
+    shift: int = 10 ** (len(digits) - half)
+    return _integer(digits[:half]) * shift + _integer(digits[half:])
