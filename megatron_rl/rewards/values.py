@@ -42,6 +42,15 @@ def is_same_value(reference: Tree, tree: Tree, relative_tolerance: float = 0.0) 
     return False
 
 
+def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
+    """Whether a tree without symbols has a real value that is no further from `value` than that."""
+    try:
+        exact, _ = evaluate(tree, {}, None)
+    except (Undefined, KeyError):
+        return False
+    return _is_real(exact) and bool(abs(inexact(exact) - inexact(value)) <= inexact(distance))
+
+
 def is_multiple(reference: Tree, tree: Tree, positive: bool) -> bool:
     """Whether `tree` is a constant but 0 times `reference`, so that they are 0 together; or a positive constant."""
     pairs = [(a, b) for a, b, _ in _values(reference, tree, None) if abs(a) > 1e-9 and abs(b) > 1e-9]
@@ -53,8 +62,9 @@ def is_multiple(reference: Tree, tree: Tree, positive: bool) -> bool:
 def is_finished(tree: Tree, reference: Tree) -> bool:
     """Whether a tree without symbols is an answer, given the reference, and does not state the problem again.
 
-    Unfinished are sums and products with two plain numbers in them (3+4), a division sign, and functions of a kind
-    that the reference does without: an arctangent for pi/4, a root or a binomial for 10. A power of numbers is finished.
+    Unfinished are sums and products with two plain numbers in them (3+4), a division sign, products of sums, powers
+    and quotients of complex numbers, and functions of a kind that the reference does without: an arctangent for pi/4,
+    a root or a binomial for 10. A power of real numbers is finished.
     """
     if not _is_carried_out(reference):
         return True
@@ -65,7 +75,12 @@ def is_finished(tree: Tree, reference: Tree) -> bool:
 
 
 def _is_carried_out(tree: Tree) -> bool:
-    if tree[0] == "divided" or (tree[0] in ("+", "*") and sum(_is_plain(part) for part in tree[1:]) > 1):
+    head = tree[0]
+    if head == "divided" or (head in ("+", "*") and sum(_is_plain(part) for part in tree[1:]) > 1):
+        return False
+    if head == "*" and sum(part[0] == "+" for part in tree[1:]) > 1:
+        return False
+    if (head == "^" and _is_complex(tree[1])) or (head == "/" and _is_complex(tree[2])):
         return False
     return all(_is_carried_out(part) for part in _parts(tree))
 
