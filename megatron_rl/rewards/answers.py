@@ -85,7 +85,7 @@ def read_answer(text: str) -> Answer:
 
 
 def _read(text: str, depth: int) -> Answer:
-    text = text.strip(" .,;")
+    text = text.lstrip("+ ,;").rstrip(" .,;")
     found = words(text)
     if found is not None or depth > MAX_DEPTH:
         text = _SYNONYMS.get(" ".join(found or ()), text)

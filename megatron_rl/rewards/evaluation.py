@@ -93,8 +93,6 @@ class _Evaluation:
             return factorial(first)
         if name == "binomial":
             return binomial(*values)
-        if name == "exp":
-            return power(+mp.e, first)
         if name == "log":
             values, name = ([first], "ln") if self.log_base is None else ([first, Fraction(self.log_base)], "logarithm")
         self.largest = max(self.largest, mp.mpf(1))  # sin(pi) is 0 as exactly as 1-1 is

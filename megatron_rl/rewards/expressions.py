@@ -269,6 +269,8 @@ class _Reader:
         else:
             argument = self.bare_argument()
         result: Tree = ("call", name, argument) if base is None else ("call", "logarithm", argument, base)
+        if name == "exp":
+            result = ("^", ("constant", "e"), argument)
         if exponent is None:
             return result
         if exponent == ("-", ("number", Fraction(1))) and name in TRIGONOMETRIC:

@@ -59,6 +59,7 @@ _SPELLINGS = [
         (r"\s+", " "),
     )
 ]
+_SPACE = re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ")
 
 
 def plain(text: str) -> str:
@@ -78,12 +79,12 @@ def plain(text: str) -> str:
 
 
 def compact(text: str) -> str:
-    r"""A plain form without spaces, to see whether two texts are the same but for habit.
+    r"""A plain form without the spaces that mean nothing, to see whether two texts are the same but for habit.
 
-    >>> compact("( \\frac{1}{2}, \\text{a b} )")
-    '(\\frac{1}{2},\\text{ab})'
+    >>> compact("( \\frac{1}{2}, 1 2, \\pi x )")
+    '(\\frac{1}{2},1 2,\\pi x)'
     """
-    return text.replace(" ", "")
+    return _SPACE.sub("", text) if " " in text else text
 
 
 def _in_ascii(text: str) -> str:

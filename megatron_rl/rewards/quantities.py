@@ -97,8 +97,9 @@ def split_unit(text: str, single_letters: bool) -> Quantity:
         text, names = currency[1].strip() + text[currency.end() :], currency[2].strip("\\.")
     trailing = (_TRAILING_LETTER if single_letters else _TRAILING).search(text)
     if trailing and trailing.start() > 0:
-        words = re.findall(r"[A-Za-z]+", trailing[0].replace(r"\text", "").lower())
-        if len(words) <= 6 and not set(words) & _NO_UNIT:
+        words = re.findall(r"[A-Za-z]+", trailing[0].replace(r"\text", ""))
+        are_units = all(len(word) > 1 or word in _CANONICAL for word in words)
+        if are_units and len(words) <= 6 and not {word.lower() for word in words} & _NO_UNIT:
             text, names = text[: trailing.start()].strip(), f"{names} {trailing[0]}"
             if words and words[0] in _SCALES:
                 text, names = f"{text} \\cdot 10^{_SCALES[words[0]]}", names.replace(words[0], "", 1)
@@ -119,9 +120,14 @@ def _unit(text: str) -> frozenset[tuple[str, int]]:
             power = 2 if token[0] == "s" else 3
         elif token in ("squared", "cubed") and last:
             exponents[last] *= 2 if token[0] == "s" else 3
-        elif token != "(" and (name := _name(token)) not in _GENERIC:
-            exponents[name] = exponents.get(name, 0) + sign * power
-            last, power = name, 1
+        elif token != "(":
+            name = _name(token)
+            if name not in _GENERIC:
+                exponents[name] = exponents.get(name, 0) + sign * power
+                last = name
+            power = 1
+    if power > 1:
+        exponents["square" if power == 2 else "cubic"] = 1
     if {"degree", "celsius"} <= exponents.keys() or {"degree", "fahrenheit"} <= exponents.keys():
         del exponents["degree"]
     return frozenset(exponents.items())
