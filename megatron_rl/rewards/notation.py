@@ -1,0 +1,98 @@
+r"""The plain form of an answer's text: one spelling for what LaTeX, Unicode and habit write in many ways.
+
+Presentation goes (`\left`, `$`, `\displaystyle`, thin spaces), Unicode becomes LaTeX, synonyms become one command.
+Nothing that carries meaning goes: words stay in `\text{...}`, signs of percent, degree and currency stay.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Characters, then what stands for each of them; √ and ∛ are left to `_ROOT`.
+_TABLE = r"""
+    −–‒—﹣ -      ∗ *          ÷∕⁄ /       ′’‘ '        “” "
+    ·⋅∙• \cdot   ×✕✖⨯ \times  ± \pm       ∓ \mp        °º ^\circ   ∞ \infty     … \ldots
+    ≤⩽≦ \le      ≥⩾≧ \ge      ≠ \ne       ≈≃≅ \approx  ∈ \in       ∑ \sum       ∏ \prod     ∫ \int
+    ∪ \cup       ∩ \cap       ∅ \emptyset ∖ \setminus  ⟨ \langle   ⟩ \rangle
+    ⌊ \lfloor    ⌋ \rfloor    ⌈ \lceil    ⌉ \rceil     ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} ℂ \mathbb{C}
+""".split()
+_CHARACTERS = {
+    character: f"{latex} " if latex[-1].isalpha() else latex
+    for characters, latex in zip(_TABLE[::2], _TABLE[1::2], strict=True)
+    for character in characters
+}
+_CHARACTERS |= dict.fromkeys("\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u00ad\ufeff", "")  # of no width
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_SUPERSCRIPTS = re.compile("[⁰¹²³⁴-⁹⁺⁻ⁿⁱ]+")
+_SUBSCRIPTS = re.compile("[₀-₉]+")
+_ROOT = re.compile(r"([√∛])\s*(?:([0-9]+(?:\.[0-9]+)?|\\?[A-Za-z]+)|\(([^()]*)\))?")
+
+_END = r"(?![A-Za-z])"
+_FONTS = "mathrm|textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|mathbf|mathit|mathsf|bm|boldsymbol|textup"
+_SPELLINGS = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (rf"\\[dtc]frac{_END}", r"\\frac"),
+        (rf"\\[dt]binom{_END}", r"\\binom"),
+        (rf"\\(?:left|right|[bB]igg?[lrm]?){_END}\.?", ""),
+        (rf"\\(?:displaystyle|textstyle|limits|nolimits){_END}|\\[!/]", ""),
+        (rf"\\[,;:> \n]|~|\\(?:quad|qquad|thinspace|enspace){_END}", " "),
+        (r"\\[()\[\]]|(?<!\\)\$", ""),
+        (r"\{,\}", ","),
+        (r"\\%", "%"),
+        (rf"\\(?:{_FONTS}|operatorname\*?)(?=\s*\{{)", r"\\text"),
+        (rf"\^\s*(?:\{{\s*\\circ\s*\}}|\\circ{_END})|\\(?:degree|textdegree){_END}", r"^\\circ "),
+        (rf"\\(?:leq|leqslant|le){_END}", r"\\le "),
+        (rf"\\(?:geq|geqslant|ge){_END}", r"\\ge "),
+        (rf"\\(?:neq|ne){_END}", r"\\ne "),
+        (rf"\\lt{_END}", "<"),
+        (rf"\\gt{_END}", ">"),
+        (rf"\\lbrace{_END}", r"\\{"),
+        (rf"\\rbrace{_END}", r"\\}"),
+        (rf"\\(?:approxeq|approx|simeq|cong){_END}", r"\\approx "),
+        (r"\*\*", "^"),
+        (r"\s+", " "),
+    )
+]
+
+
+def plain(text: str) -> str:
+    r"""The plain form; the same again for a plain form; linear time.
+
+    >>> plain("$\\left( 2½,\\; \\dfrac{−1}{3} \\right)$.")
+    '( 2\\frac{1}{2}, \\frac{-1}{3} )'
+    """
+    if text.isalnum() and text.isascii():
+        return text
+    if not text.isascii():
+        text = _in_ascii(text)
+    for pattern, replacement in _SPELLINGS:
+        text = pattern.sub(replacement, text)
+    return text.strip(" .,;") if not text.strip().startswith(".") else "." + text.strip(" .,;")
+
+
+def _in_ascii(text: str) -> str:
+    text = _SUPERSCRIPTS.sub(lambda match: f"^{{{unicodedata.normalize('NFKC', match[0])}}}", text)
+    text = _SUBSCRIPTS.sub(lambda match: f"_{{{unicodedata.normalize('NFKC', match[0])}}}", text)
+    text = _NOT_ASCII.sub(lambda match: _latex(match[0]), text)
+    return _ROOT.sub(_root, text).replace("√", r"\sqrt").replace("∛", r"\sqrt[3]").replace("−", "-")
+
+
+def _latex(character: str) -> str:
+    if character in _CHARACTERS:
+        return _CHARACTERS[character]
+    name = unicodedata.name(character, "")
+    if name.startswith("GREEK") and "LETTER" in name:
+        letter = name.split()[-1]
+        return f"\\{letter.title() if 'CAPITAL' in name else letter.lower()} "
+    if name.startswith("VULGAR FRACTION"):
+        over, _, under = unicodedata.normalize("NFKC", character).partition("⁄")
+        return f"\\frac{{{over}}}{{{under}}}" if under else character
+    return unicodedata.normalize("NFKC", character)  # full-width digits and letters, other widths of space
+
+
+def _root(match: re.Match[str]) -> str:
+    degree = "[3]" if match[1] == "∛" else ""
+    inside = match[2] or match[3]
+    return f"\\sqrt{degree}{{{inside}}}" if inside else match[0]
