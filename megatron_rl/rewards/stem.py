@@ -23,6 +23,8 @@ from megatron_rl.rewards.statements import statements
 from megatron_rl.rewards.wording import same_words
 from megatron_rl.types import Verdict
 
+MAX_STATEMENT_CHARACTERS = 10_000  # an answer in words is looked for in the end of a response
+
 _KEYS = ("answer", "choices", "unit", "relative_tolerance")
 _LETTER = re.compile(r"\(?([A-J])\)?\.?")
 _SYMBOLIC = re.compile(r"\\(?!(?:text|ce|mathrm|alpha|beta|gamma|delta|mu|pi)(?![A-Za-z]))[A-Za-z]+|[=^_*+<>]")
@@ -61,6 +63,7 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     """The verdict where it is plain, else the formula for `judge`; fast and safe on any text."""
     text = after_thinking(response).strip()
     boxed = math.last_box(text)
+    text = text[-MAX_STATEMENT_CHARACTERS:]
     answers = [boxed[: math.MAX_ANSWER_CHARACTERS + 1]] if boxed is not None else statements(text)
     if is_multiple_choice(item):
         return _chosen(text, answers[0] if answers else None, boxed is not None, item)

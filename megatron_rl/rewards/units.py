@@ -158,7 +158,7 @@ _SPELLINGS = [
         (r"\b1(?= ?/)", " "),
     )
 ]
-_FACTOR = re.compile(r" *(?:(/)|([A-Za-zμΩÅ°%$¢ö]+) *(?:\^ *)?([+-]?[0-9]+)?)")
+_FACTOR = re.compile(r" *(?:(/)|([A-Za-zμΩÅ°%$¢ö]+)(?: *\^? *([+-]?[0-9]+))?)")
 
 
 def unit(text: str) -> Unit | None:
@@ -185,7 +185,7 @@ def unit(text: str) -> Unit | None:
         if factor is None or abs(power) > MAX_POWER:
             return None
         product = product.times(factor, sign * power)
-    return product if text else None
+    return None if not text or text.endswith("/") else product
 
 
 def _named(name: str) -> Unit | None:

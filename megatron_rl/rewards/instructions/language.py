@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 # What langdetect knows, and "zh" for either way to write Chinese; written out so that a data file is checked
 # without loading it.
@@ -56,7 +57,7 @@ def is_language(text: str, language: str) -> bool:
 
 def _is_language(text: str, language: str, max_piece_deficit: float) -> bool:
     pieces = [_likelihoods(piece.lower() if text.isupper() else piece) for piece in _pieces(text)]
-    total = np.sum(pieces, axis=0)
+    total = sum(pieces[1:], start=pieces[0])
     if not total.any():
         return False
     own = [index for index, name in enumerate(_profiles().names) if name.split("-")[0] == language or name == language]
@@ -109,6 +110,7 @@ def _folded(character: str) -> str:
 
 @cache
 def _profiles() -> _Profiles:
+    import numpy as np
     from langdetect.detector import Detector
     from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
 
