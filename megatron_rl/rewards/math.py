@@ -1,39 +1,49 @@
 r"""The reward of a math answer: the last `\boxed{...}` against the reference answer, by value.
 
-Plain numbers are compared exactly, as fractions. All else goes to math-verify, which builds and simplifies symbolic
-expressions from the text: it can run for ever or use up the memory, so `judge` belongs into a worker process.
-
-Not covered: an answer that restates the problem (`3+4` or a sum for 7), a chain of equalities, units, number bases.
+What is the same text, and what plain numbers, words, lists and intervals of them decide, is decided at once, exactly.
+Expressions are evaluated in a worker process, with bounds on their size. math-verify is asked only where the
+reference is outside the grammar: it can run for ever or use up the memory.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
-from megatron_rl.rewards.response import after_thinking
+from megatron_rl.rewards.answers import read_answer
+from megatron_rl.rewards.boxes import boxed_answer
+from megatron_rl.rewards.comparison import is_same_answer
+from megatron_rl.rewards.notation import compact, plain
+from megatron_rl.rewards.numbers import MAX_NUMBER_CHARACTERS, plain_number
+from megatron_rl.rewards.scalars import Rules, Undecided, is_same_by_math_verify, nesting
 from megatron_rl.types import Verdict
 
-MAX_ANSWER_CHARACTERS = 300
-MAX_ANSWER_NESTING = 8  # brackets in brackets; math-verify takes seconds for 12 of them
+MAX_ANSWER_CHARACTERS = 2_000  # of what is no plain number
+MAX_ANSWER_NESTING = 20
+MAX_RELATIVE_TOLERANCE = 0.1
 
-_BOX = re.compile(r"\\boxed\s*\{")
-_DECIMAL = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
-_NUMBER = re.compile(
-    rf"(?P<sign>[+-]?)\s*(?:(?P<decimal>{_DECIMAL})"
-    r"|(?P<over>[0-9]+)\s*/\s*(?P<under>[0-9]+)"
-    r"|\\[dt]?frac\s*\{\s*(?P<latex_over>[0-9]+)\s*\}\s*\{\s*(?P<latex_under>[0-9]+)\s*\})"
-)
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def check_item(item: Mapping[str, Any]) -> None:
-    """Raises ValueError unless `item` is {"answer": a reference answer}."""
-    if item.keys() != {"answer"}:
-        raise ValueError(f"a math item has the key 'answer' alone, not {sorted(item)}; remove or rename the others")
-    if not isinstance(item["answer"], str) or not item["answer"].strip():
-        raise ValueError(f"the answer of a math item is a text, not {item['answer']!r}; drop the row or mend it")
+    """Raises ValueError unless `item` is {"answer": a reference answer}, with or without "relative_tolerance"."""
+    if not {"answer"} <= item.keys() <= {"answer", "relative_tolerance"}:
+        raise ValueError(
+            f"a math item has the key 'answer' and perhaps 'relative_tolerance', not {sorted(item)}; "
+            "remove or rename the others"
+        )
+    answer = item["answer"]
+    if not isinstance(answer, str) or not plain(answer):
+        raise ValueError(f"the answer of a math item is a text, not {answer!r}; drop the row or mend it")
+    if not _is_balanced(answer):
+        raise ValueError(f"the answer of a math item has braces that do not close, {answer!r}; drop the row or mend it")
+    tolerance = item.get("relative_tolerance", 0.0)
+    if not isinstance(tolerance, float) or not 0.0 <= tolerance <= MAX_RELATIVE_TOLERANCE:
+        raise ValueError(
+            f"the relative_tolerance of a math item is a number from 0.0 to {MAX_RELATIVE_TOLERANCE}, not {tolerance!r}; "
+            "mend or remove it"
+        )
 
 
 def verify(response: str, item: Mapping[str, Any]) -> Verdict:
@@ -48,94 +58,55 @@ def verify(response: str, item: Mapping[str, Any]) -> Verdict:
 
 def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     """The verdict where it is plain, else the boxed answer for `judge`; fast and safe on any text."""
-    answer = last_box(after_thinking(response))
+    answer, problem = boxed_answer(response)
     if answer is None:
-        return _wrong("no box after the thinking")
-    if not answer.strip():
+        return _wrong(problem)
+    if len(answer) > MAX_NUMBER_CHARACTERS:
+        return _wrong(f"the box holds more than {MAX_NUMBER_CHARACTERS} characters")
+    answer, reference = plain(answer), plain(item["answer"])
+    if not answer:
         return _wrong("the box is empty")
-    if len(answer) > MAX_ANSWER_CHARACTERS:
-        return _wrong(f"the box holds more than {MAX_ANSWER_CHARACTERS} characters")
-    if nesting(answer) > MAX_ANSWER_NESTING:
-        return _wrong(f"the box nests deeper than {MAX_ANSWER_NESTING} brackets")
-    value, reference = exact_number(answer), exact_number(item["answer"])
-    if value is not None and reference is not None:
-        return _right() if value == reference else _wrong("another number")
-    return answer
+    if compact(answer) == compact(reference):
+        return _right()
+    numbers = plain_number(reference), plain_number(answer)
+    rules = Rules(may_evaluate=False, relative_tolerance=item.get("relative_tolerance", 0.0))
+    if numbers[0] is None or numbers[1] is None:
+        if len(answer) > MAX_ANSWER_CHARACTERS:
+            return _wrong(f"the box holds more than {MAX_ANSWER_CHARACTERS} characters")
+        if nesting(answer) > MAX_ANSWER_NESTING:
+            return _wrong(f"the box nests deeper than {MAX_ANSWER_NESTING} brackets")
+    try:
+        return _verdict(reference, answer, rules)
+    except Undecided:
+        return answer
 
 
 def load() -> None:
     """Imports what `judge` needs and builds its parser, so that the first case is as fast as the others."""
     judge("x+1", {"answer": "1+x"})
+    is_same_by_math_verify("x+1", "1+x")
 
 
 def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
-    """math-verify's verdict on a boxed answer; may never return."""
-    from math_verify import LatexExtractionConfig, parse, verify
+    """The verdict on an answer in plain form that takes an evaluation; with math-verify it may never return.
 
-    # LaTeX only: the plain-expression target of math-verify evaluates text with sympy's parse_expr.
-    # Its own time limits are alarms, which a long C call ignores and a thread can not set; the worker's limit is used.
-    reference, value = (
-        parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None)
-        for text in (item["answer"], answer)
-    )
-    if not reference:
-        raise ValueError(f"the reference answer {item['answer']!r} can not be read; drop the row or mend it")
-    is_equal = verify(reference, value, timeout_seconds=None, raise_on_error=True)
-    return _right() if is_equal else _wrong("another value")
-
-
-def last_box(text: str) -> str | None:
-    r"""The content of the last `\boxed{...}`, None where there is none or it is not closed.
-
-    >>> last_box("\\boxed{1} or \\boxed{\\frac{1}{2}}")
-    '\\frac{1}{2}'
+    Raises ValueError where the reference answer can not be read.
     """
-    starts = [match.end() for match in _BOX.finditer(text)]
-    if not starts:
-        return None
-    depth, position = 1, starts[-1]
-    while position < len(text):
-        if text[position] == "\\":
-            position += 2  # an escaped brace is a character, not a bracket
-            continue
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[starts[-1] : position]
-        position += 1
-    return None
+    rules = Rules(may_evaluate=True, relative_tolerance=item.get("relative_tolerance", 0.0))
+    return _verdict(plain(item["answer"]), answer, rules)
 
 
-def nesting(text: str) -> int:
-    """How deep the brackets of `text` stand in one another.
-
-    >>> nesting("(1+[2])(3)")
-    2
-    """
-    depth = deepest = 0
-    for character in text:
-        if character in "([{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in ")]}":
-            depth -= 1
-    return deepest
+def _verdict(reference: str, answer: str, rules: Rules) -> Verdict:
+    return _right() if is_same_answer(read_answer(reference), read_answer(answer), rules) else _wrong("another value")
 
 
-def exact_number(text: str) -> Fraction | None:
-    """The value of an integer, a decimal or a simple fraction; None for anything else.
-
-    >>> exact_number("-0.50") == exact_number("-\\\\frac{1}{2}") == Fraction(-1, 2)
-    True
-    """
-    match = _NUMBER.fullmatch(text.strip().strip("$").strip())
-    if match is None:
-        return None
-    over = match["decimal"] or match["over"] or match["latex_over"]
-    under = match["under"] or match["latex_under"] or "1"
-    if int(under) == 0:
-        return None
-    value = Fraction(over) / int(under)
-    return -value if match["sign"] == "-" else value
+def _is_balanced(text: str) -> bool:
+    depth = 0
+    for match in _BRACE.finditer(text):
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _right() -> Verdict:

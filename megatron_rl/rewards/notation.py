@@ -11,15 +11,15 @@ import unicodedata
 
 # Characters, then what stands for each of them; √ and ∛ are left to `_ROOT`.
 _TABLE = r"""
-    −–‒—﹣ -      ∗ *          ÷∕⁄ /       ′’‘ '        “” "
+    −–‒—﹣ -      ∗ *          ∕⁄ /      ÷ \div       ′’‘ '        “” "
     ·⋅∙• \cdot   ×✕✖⨯ \times  ± \pm       ∓ \mp        °º ^\circ   ∞ \infty     … \ldots
     ≤⩽≦ \le      ≥⩾≧ \ge      ≠ \ne       ≈≃≅ \approx  ∈ \in       ∑ \sum       ∏ \prod     ∫ \int
     ∪ \cup       ∩ \cap       ∅ \emptyset ∖ \setminus  ⟨ \langle   ⟩ \rangle
     ⌊ \lfloor    ⌋ \rfloor    ⌈ \lceil    ⌉ \rceil     ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} ℂ \mathbb{C}
-""".split()
+"""
 _CHARACTERS = {
     character: f"{latex} " if latex[-1].isalpha() else latex
-    for characters, latex in zip(_TABLE[::2], _TABLE[1::2], strict=True)
+    for characters, latex in zip(_TABLE.split()[::2], _TABLE.split()[1::2], strict=True)
     for character in characters
 }
 _CHARACTERS |= dict.fromkeys("\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u00ad\ufeff", "")  # of no width
@@ -33,28 +33,33 @@ _FONTS = "mathrm|textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|mathbf|
 _SPELLINGS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"\\(?:boxed|fbox)\s*(?=\{)", ""),
         (rf"\\[dtc]frac{_END}", r"\\frac"),
         (rf"\\[dt]binom{_END}", r"\\binom"),
         (rf"\\(?:left|right|[bB]igg?[lrm]?){_END}\.?", ""),
-        (rf"\\(?:displaystyle|textstyle|limits|nolimits){_END}|\\[!/]", ""),
-        (rf"\\[,;:> \n]|~|\\(?:quad|qquad|thinspace|enspace){_END}", " "),
-        (r"\\[()\[\]]|(?<!\\)\$", ""),
+        (rf"\\(?:displaystyle|textstyle|limits|nolimits){_END}|(?<!\\)\\[!/]", ""),
+        (r"(?<=[0-9])(?:\{,\}|,?(?<!\\)\\,)(?=[0-9]{3}(?![0-9]))", ""),  # thousands, written so that they are no list
+        (rf"(?<!\\)\\[,;:> \n]|~|\\(?:quad|qquad|thinspace|enspace){_END}", " "),
+        (r"(?<!\\)\\[()\[\]]|(?<!\\)\$", ""),
         (r"\{,\}", ","),
         (r"\\%", "%"),
         (rf"\\(?:{_FONTS}|operatorname\*?)(?=\s*\{{)", r"\\text"),
         (rf"\^\s*(?:\{{\s*\\circ\s*\}}|\\circ{_END})|\\(?:degree|textdegree){_END}", r"^\\circ "),
-        (rf"\\(?:leq|leqslant|le){_END}", r"\\le "),
-        (rf"\\(?:geq|geqslant|ge){_END}", r"\\ge "),
-        (rf"\\(?:neq|ne){_END}", r"\\ne "),
+        (rf"\\(?:leq|leqslant|le){_END}|<=", r"\\le "),
+        (rf"\\(?:geq|geqslant|ge){_END}|>=", r"\\ge "),
+        (rf"\\(?:neq|ne){_END}|!=", r"\\ne "),
         (rf"\\lt{_END}", "<"),
         (rf"\\gt{_END}", ">"),
-        (rf"\\lbrace{_END}", r"\\{"),
-        (rf"\\rbrace{_END}", r"\\}"),
+        (rf"\\(?:lbrace{_END}|\{{)", r"\\{"),
+        (rf"\\(?:rbrace{_END}|\}})", r"\\}"),
+        (rf"\\[lr]?vert{_END}", "|"),
         (rf"\\(?:approxeq|approx|simeq|cong){_END}", r"\\approx "),
+        (rf"\\(?:varnothing|emptyset){_END}|\\\{{\s*\\\}}", r"\\emptyset "),
         (r"\*\*", "^"),
         (r"\s+", " "),
     )
 ]
+_SPACE = re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ")
 
 
 def plain(text: str) -> str:
@@ -69,7 +74,17 @@ def plain(text: str) -> str:
         text = _in_ascii(text)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
-    return text.strip(" .,;") if not text.strip().startswith(".") else "." + text.strip(" .,;")
+    text = text.strip()
+    return text.rstrip(" .,;")
+
+
+def compact(text: str) -> str:
+    r"""A plain form without the spaces that mean nothing, to see whether two texts are the same but for habit.
+
+    >>> compact("( \\frac{1}{2}, 1 2, \\pi x )")
+    '(\\frac{1}{2},1 2,\\pi x)'
+    """
+    return _SPACE.sub("", text) if " " in text else text
 
 
 def _in_ascii(text: str) -> str:

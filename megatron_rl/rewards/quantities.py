@@ -1,136 +1,140 @@
-"""Numbers with units: reading them from an answer, and whether two of them agree.
-
-The reference decides how near is near enough: a relative tolerance where the item gives one; else the same number, or,
-where the reference is a decimal of three or more significant digits, one that rounds to it.
-"""
+r"""A value and its unit: what of a text is the number, and what `\text{cm}`, `\$`, `^\circ` or a counted noun."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from typing import NamedTuple
 
-from megatron_rl.rewards.notation import plain
-from megatron_rl.rewards.numbers import plain_number
-from megatron_rl.rewards.units import NO_DIMENSION, Unit, unit
-
-MAX_QUANTITY_CHARACTERS = 120
-MIN_ROUNDED_DIGITS = 3  # of a decimal reference: 0.5 may well mean one half, 9.81 is a rounded value
-CONVERSION_TOLERANCE = Fraction(1, 1000)  # between units that are no power of ten apart
-CUSTOMARY_ZERO = Fraction(3, 20)  # 0 °C is 273 K to many
-
-_SI_MACRO = re.compile(r"\\(?:SI|qty) ?\{([^{}]*)\} ?\{([^{}]*)\}")
-_NUMBER_IN_WORDS = re.compile(r"\\text ?\{([^{}]*[0-9][^{}]*)\}")
-_ABOUT = re.compile(r"(?:\\approx|\\sim|=|(?:about|approximately|approx\.?|roughly|around|nearly)(?![A-Za-z])) ?")
-_SYMBOL = r"(?:\\?[A-Za-z]+|\\text ?\{[A-Za-z ]+\})(?:_ ?(?:\{[^{}]*\}|[A-Za-z0-9]))?'?(?: ?\([A-Za-z0-9, ]*\))?"
-_NAMED = re.compile(rf"{_SYMBOL} ?(?:=|\\approx|:) ?")
-_UNIT_START = re.compile(r"[A-Za-z%/\\^$¢°ÅμΩ(]")
-_WORD = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]+){0,3}")
-_NO_UNITS = re.compile(r"\b(?:or|and|not|to|pi|sin|cos|tan|log|exp|sqrt|plus|minus|times|factorial|squared|cubed)\b")
-_DECIMAL = re.compile(
-    r"[+-]? ?([0-9, ]*)\.([0-9]+)(?: ?(?:[eE]|\\times ?10 ?\^ ?|\\cdot ?10 ?\^ ?)\{? ?([+-]?[0-9]+).*)?"
+# One unit a line, its spellings after its name. Longer words need no entry: only spellings that differ do.
+_SPELLINGS = """
+mm millimeter millimetre
+cm centimeter centimetre
+m meter metre
+km kilometer kilometre kms
+inch in inches
+foot ft feet
+yard yd yds
+mile mi
+mg milligram
+g gram gm
+kg kilogram kgs
+tonne ton
+ounce oz
+pound lb lbs
+s second sec secs
+minute min mins
+hour h hr hrs
+day
+week
+month
+year yr yrs
+ml milliliter millilitre mL
+l liter litre L
+gallon gal
+cent ¢
+dollar $ usd USD
+euro € EUR
+pound_sterling £
+yen ¥
+rupee Rs rs INR
+percent % percentage pct
+degree ^\\circ deg
+celsius C
+fahrenheit F
+kelvin K
+radian rad
+newton N
+joule J
+kj kilojoule kJ
+watt W
+kw kilowatt kW
+volt V
+ampere A amp
+ohm Ω
+hertz Hz
+pascal Pa
+mole mol
+square sq
+cubic cu
+people person
+mph
+child children
+"""
+_CANONICAL = {word: line.split()[0] for line in _SPELLINGS.strip().splitlines() for word in line.split()}
+_GENERIC = frozenset("unit of the a an in each about approximately exactly total only".split())
+_NO_UNIT = frozenset(
+    "or and not no nor none if when where for mod modulo base to from with but is are was plus minus times over half "
+    "thirds quarter all any either undefined infinity infinite less more than least most between through even odd "
+    "answer false true wrong".split()
 )
-_ONE = Unit(Fraction(1))
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+
+_LONG = "|".join(sorted((re.escape(word) for word in _CANONICAL if len(word) > 1 and word[0].isalpha()), key=len)[::-1])
+_EXPONENT = r"(?: ?\^ ?(?:\{ ?-?[0-9] ?\}|-?[0-9]))"
+_ATOM = rf"(?:\\text ?\{{[^{{}}0-9=<>+]*\}}|%|\^\\circ|(?<![A-Za-z\\])(?:{_LONG}|per|[a-z]{{4,}})s?(?![A-Za-z])|(?<=circ )[CF](?![A-Za-z]){{LETTERS}}){_EXPONENT}?"
+_UNIT = rf"(?: ?(?:[/*]|\\cdot|\\times|-(?=\\text))? ?{_ATOM})+$"
+_TRAILING = re.compile(_UNIT.replace("{LETTERS}", ""))
+_TRAILING_LETTER = re.compile(_UNIT.replace("{LETTERS}", r"|(?<=[0-9} /])[mgshlLNJWVAKCF](?![A-Za-z])"))
+_CURRENCY = re.compile(r"^(-? ?)(\\\$|[€£¥]|(?:Rs|USD)\b\.?) ?")
+_NAME = re.compile(r"[A-Za-z_]+|\^\\circ|[%$€£¥¢Ω]|\^ ?\{? ?(-?[0-9]) ?\}?|/|\(")
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """A number and what stands behind it."""
+class Quantity(NamedTuple):
+    """A value as text in plain form, and its unit as (name, exponent) pairs; no pairs where there is none."""
 
-    number: Fraction
-    number_text: str
-    unit_text: str  # "" where there is none
-    unit: Unit | None  # None where there is none, or where it is a word that units.py does not know
+    value: str
+    unit: frozenset[tuple[str, int]]
 
 
-def quantity(text: str) -> Quantity | None:
-    """The quantity that a text is, None where it is anything else; a symbol may stand before it (`v = 3 m/s`).
+def split_unit(text: str, single_letters: bool) -> Quantity:
+    r"""The quantity that a text in plain form states; a bare letter after a number is a unit where that is allowed.
 
-    >>> quantity("v = 9.81 m/s^2").number, quantity("3 or 4")
-    (Fraction(981, 100), None)
+    >>> split_unit("12 \\text{ cm}^2", False)
+    Quantity(value='12', unit=frozenset({('cm', 2)}))
     """
-    if len(text) > MAX_QUANTITY_CHARACTERS:
-        return None
-    text = _NUMBER_IN_WORDS.sub(r"\1", plain(_SI_MACRO.sub(r"\1 \2", text)))
-    named = _NAMED.match(text)
-    text = text[named.end() :] if named else text
-    about = _ABOUT.match(text)
-    text = text[about.end() :] if about else text
-    sign = ""
-    if text.startswith(("\\$", "-\\$", "$")):  # the currency before the number
-        sign, text = text.partition("$")[0].strip("\\ "), text.partition("$")[2] + " $"
-    number = plain_number(sign + text)
-    if number is not None:
-        return Quantity(number, sign + text, "", None)
-    for start in reversed([match.start() for match in _UNIT_START.finditer(text)]):
-        number = plain_number(sign + text[:start].strip(" "))
-        if number is not None:
-            return _with_unit(number, sign + text[:start].strip(), text[start:].strip())
-    return None
+    names = ""
+    if currency := _CURRENCY.match(text):
+        text, names = currency[1].strip() + text[currency.end() :], currency[2].strip("\\.")
+    trailing = (_TRAILING_LETTER if single_letters else _TRAILING).search(text)
+    if trailing and trailing.start() > 0:
+        words = re.findall(r"[A-Za-z]+", trailing[0].replace(r"\text", ""))
+        are_units = all(len(word) > 1 or word in _CANONICAL for word in words)
+        if are_units and len(words) <= 6 and not {word.lower() for word in words} & _NO_UNIT:
+            text, names = text[: trailing.start()].strip(), f"{names} {trailing[0]}"
+            if words and words[0] in _SCALES:
+                text, names = f"{text} \\cdot 10^{_SCALES[words[0]]}", names.replace(words[0], "", 1)
+    return Quantity(text, _unit(names))
 
 
-def with_unit(number: Quantity, text: str) -> Quantity:
-    """The number with the unit that the text names, in place of its own."""
-    return replace(number, unit_text=plain(text), unit=unit(plain(text)))
+def _unit(text: str) -> frozenset[tuple[str, int]]:
+    text = re.sub(r"\\(?:text|cdot|times)", " ", text.replace("mph", "mile/hour"))
+    exponents: dict[str, int] = {}
+    power, sign, last = 1, 1, ""
+    for match in _NAME.finditer(text):
+        token = match[0]
+        if token == "/" or token == "per":
+            sign = -1
+        elif match[1] is not None and last:
+            exponents[last] *= int(match[1])
+        elif token in ("square", "sq", "cubic", "cu"):
+            power = 2 if token[0] == "s" else 3
+        elif token in ("squared", "cubed") and last:
+            exponents[last] *= 2 if token[0] == "s" else 3
+        elif token != "(":
+            name = _name(token)
+            if name not in _GENERIC:
+                exponents[name] = exponents.get(name, 0) + sign * power
+                last = name
+            power = 1
+    if power > 1:
+        exponents["square" if power == 2 else "cubic"] = 1
+    if {"degree", "celsius"} <= exponents.keys() or {"degree", "fahrenheit"} <= exponents.keys():
+        del exponents["degree"]
+    return frozenset(exponents.items())
 
 
-def agree(answer: Quantity, reference: Quantity, tolerance: Fraction) -> bool:
-    """Whether the answer is the reference: by value where both have a unit, else by number.
-
-    `tolerance` is relative to the reference; 0 asks for the same number, or for one that rounds to it.
-    """
-    if answer.unit and reference.unit:
-        return _agree_in_value(answer, reference, tolerance)
-    known = answer.unit or reference.unit
-    if known and known.dimension == NO_DIMENSION and not (answer.unit_text and reference.unit_text):
-        # Per cent and millions are numbers themselves: 50 % is 0.5, and 5 million is not 5.
-        value = answer.number * (answer.unit or _ONE).factor / (reference.unit or _ONE).factor
-        if _near(value, reference, tolerance) or known.factor > 1:
-            return _near(value, reference, tolerance)
-    words = {_singular(text) for text in (answer.unit_text, reference.unit_text) if text}
-    return len(words) <= 1 and _near(answer.number, reference, tolerance)
-
-
-def _agree_in_value(answer: Quantity, reference: Quantity, tolerance: Fraction) -> bool:
-    mine, its = answer.unit or _ONE, reference.unit or _ONE
-    if its.zero and answer.unit_text.strip("{} ").removeprefix("\\text{") in ("C", "F"):
-        return _near(answer.number, reference, tolerance)  # a degree sign forgotten, not coulombs or farads
-    if mine.dimension != its.dimension:
-        return False
-    value = (answer.number * mine.factor + mine.zero - its.zero) / its.factor
-    if mine.zero != its.zero and abs(value - reference.number) <= CUSTOMARY_ZERO:
-        return True
-    if not _is_power_of_ten(mine.factor / its.factor):
-        tolerance = max(tolerance, CONVERSION_TOLERANCE)
-    return _near(value, reference, tolerance)
-
-
-def _near(number: Fraction, reference: Quantity, tolerance: Fraction) -> bool:
-    distance = abs(number - reference.number)
-    if tolerance:
-        return distance <= tolerance * abs(reference.number)
-    return distance == 0 or 2 * distance < _resolution(reference.number_text)
-
-
-def _resolution(text: str) -> Fraction:
-    """The worth of the last digit of a decimal that looks rounded, 0 of any other number."""
-    match = _DECIMAL.fullmatch(text)
-    if match is None or len((match[1] + match[2]).lstrip("0, ")) < MIN_ROUNDED_DIGITS:
-        return Fraction(0)
-    return Fraction(10) ** (int(match[3] or 0) - len(match[2]))
-
-
-def _is_power_of_ten(value: Fraction) -> bool:
-    return {str(part).rstrip("0") for part in (value.numerator, value.denominator)} == {"1"}
-
-
-def _singular(text: str) -> str:
-    return text.replace("\\text", "").strip("{} ").lower().removesuffix("s")
-
-
-def _with_unit(number: Fraction, number_text: str, text: str) -> Quantity | None:
-    found = unit(text)
-    words = text.replace("\\text", "").strip("{} ")
-    if found is None and (not _WORD.fullmatch(words) or _NO_UNITS.search(words)):
-        return None
-    return Quantity(number, number_text, text, found)
+def _name(word: str) -> str:
+    for spelling in (word, word.lower(), word.lower().removesuffix("s"), word.lower().removesuffix("es")):
+        if spelling in _CANONICAL:
+            return _CANONICAL[spelling]
+    return word.lower().removesuffix("s") if len(word) > 3 else word

@@ -15,14 +15,16 @@ from fractions import Fraction
 from typing import Any
 
 from megatron_rl.rewards import math
+from megatron_rl.rewards.boxes import boxed_answer
 from megatron_rl.rewards.choices import chosen_option, option_of_last_line
 from megatron_rl.rewards.notation import plain
-from megatron_rl.rewards.quantities import Quantity, agree, quantity, with_unit
+from megatron_rl.rewards.measures import Quantity, agree, quantity, with_unit
 from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.statements import statements
 from megatron_rl.rewards.wording import same_words
 from megatron_rl.types import Verdict
 
+MAX_ANSWER_CHARACTERS = 300
 MAX_STATEMENT_CHARACTERS = 10_000  # an answer in words is looked for in the end of a response
 
 _KEYS = ("answer", "choices", "unit", "relative_tolerance")
@@ -62,13 +64,16 @@ def verify(response: str, item: Mapping[str, Any]) -> Verdict:
 def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     """The verdict where it is plain, else the formula for `judge`; fast and safe on any text."""
     text = after_thinking(response).strip()
-    boxed = math.last_box(text)
+    boxed, problem = boxed_answer(text)
+    if boxed is None and ("\\boxed" in text or "\\fbox" in text):
+        return _wrong(problem)
     text = text[-MAX_STATEMENT_CHARACTERS:]
-    answers = [boxed[: math.MAX_ANSWER_CHARACTERS + 1]] if boxed is not None else statements(text)
+    answers = statements(text) if boxed is None else [boxed]
+    if any(len(answer) > MAX_ANSWER_CHARACTERS for answer in answers):
+        return _wrong(f"the answer has more than {MAX_ANSWER_CHARACTERS} characters")
     if is_multiple_choice(item):
         return _chosen(text, answers[0] if answers else None, boxed is not None, item)
-    answers = [answer for answer in answers if answer.strip() and len(answer) <= math.MAX_ANSWER_CHARACTERS]
-    if not answers:
+    if not any(answer.strip() for answer in answers):
         return _wrong("no answer after the thinking")
     reference = _reference(item)
     tolerance = Fraction(str(item.get("relative_tolerance", 0)))
@@ -81,7 +86,7 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     is_symbolic = _SYMBOLIC.search(plain(item["answer"])) if reference is None else quantity(answers[-1]) is None
     if not is_symbolic or "unit" in item:
         return _wrong("another answer")
-    return math.prepare(f"\\boxed{{{answers[-1]}}}", {"answer": item["answer"]})
+    return math.prepare(f"\\boxed{{{answers[-1]}}}", _formula_item(item))
 
 
 def load() -> None:
@@ -91,12 +96,16 @@ def load() -> None:
 
 def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
     """math-verify's verdict on a formula; may never return."""
-    return math.judge(answer, {"answer": item["answer"]})
+    return math.judge(answer, _formula_item(item))
 
 
 def is_multiple_choice(item: Mapping[str, Any]) -> bool:
     """Whether the item has choices, or a letter from A to J for its answer."""
     return "choices" in item or _LETTER.fullmatch(item["answer"].strip()) is not None
+
+
+def _formula_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: item[key] for key in ("answer", "relative_tolerance") if key in item}
 
 
 def _options(item: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from megatron_rl.rewards import stem
-from megatron_rl.rewards.quantities import agree, quantity
+from megatron_rl.rewards.measures import agree, quantity
 from megatron_rl.rewards.units import unit
 
 CASES = [

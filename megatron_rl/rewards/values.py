@@ -1,0 +1,176 @@
+"""Whether two expression trees have the same value, and whether a tree is an answer or restates the problem.
+
+Trees with symbols are compared at fixed points: equal ones agree at all of them, others hardly ever do.
+Not covered: an equality that holds for integer or positive symbols only, where real ones show a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+from mpmath import mp
+
+from megatron_rl.rewards.evaluation import Undefined, Value, evaluate, inexact
+from megatron_rl.rewards.expressions import INVERSE, LOGARITHMIC, TRIGONOMETRIC, Tree, symbols
+
+DIGITS, EQUAL_DIGITS = 60, 40
+MIN_POINTS = 3
+
+# Ranges of positive and negative reals, which tell sqrt(x^2) from x.
+_RANGES = ((0.2, 0.9), (1.1, 2.0), (2.0, 7.0), (-0.9, -0.2), (-7.0, -2.0), (0.3, 0.6))
+_KINDS = {
+    **dict.fromkeys(TRIGONOMETRIC, "trigonometric"),
+    **dict.fromkeys(INVERSE, "inverse"),
+    **dict.fromkeys((*LOGARITHMIC, "logarithm"), "logarithmic"),
+    **dict.fromkeys(("factorial", "binomial"), "combinatorial"),
+}
+
+
+def is_same_value(reference: Tree, tree: Tree, relative_tolerance: float = 0.0) -> bool:
+    """Whether the two agree; the tolerance is for trees without symbols."""
+    has_log = "log" in {*_functions(reference), *_functions(tree)}
+    for log_base in (None, 10) if has_log else (None,):  # it means either, but the same on both sides
+        pairs = list(_values(reference, tree, log_base))
+        if symbols(reference) | symbols(tree):
+            if len(pairs) >= MIN_POINTS and all(_is_close(*pair) for pair in pairs):
+                return True
+        elif pairs and (_is_close(*pairs[0]) or _is_near(*pairs[0][:2], relative_tolerance)):
+            return True
+    return False
+
+
+def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
+    """Whether a tree without symbols has a real value that is no further from `value` than that."""
+    try:
+        exact, _ = evaluate(tree, {}, None)
+    except (Undefined, KeyError):
+        return False
+    return _is_real(exact) and bool(abs(inexact(exact) - inexact(value)) <= inexact(distance))
+
+
+def is_multiple(reference: Tree, tree: Tree, positive: bool) -> bool:
+    """Whether `tree` is a constant but 0 times `reference`, so that they are 0 together; or a positive constant."""
+    pairs = [(a, b) for a, b, _ in _values(reference, tree, None) if abs(a) > 1e-9 and abs(b) > 1e-9]
+    if len(pairs) < MIN_POINTS or (positive and any(_real(a) * _real(b) < 0 for a, b in pairs)):
+        return False
+    return all(_is_close(a * d, b * c, abs(a * d)) for (a, b), (c, d) in pairwise(pairs))
+
+
+def is_finished(tree: Tree, reference: Tree) -> bool:
+    """Whether a tree without symbols is an answer, given the reference, and does not state the problem again.
+
+    Unfinished are sums and products with two plain numbers in them (3+4), a division sign, products of sums, powers
+    and quotients of complex numbers, and functions of a kind that the reference does without: an arctangent for pi/4,
+    a root or a binomial for 10. A power of real numbers is finished.
+    """
+    if not _is_carried_out(reference):
+        return True
+    if _is_rational(reference) and not _is_rational(tree):
+        return False
+    allowed = {_KINDS.get(name, name) for name in _functions(reference)}
+    return _is_carried_out(tree) and {_KINDS.get(name, name) for name in _functions(tree)} <= allowed
+
+
+def _is_carried_out(tree: Tree) -> bool:
+    head = tree[0]
+    if head == "divided" or (head in ("+", "*") and sum(_is_plain(part) for part in tree[1:]) > 1):
+        return False
+    if head == "*" and sum(part[0] == "+" for part in tree[1:]) > 1:
+        return False
+    if (head == "^" and _is_complex(tree[1])) or (head == "/" and _is_complex(tree[2])):
+        return False
+    return all(_is_carried_out(part) for part in _parts(tree))
+
+
+def _is_plain(tree: Tree) -> bool:
+    """A number, a fraction of numbers, or the negative of one."""
+    return tree[0] == "number" or (tree[0] in ("-", "/") and all(_is_plain(part) for part in tree[1:]))
+
+
+def _is_rational(tree: Tree) -> bool:
+    if tree[0] == "^":
+        exponent = tree[2][1] if tree[2][0] == "-" else tree[2]
+        return _is_rational(tree[1]) and exponent[0] == "number" and exponent[1].denominator == 1
+    return tree[0] in ("number", "+", "-", "*", "/", "divided") and all(_is_rational(part) for part in _parts(tree))
+
+
+def _parts(tree: Tree) -> list[Tree]:
+    return [part for part in tree[1:] if isinstance(part, tuple)]
+
+
+def _functions(tree: Tree) -> Iterator[str]:
+    if tree[0] == "call":
+        yield tree[1]
+    for part in _parts(tree):
+        yield from _functions(part)
+
+
+def _is_complex(tree: Tree) -> bool:
+    return tree == ("constant", "i") or tree[:2] == ("call", "cis") or any(_is_complex(part) for part in _parts(tree))
+
+
+def _values(reference: Tree, tree: Tree, log_base: int | None) -> Iterator[tuple[Value, Value, Value]]:
+    """The values of both and what size they are exact to, at each point where both are defined, and real if meant so."""
+    names = sorted(symbols(reference) | symbols(tree))
+    may_be_complex = not names or _is_complex(reference) or _is_complex(tree)
+    num_found = 0
+    for point in _points(names):
+        if num_found >= MIN_POINTS and all(value.denominator == 1 for value in point.values()) and names:
+            return  # integers are for what is defined nowhere else, as (-1)^n
+        try:
+            values = _evaluate_both(reference, tree, point, log_base)
+        except Undefined:
+            continue
+        if may_be_complex or all(_is_real(value) for value in values[:2]):
+            num_found += 1
+            yield values
+
+
+def _points(names: list[str]) -> Iterator[dict[str, Fraction]]:
+    if not names:
+        yield {}
+        return
+    for index, (low, high) in enumerate(_RANGES):
+        spread = [Fraction((index * 3571 + number * 6101 + number * number * 131 + 17) % 9973, 9973) for number in range(len(names))]
+        yield {name: Fraction(low) + Fraction(high - low) * part for name, part in zip(names, spread, strict=True)}
+    for index in range(5):
+        yield {name: Fraction(2 + (index * (number + 1) + number) % 7) for number, name in enumerate(names)}
+
+
+def _evaluate_both(
+    reference: Tree, tree: Tree, point: dict[str, Fraction], log_base: int | None
+) -> tuple[Value, Value, Value]:
+    digits = DIGITS
+    while True:
+        with mp.workdps(digits):
+            a, a_size = evaluate(reference, point, log_base)
+            b, b_size = evaluate(tree, point, log_base)
+            size = max(a_size, b_size)
+            if isinstance(a, Fraction) and isinstance(b, Fraction):
+                return a, b, size
+            needed = DIGITS + max(0, int(mp.mag(size) * 0.30103))
+            if needed <= digits:
+                return inexact(a), inexact(b), size
+        digits = needed  # a sum of huge numbers, where small ones count as well
+
+
+def _is_close(a: Value, b: Value, size: Value) -> bool:
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        return a == b
+    with mp.workdps(DIGITS + max(0, int(mp.mag(size) * 0.30103))):
+        return bool(abs(a - b) * mp.mpf(10) ** (mp.dps - DIGITS + EQUAL_DIGITS) <= size)
+
+
+def _is_near(a: Any, b: Any, relative_tolerance: float) -> bool:
+    return bool(relative_tolerance > 0 and abs(inexact(a) - inexact(b)) <= relative_tolerance * abs(inexact(a)))
+
+
+def _is_real(value: Value) -> bool:
+    return not isinstance(value, mp.mpc) or abs(value.imag) * mp.mpf(10) ** EQUAL_DIGITS <= abs(value)
+
+
+def _real(value: Value) -> Value:
+    return value.real if isinstance(value, mp.mpc) else value
