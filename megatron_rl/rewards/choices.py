@@ -11,15 +11,16 @@ from megatron_rl.rewards.notation import plain
 MAX_LINE_CHARACTERS = 300
 
 _MARKUP = re.compile(r"\\text ?|[{}$*`\"]")
-_LEAD = r"(?:(?:so|therefore|thus|hence|it|must|be|is|option|choice|answer|letter)\b[,:]? ?)*"
-_LETTER = re.compile(rf"{_LEAD}[(\[]? ?([A-Za-z]) ?([)\]])?(?![\w'])(.*)", re.IGNORECASE | re.DOTALL)
+_LEAD = r"(?:(?:so|therefore|thus|hence|it's|that's|it|ans|must|be|is|option|choice|answer|letter)\b[,:.]? ?)*"
+_LETTER = re.compile(rf"{_LEAD}[(\[]? ?([A-Za-z])(?: ?([)\]]))?(?![\w'])(.*)", re.IGNORECASE | re.DOTALL)
 # What may follow the letter: an end, a delimiter and the option's text, a reason, or a verdict.
 _REASON = r",? ?(?:because|since|as|which)\b|,? is (?:the )?(?:correct|right|best)\b"
-_GOES_ON = re.compile(rf"\W*$|[).:\]]|{_REASON}| ?[:,;=(]| - ", re.IGNORECASE)
+_GOES_ON = re.compile(rf"[\s.,;:!)\]'。]*$|[).:\]]|{_REASON}| ?[:,;(]| - ", re.IGNORECASE)
 _GIVES_REASON = re.compile(_REASON, re.IGNORECASE)
 # What may not: another letter, or another option. "(A) is wrong" is a reason.
 _AND_LETTER = re.compile(
-    r"[\s,;.)]*(?:[,;/&+.]|\bor\b|\band\b|\bnor\b)[\s(]*(?:[A-Z](?![\w'])|[a-z][).]*\s*(?:$|[,;]|or\b|and\b))"
+    r"[\s,;.)(]*(?:[,;/&+.]|\bor\b|\band\b|\bnor\b) ?(?:(?:possibly|maybe|perhaps|probably|also) )?[\s(]*"
+    r"(?:[A-Z](?![\w'])|[a-z][).]*\s*(?:$|[,;]|or\b|and\b))"
 )
 _OPTION = re.compile(
     r"(?<![\w'])\(?([A-J])[).:]+\s+(?!is\b|are\b|was\b|were\b|would\b|can\b|does\b|has\b|says\b|fails\b)\S"
@@ -36,7 +37,7 @@ def chosen_option(answer: str, options: Mapping[str, str], is_same: Callable[[st
     >>> chosen_option("(B) a cell", {}, str.__eq__), chosen_option("A good one", {}, str.__eq__)
     ('B', None)
     """
-    text = _MARKUP.sub("", plain(unicodedata.normalize("NFKC", answer))).strip()
+    text = " ".join(_MARKUP.sub("", plain(unicodedata.normalize("NFKC", answer))).split())
     match = _LETTER.fullmatch(text)
     label, rest = (match[1].upper(), match[3]) if match else ("", "")
     is_lettered = match is not None and (bool(match[2]) or _GOES_ON.match(rest) is not None)

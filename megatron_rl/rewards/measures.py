@@ -21,14 +21,19 @@ CUSTOMARY_ZERO = Fraction(3, 20)  # 0 °C is 273 K to many
 
 _SI_MACRO = re.compile(r"\\(?:SI|qty) ?\{([^{}]*)\} ?\{([^{}]*)\}")
 _NUMBER_IN_WORDS = re.compile(r"\\text ?\{([^{}]*[0-9][^{}]*)\}")
-_ABOUT = re.compile(r"(?:\\approx|\\sim|=|(?:about|approximately|approx\.?|roughly|around|nearly)(?![A-Za-z])) ?")
-_SYMBOL = r"(?:\\?[A-Za-z]+|\\text ?\{[A-Za-z ]+\})(?:_ ?(?:\{[^{}]*\}|[A-Za-z0-9]))?'?(?: ?\([A-Za-z0-9, ]*\))?"
-_NAMED = re.compile(rf"{_SYMBOL} ?(?:=|\\approx|:) ?")
+_ABOUT = re.compile(
+    r"(?:\\approx|\\sim|=|(?:\\text ?\{ ?)?(?:about|approximately|approx\.?|roughly|around|nearly)(?![A-Za-z]) ?\}?) ?"
+)
+# The left side of `v_f = 3 m/s`: letters with marks, and no arithmetic.
+_NAMED = re.compile(
+    r"(?=[A-Za-z\\\[|])(?:\\?[A-Za-z]++|\{(?:[^{}]|\{[^{}]*\})*\}|_ ?[0-9]|\^ ?\\circ|'|\[[^\[\]]*\]|\([^()]*\)|[_| ])+"
+    r"(?:=|\\approx|:) ?"
+)
 _UNIT_START = re.compile(r"[A-Za-z%/\\^$¢°ÅμΩ(]")
-_WORD = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]+){0,3}")
+_WORD = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]+){0,3}")
 _NO_UNITS = re.compile(r"\b(?:or|and|not|to|pi|sin|cos|tan|log|exp|sqrt|plus|minus|times|factorial|squared|cubed)\b")
 _DECIMAL = re.compile(
-    r"[+-]? ?([0-9, ]*)\.([0-9]+)(?: ?(?:[eE]|\\times ?10 ?\^ ?|\\cdot ?10 ?\^ ?)\{? ?([+-]?[0-9]+).*)?"
+    r"[+-]? ?([0-9, ]*)\.([0-9]+)(?: ?(?:[eE]|(?:\\times|\\cdot|\*|x) ?10 ?\^) ?\{? ?([+-]?[0-9]+) ?\}?)?"
 )
 _ONE = Unit(Fraction(1))
 
@@ -87,6 +92,8 @@ def agree(answer: Quantity, reference: Quantity, tolerance: Fraction) -> bool:
         value = answer.number * (answer.unit or _ONE).factor / (reference.unit or _ONE).factor
         if _near(value, reference, tolerance) or known.factor > 1:
             return _near(value, reference, tolerance)
+    if not (reference.unit_text or answer.unit) and len(answer.unit_text.strip("{} ")) == 2:
+        return False  # 5 ab is a product
     words = {_singular(text) for text in (answer.unit_text, reference.unit_text) if text}
     return len(words) <= 1 and _near(answer.number, reference, tolerance)
 
@@ -105,11 +112,14 @@ def _agree_in_value(answer: Quantity, reference: Quantity, tolerance: Fraction) 
     return _near(value, reference, tolerance)
 
 
+def leeway(reference: Quantity, tolerance: Fraction) -> Fraction:
+    """How far an answer may be from the reference: by the tolerance, or else by rounding; 0 where it must be exact."""
+    return tolerance * abs(reference.number) if tolerance else _resolution(reference.number_text) / 2
+
+
 def _near(number: Fraction, reference: Quantity, tolerance: Fraction) -> bool:
-    distance = abs(number - reference.number)
-    if tolerance:
-        return distance <= tolerance * abs(reference.number)
-    return distance == 0 or 2 * distance < _resolution(reference.number_text)
+    distance, allowed = abs(number - reference.number), leeway(reference, tolerance)
+    return distance == 0 or distance < allowed or distance == allowed and tolerance > 0
 
 
 def _resolution(text: str) -> Fraction:

@@ -9,17 +9,24 @@ import re
 
 MAX_LINE_CHARACTERS = 300
 
-_SUBJECT = r"answers?|(?:correct|right|best|final)\s+(?:option|choice|one|letter|statement|result)|statement|claim"
-_SAYS = r"(?:is|are|was|would be|should be|must be|will be)\b|[:=]|→|->"
-# "the answer to the question is", "Answer:", a heading "Answer", "I choose"
+_SUBJECT = r"answers?|ans|(?:my|correct|right|best|final)\s+(?:option|choice|one|letter|statement|result)"
+_SAYS = r"(?:(?:is|are|was|would be|should be|must be|will be)\b|[:=]|→|->| - )(?:\s*:)?"
+# "the answer to the question is", "Answer:", a heading "Answer", "<answer>", "I choose B", "the statement is false"
 _ANCHOR = re.compile(
-    rf"\b(?:{_SUBJECT})\b[^\n.:=→]{{0,60}}?\s*(?:{_SAYS})(?:\s*:)?"
+    rf"\b(?:{_SUBJECT})\b[^\n.:=→<]{{0,60}}?\s*{_SAYS}"
     r"|^\W*(?:final\s+)?answer\W*$"
-    r"|答案(?:[是为為]|选|選)?\s*[::]?"
-    r"|\b(?:choose|select|pick|chose|(?:go|going|went)\s+with)\b",
+    r"|<answer>|答案(?:[是为為]|选|選)?\s*[::]?"
+    r"|\b(?:corresponds? to|match(?:es)?) (?:the )?(?=option|choice|answer)"
+    r"|\b(?:choose|select|pick|chose|(?:go|going|went)\s+with)\s+(?=(?:the )?(?:option|choice|answer|\(?(?-i:[A-Z])\b))"
+    r"|\b(?:statement|claim)\s+is\s+(?=true\b|false\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-_VERDICT = re.compile(r"(?<![\w'-])\(?([A-Z])\)?\s+is\s+(?:(?:the|therefore|thus|clearly)\s+)*(?:correct|right|best)\b")
+_VERDICT = re.compile(
+    r"(?<![\w'-])(?<!\bor )(?<!\band )(?<!\bnor )\(?([A-Z])\)?\s+is\s+(?:(?:the|therefore|thus|clearly)\s+)*"
+    r"(?:correct|right|best)\b"
+)
+_EMPHASIS = re.compile(r"(?<![\w*])\*(?=\S)([^*\n]*)\*(?![\w*])")  # but 3*10^8 stays
+_MARKUP = re.compile(r"\*\*|`|^\s*#+", re.MULTILINE)
 _END_OF_SENTENCE = re.compile(r"[.!?;](?:\s|$)")
 _REASON = re.compile(r",?\s+(?:because|since|as)\b")
 
@@ -30,7 +37,7 @@ def statements(text: str) -> list[str]:
     >>> statements("Is it 4? The answer is 5. It is odd.")
     ['5. It is odd.', '5']
     """
-    text = re.sub(r"[*`]|^\s*#+", "", text, flags=re.MULTILINE)
+    text = _EMPHASIS.sub(r"\1", _MARKUP.sub("", text))
     stated = _last_anchored(text)
     if stated is None:
         lines = text.split("\n")
@@ -48,4 +55,4 @@ def _last_anchored(text: str) -> str | None:
         return verdicts[-1][1]
     if not anchors:
         return None
-    return text[anchors[-1].end() :].lstrip().partition("\n")[0]
+    return text[anchors[-1].end() :].lstrip().partition("\n")[0].partition("</")[0]

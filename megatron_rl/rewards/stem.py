@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
 from megatron_rl.rewards import math
 from megatron_rl.rewards.boxes import boxed_answer
 from megatron_rl.rewards.choices import chosen_option, option_of_last_line
-from megatron_rl.rewards.notation import plain
-from megatron_rl.rewards.measures import Quantity, agree, quantity, with_unit
+from megatron_rl.rewards.expressions import Unreadable, read_expression
+from megatron_rl.rewards.measures import Quantity, agree, leeway, quantity, with_unit
 from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.statements import statements
-from megatron_rl.rewards.wording import same_words
+from megatron_rl.rewards.wording import is_symbolic, same_words
 from megatron_rl.types import Verdict
 
 MAX_ANSWER_CHARACTERS = 300
@@ -29,7 +30,11 @@ MAX_STATEMENT_CHARACTERS = 10_000  # an answer in words is looked for in the end
 
 _KEYS = ("answer", "choices", "unit", "relative_tolerance")
 _LETTER = re.compile(r"\(?([A-J])\)?\.?")
-_SYMBOLIC = re.compile(r"\\(?!(?:text|ce|mathrm|alpha|beta|gamma|delta|mu|pi)(?![A-Za-z]))[A-Za-z]+|[=^_*+<>]")
+_DIRECTION = re.compile(
+    r"(?:\\text *\{|[\s,(])*\b(?:(?:to|towards?) the )?"
+    r"(?:down|up|left|right|east|west|north|south|forward|backward|(?:counter|anti)?-?clockwise)(?:wards?)?[\s)}.]*$",
+    re.IGNORECASE,
+)
 
 
 def check_item(item: Mapping[str, Any]) -> None:
@@ -76,16 +81,14 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     if not any(answer.strip() for answer in answers):
         return _wrong("no answer after the thinking")
     reference = _reference(item)
-    tolerance = Fraction(str(item.get("relative_tolerance", 0)))
-    if reference is not None and any(
-        (found := quantity(answer)) is not None and agree(found, reference, tolerance) for answer in answers
-    ):
-        return _right()
-    if reference is None and any(same_words(answer, item["answer"]) for answer in answers):
-        return _right()
-    is_symbolic = _SYMBOLIC.search(plain(item["answer"])) if reference is None else quantity(answers[-1]) is None
-    if not is_symbolic or "unit" in item:
-        return _wrong("another answer")
+    if reference is not None:
+        found = [quantity(answer) or quantity(_DIRECTION.sub("", answer)) for answer in answers]
+        if any(value is not None and agree(value, reference, _tolerance(item)) for value in found):
+            return _right()
+        if found[-1] is not None or "unit" in item:
+            return _wrong("another quantity")
+    elif not is_symbolic(item["answer"]):
+        return _right() if any(same_words(answer, item["answer"]) for answer in answers) else _wrong("other words")
     return math.prepare(f"\\boxed{{{answers[-1]}}}", _formula_item(item))
 
 
@@ -95,13 +98,24 @@ def load() -> None:
 
 
 def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
-    """math-verify's verdict on a formula; may never return."""
+    """The verdict on a formula in plain form; may never return."""
+    reference = _reference(item)
+    if reference is not None and (distance := leeway(reference, _tolerance(item))):
+        from megatron_rl.rewards.values import is_within
+
+        with suppress(Unreadable):
+            is_near = is_within(read_expression(answer), reference.number, distance)
+            return _right() if is_near else _wrong("another value")
     return math.judge(answer, _formula_item(item))
 
 
 def is_multiple_choice(item: Mapping[str, Any]) -> bool:
     """Whether the item has choices, or a letter from A to J for its answer."""
     return "choices" in item or _LETTER.fullmatch(item["answer"].strip()) is not None
+
+
+def _tolerance(item: Mapping[str, Any]) -> Fraction:
+    return Fraction(str(item.get("relative_tolerance", 0)))
 
 
 def _formula_item(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,8 +132,7 @@ def _options(item: Mapping[str, Any]) -> dict[str, str]:
 
 def _chosen(text: str, answer: str | None, is_boxed: bool, item: Mapping[str, Any]) -> Verdict:
     options = _options(item)
-    if answer is not None:
-        label = chosen_option(answer, options, _is_same)
+    label = None if answer is None else chosen_option(answer, options, _is_same)
     if answer is None or label is None and not is_boxed and "\n" not in text:
         label = option_of_last_line(text, options, _is_same)
     if label is None:

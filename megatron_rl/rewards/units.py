@@ -105,6 +105,7 @@ _TABLE = """
     kWh                              = 3600000 kg m^2 s^-2
     rpm                              = 1/60 s^-1
     rad radian rev revolution cycle sr steradian turn = 1
+    atom molecule ion particle photon electron = 1
     deg degree ° circ                = 3141592653589793/180000000000000000
     arcmin arcminute                 = 3141592653589793/10800000000000000000
     arcsec arcsecond                 = 3141592653589793/648000000000000000000

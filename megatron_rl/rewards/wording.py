@@ -24,8 +24,25 @@ _BARE_CHARGE = re.compile(r"(?<=[A-Za-z0-9)\]])([+-])([0-9])$")
 _STATE = re.compile(r"\((?:s|l|g|aq)\)")
 _ISOTOPE = re.compile(r"(?:\^?([0-9]+)(?:_[0-9]+)?|_[0-9]+\^([0-9]+))([A-Z][a-z]?)|([A-Z][a-z]?)-([0-9]+)")
 _ARTICLES = re.compile(r"\b(?:the|an?) ")
-_NOT_LETTERS = re.compile(r"[\s\-_{}$\\\"'`*^]+")
+_HYPHEN = re.compile(r"(?<=[^\W\d])-(?=\w)|(?<=\d)-(?=[^\W\d])|(?<!\d)\s+|\s+(?!\d)")  # or space, but not in 1-2
+_MARKUP = re.compile(r"[{}$\\\"'`]+|\*+(?!\w)|(?<!\w)\*+")
+_ORBITALS = re.compile(r"(?:\[[A-Z][a-z]?\])?(?:sp\^?[23]?(?:d\^?2?)?|(?:[1-7][spdf]\^?[0-9]+)+)")
+_FUNCTIONS = r"(?:sin|cos|tan|cot|log|exp|sqrt|frac|mod|max|min)"
+_PHRASE = re.compile(rf"(?<![A-Za-z\\])(?!{_FUNCTIONS}(?![A-Za-z]))[A-Za-z]{{3,}}")
+_SYMBOLIC = re.compile(r"\\(?!(?:text|ce|alpha|beta|gamma|delta|mu)(?![A-Za-z]))[A-Za-z]+|[=^_*+<>]|^-")
+_VERDICT = re.compile(r"\b(?:true|false|yes|no)\b", re.IGNORECASE)
+_BEGINS_WITH_VERDICT = re.compile(rf"{_VERDICT.pattern}[,.;:]", re.IGNORECASE)  # "No, it does not."
 _SHORT = {"t": "true", "f": "false", "y": "yes", "n": "no"}
+
+
+def is_symbolic(text: str) -> bool:
+    """Whether a reference answer is an expression to be compared by value, not words or a chemical formula.
+
+    >>> is_symbolic("x^2"), is_symbolic("H_2O"), is_symbolic("Na^+ ions")
+    (True, False, False)
+    """
+    has_symbols = _SYMBOLIC.search(plain(text)) is not None
+    return has_symbols and not _is_formula(_formula(text)) and _PHRASE.search(_WRAPPER.sub("", plain(text))) is None
 
 
 def same_words(answer: str, reference: str) -> bool:
@@ -38,16 +55,24 @@ def same_words(answer: str, reference: str) -> bool:
         mine = _formula(answer)
         if not _STATE.search(its):
             mine = _STATE.sub("", mine)
-        has_carets = "^" in mine and "^" in its
-        return mine == its or not has_carets and mine.replace("^", "") == its.replace("^", "")
+        return _same_marks(mine, its)
     mine, its = _folded(answer), _folded(reference)
     if its in _SHORT.values():
-        mine = _SHORT.get(mine, mine)
-    return mine == its or len(its) > 3 and mine.removesuffix("s") == its.removesuffix("s")
+        said = {word.lower() for word in re.findall(_VERDICT, answer)}
+        mine = its if said == {its} and _BEGINS_WITH_VERDICT.match(answer) else _SHORT.get(mine, mine)
+    return _same_marks(mine, its) or len(its) > 3 and mine.removesuffix("s") == its.removesuffix("s")
+
+
+def _same_marks(answer: str, reference: str) -> bool:
+    """Whether both are the same, though one may be typed without the carets of the other."""
+    has_carets = "^" in answer and "^" in reference
+    return answer == reference or not has_carets and answer.replace("^", "") == reference.replace("^", "")
 
 
 def _is_formula(text: str) -> bool:
-    """Whether a compact text is made of element symbols; K or C alone may be anything."""
+    """Whether a compact text is made of element symbols or orbitals; K or C alone may be anything."""
+    if _ORBITALS.fullmatch(text):
+        return True
     runs = re.findall(r"[A-Za-z]+", _STATE.sub("", text))
     return (
         _FORMULA.fullmatch(text) is not None
@@ -72,4 +97,4 @@ def _formula(text: str) -> str:
 def _folded(text: str) -> str:
     decomposed = unicodedata.normalize("NFKD", _WRAPPER.sub("", plain(text)))
     letters = "".join(character for character in decomposed if not unicodedata.combining(character)).casefold()
-    return _NOT_LETTERS.sub("", _ARTICLES.sub("", letters)).strip(".,;:!?")
+    return _HYPHEN.sub("", _MARKUP.sub("", _ARTICLES.sub("", letters))).strip(" .,;:!?*")

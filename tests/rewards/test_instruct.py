@@ -125,12 +125,11 @@ def test_the_known_languages_are_those_of_langdetect() -> None:
     assert set(language._profiles().names) | {"zh"} == language.LANGUAGES
 
 
-HOSTILE = (
-    """
-    a * - [ ] << > # . a. " ' *a [a A.B. P.S p.p. - 1. a@ http:// a- A' 漢 <<>> {"a": [[ ``` ****** Dr. ... ?! _ __a ( A, B
-""".split()
-    + [" ", "\n", ". ", "* *", "***\n", "Section 1 ", "\n\n", "\n \n", "- \n", "1. ", "\u200b", "\u0300", "*\n"]
-)
+REPEATED = """
+    a * - [ ] << > # . a. " ' *a [a A.B. P.S p.p. - 1. a@ http:// a- A' 漢 <<>> {"a": [[ ``` ****** Dr. ... ?! _ ( A, B
+"""
+LINES = [" ", "\n", ". ", "* *", "***\n", "Section 1 ", "\n\n", "\n \n", "- \n", "1. ", "\u200b", "\u0300", "*\n"]
+HOSTILE = REPEATED.split() + LINES
 
 
 @pytest.mark.parametrize("piece", HOSTILE)

@@ -104,15 +104,13 @@ def test_what_is_no_unit_is_none(text: str) -> None:
     assert unit(text) is None
 
 
-HOSTILE = (
-    r"""
-    a * ( { } 1 1, 1/ 10^ - \\ \\text{ \\frac{ \\boxed{ \\boxed{1} 。 ½ ² H2O a: A) B answer Answer: <think> x= m/s ^\\circ
-""".split()
-    + [" ", "\n", "A ", "B\n", "answer is ", "Answer: A\n", "the answer ", "is correct ", "**Answer**\n", "so ", "1 "]
-)
+REPEATED = r"""
+    a * ( { } 1 1, 1/ 10^ - \ \text{ \frac{ \boxed{ \boxed{1} 。 ½ ² H2O a: A) B answer Answer: <think> x= m/s ^\circ
+"""
+LINES = [" ", "\n", "A ", "B\n", "answer is ", "Answer: A\n", "the answer ", "is correct ", "**Answer**\n", "so ", "1 "]
 
 
-@pytest.mark.parametrize("piece", HOSTILE)
+@pytest.mark.parametrize("piece", REPEATED.split() + LINES)
 def test_a_megabyte_of_anything_is_prepared_in_linear_time(piece: str) -> None:
     repeated = piece * (1_000_000 // len(piece))
     started = time.process_time()
