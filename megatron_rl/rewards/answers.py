@@ -48,6 +48,8 @@ _CELL = _separator("&")
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 _MATRIX = re.compile(r"\\begin ?\{([pbB]|small)?(?:matrix|array)\} ?(?:\{[lcr| ]*\})?(.*)\\end ?\{[a-zA-Z]+\}", re.DOTALL)
+_PREFIX = re.compile(r"\\text ?\{[^{}]*[:=] ?\} ?(?=\S)")  # \text{Answer: }
+_ALIGNED = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split)\}(.*)\\end ?\{\1\}", re.DOTALL)
 _BRACKETED = re.compile(r"(\\\{|\\langle(?![A-Za-z])|[(\[{])(.*?)(\\\}|\\rangle|[)\]}])", re.DOTALL)
 _REALS = "(-\\infty,\\infty)"
 _SYNONYMS = {
@@ -85,7 +87,7 @@ def read_answer(text: str) -> Answer:
 
 
 def _read(text: str, depth: int) -> Answer:
-    text = text.lstrip("+ ,;").rstrip(" .,;")
+    text = _PREFIX.sub("", text.lstrip("+ ,;").rstrip(" .,;"))
     found = words(text)
     if found is not None or depth > MAX_DEPTH:
         text = _SYNONYMS.get(" ".join(found or ()), text)
@@ -133,6 +135,9 @@ def _joined_regions(parts: list[Answer]) -> Answer | None:
     if len(labels) != 1 or labels == {""} or not any(is_region):
         return None
     label = parts[0].label
+    for part, other in (parts, parts[::-1]) if len(parts) == 2 else ():
+        if part.kind == "tuple" and other.kind == "union" and (removed := _removed_points(other)):
+            return _union(_interval_without(part, removed), label)
     if len(parts) == 2 and all(part.kind == "tuple" for part in parts):
         low, high = sorted(parts, key=lambda part: part.parts[0].text == "-\\infty")
         if low.parts[1].text == "\\infty" and high.parts[0].text == "-\\infty":
@@ -148,7 +153,7 @@ def _joined_regions(parts: list[Answer]) -> Answer | None:
 
 
 def _read_plus_minus(text: str, depth: int) -> Answer | None:
-    if not re.search(r"\\(?:pm|mp)(?![A-Za-z])", text):
+    if text.startswith("\\{") or not re.search(r"\\(?:pm|mp)(?![A-Za-z])", text):
         return None
     both = []
     for plus, minus in ("+-", "-+"):
@@ -158,6 +163,9 @@ def _read_plus_minus(text: str, depth: int) -> Answer | None:
 
 
 def _read_matrix(text: str, depth: int) -> Answer | None:
+    if aligned := _ALIGNED.fullmatch(text):
+        rows = _split(aligned[2], _ROW)[0]
+        return _read(",".join(row.replace("&", "") for row in rows if row), depth + 1)
     match = _MATRIX.fullmatch(text)
     if match is None or "\\begin" in match[2]:
         return None
@@ -275,6 +283,29 @@ def _interval(low: str, high: str, brackets: str, label: str) -> Answer:
     return Answer("tuple", text.removeprefix("\\in"), parts=parts, brackets=brackets, label=label)
 
 
+def _removed_points(union: Answer) -> list[str]:
+    """The points that a union of open intervals leaves out of the real line, none where it leaves out more."""
+    ends = [end for piece in union.parts if piece.brackets == "()" for end in piece.parts]
+    inner = [end.value for end in ends[1:-1]]
+    is_line = len(ends) == 2 * len(union.parts) and (ends[0].value, ends[-1].value) == ("-\\infty", "\\infty")
+    return inner[::2] if is_line and inner[::2] == inner[1::2] else []
+
+
+def _interval_without(interval: Answer, points: list[str]) -> list[Answer]:
+    low, high = (plain_number(part.value) for part in interval.parts)
+    values = {point: plain_number(point) for point in points}
+    inside = [
+        point for point, value in values.items()
+        if value is not None and (low is None or low < value) and (high is None or value < high)
+    ]
+    ends = [interval.parts[0].value, *inside, interval.parts[1].value]
+    brackets = [interval.brackets[0], *[")("] * len(inside), interval.brackets[1]]
+    sides = "".join(brackets)
+    return [
+        _interval(ends[index], ends[index + 1], sides[2 * index : 2 * index + 2], "") for index in range(len(ends) - 1)
+    ]
+
+
 def _without(points: list[str], label: str) -> Answer:
     """The real numbers without some."""
     ends = ["-\\infty", *sorted(points, key=lambda point: plain_number(point) or 0), "\\infty"]
@@ -290,6 +321,7 @@ def _union(pieces: list[Answer], label: str) -> Answer:
 
 
 def _set(parts: tuple[Answer, ...]) -> Answer:
+    parts = tuple({part.text: part for part in parts}.values())
     return Answer("set", "\\{" + ",".join(part.text for part in parts) + "\\}", parts=parts)
 
 

@@ -257,6 +257,9 @@ class _Reader:
                 self._position += bool(self.next)
         while self.take("'"):
             name += "'"
+        if self.next == "(" and self._tokens[self._position + 1][:1].isdigit() and self._tokens[self._position + 2] == ")":
+            name += f"({self._tokens[self._position + 1]})"  # a value of a function: I(0) is not 0
+            self._position += 3
         return ("symbol", name)
 
     def call(self, name: str) -> Tree:

@@ -33,7 +33,7 @@ _FONTS = "mathrm|textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|mathbf|
 _SPELLINGS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\\(?:boxed|fbox)\s*(?=\{)", ""),
+        (r"\\(?:boxed|fbox|underline|uline)\s*(?=\{)|\\(?:text)?color\s*\{[^{}]*\}", ""),
         (rf"\\[dtc]frac{_END}", r"\\frac"),
         (rf"\\[dt]binom{_END}", r"\\binom"),
         (rf"\\(?:left|right|[bB]igg?[lrm]?){_END}\.?", ""),
@@ -41,7 +41,7 @@ _SPELLINGS = [
         (r"(?<=[0-9])(?:\{,\}|,?(?<!\\)\\,)(?=[0-9]{3}(?![0-9]))", ""),  # thousands, written so that they are no list
         (rf"(?<!\\)\\[,;:> \n]|~|\\(?:quad|qquad|thinspace|enspace){_END}", " "),
         (r"(?<!\\)\\[()\[\]]|(?<!\\)\$", ""),
-        (r"\{,\}", ","),
+        (r"\{([,:])\}", r"\1"),
         (r"\\%", "%"),
         (rf"\\(?:{_FONTS}|operatorname\*?)(?=\s*\{{)", r"\\text"),
         (rf"\^\s*(?:\{{\s*\\circ\s*\}}|\\circ{_END})|\\(?:degree|textdegree){_END}", r"^\\circ "),
@@ -53,7 +53,7 @@ _SPELLINGS = [
         (rf"\\(?:lbrace{_END}|\{{)", r"\\{"),
         (rf"\\(?:rbrace{_END}|\}})", r"\\}"),
         (rf"\\[lr]?vert{_END}", "|"),
-        (rf"\\(?:approxeq|approx|simeq|cong){_END}", r"\\approx "),
+        (rf"\\(?:approxeq|approx|simeq|sim|cong){_END}", r"\\approx "),
         (rf"\\(?:varnothing|emptyset){_END}|\\\{{\s*\\\}}", r"\\emptyset "),
         (r"\*\*", "^"),
         (r"\s+", " "),
@@ -74,8 +74,7 @@ def plain(text: str) -> str:
         text = _in_ascii(text)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
-    text = text.strip()
-    return text.rstrip(" .,;")
+    return text.rstrip(" .,;\\").lstrip()
 
 
 def compact(text: str) -> str:

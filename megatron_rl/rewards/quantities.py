@@ -64,7 +64,8 @@ _CANONICAL = {word: line.split()[0] for line in _SPELLINGS.strip().splitlines() 
 _GENERIC = frozenset("unit of the a an in each about approximately exactly total only".split())
 _NO_UNIT = frozenset(
     "or and not no nor none if when where for mod modulo base to from with but is are was plus minus times over half "
-    "thirds quarter all any either undefined infinity infinite less more than least most between through even odd "
+    "maybe perhaps possibly however unless except instead rather alternatively one two three four five six seven "
+    "eight nine ten eleven twelve thirds quarter all any either undefined infinity infinite less more than least most between through even odd "
     "answer false true wrong".split()
 )
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}

@@ -146,7 +146,8 @@ def _is_same_wording(reference: str, answer: str) -> bool | None:
     """Words in text, but for case, articles and punctuation."""
     found = words(reference), words(answer)
     if found == (None, None):
-        return None
+        unwrapped = [compact(_UNWRAPPED.sub(r" \1 ", text).strip()) for text in (reference, answer)]
+        return True if "\\text" in reference + answer and unwrapped[0] == unwrapped[1] else None
     loose = [words(f"\\text{{{text}}}") if text.isalpha() else None for text in (reference, answer)]
     return (found[0] or loose[0]) == (found[1] or loose[1])
 
@@ -213,7 +214,7 @@ def read_or_none(text: str) -> Tree | None:
 
 
 _UNEVALUATED = re.compile(r"\\(?:sum|int|iint|oint|prod|lim|limsup|liminf|bigcup|frac ?\{ ?d)(?![A-Za-z])|∑|∫")
-_TOWER = re.compile(r"\^[^^]{0,12}\^|\^ ?\{? ?[0-9]{4}|[0-9]{4}[ )}]*!")
+_TOWER = re.compile(r"\^[^^]{0,12}\^|\^ ?\{? ?[0-9]{4}|[0-9]{4}[ )}]*!|\^.*!")
 MAX_NESTING = 8  # math-verify takes seconds for 12 brackets in one another
 MAX_CHARACTERS = 300
 
@@ -225,6 +226,11 @@ def is_same_by_math_verify(reference: str, answer: str) -> bool:
     """
     from math_verify import LatexExtractionConfig, parse, verify
 
+    from megatron_rl.rewards.values import is_bounded
+
+    tree = read_or_none(answer)
+    if tree is not None and not is_bounded(tree):
+        return False
     if _TOWER.search(answer) or len(answer) > MAX_CHARACTERS or nesting(answer) > MAX_NESTING:
         return False
     if _UNEVALUATED.search(answer) and not _UNEVALUATED.search(reference):

@@ -7,6 +7,7 @@ Not covered: an equality that holds for integer or positive symbols only, where 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -33,7 +34,7 @@ def is_same_value(reference: Tree, tree: Tree, relative_tolerance: float = 0.0) 
     """Whether the two agree; the tolerance is for trees without symbols."""
     has_log = "log" in {*_functions(reference), *_functions(tree)}
     for log_base in (None, 10) if has_log else (None,):  # it means either, but the same on both sides
-        pairs = list(_values(reference, tree, log_base))
+        pairs = _values(reference, tree, log_base)
         if symbols(reference) | symbols(tree):
             if len(pairs) >= MIN_POINTS and all(_is_close(*pair) for pair in pairs):
                 return True
@@ -49,6 +50,14 @@ def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
     except (Undefined, KeyError):
         return False
     return _is_real(exact) and bool(abs(inexact(exact) - inexact(value)) <= inexact(distance))
+
+
+def is_bounded(tree: Tree) -> bool:
+    """Whether a tree has a value of a size that can be computed, or symbols."""
+    try:
+        return bool(symbols(tree)) or evaluate(tree, {}, None) is not None
+    except Undefined:
+        return False
 
 
 def is_multiple(reference: Tree, tree: Tree, positive: bool) -> bool:
@@ -112,30 +121,39 @@ def _is_complex(tree: Tree) -> bool:
     return tree == ("constant", "i") or tree[:2] == ("call", "cis") or any(_is_complex(part) for part in _parts(tree))
 
 
-def _values(reference: Tree, tree: Tree, log_base: int | None) -> Iterator[tuple[Value, Value, Value]]:
-    """The values of both and what size they are exact to, at each point where both are defined, and real if meant so."""
+def _values(reference: Tree, tree: Tree, log_base: int | None) -> list[tuple[Value, Value, Value]]:
+    """The values of both and what size they are exact to, at points where both are defined, and real if possible."""
     names = sorted(symbols(reference) | symbols(tree))
-    may_be_complex = not names or _is_complex(reference) or _is_complex(tree)
-    num_found = 0
-    for point in _points(names):
-        if num_found >= MIN_POINTS and all(value.denominator == 1 for value in point.values()) and names:
-            return  # integers are for what is defined nowhere else, as (-1)^n
-        try:
-            values = _evaluate_both(reference, tree, point, log_base)
-        except Undefined:
-            continue
-        if may_be_complex or all(_is_real(value) for value in values[:2]):
-            num_found += 1
-            yield values
-
-
-def _points(names: list[str]) -> Iterator[dict[str, Fraction]]:
     if not names:
-        yield {}
-        return
+        return _values_at([{}], reference, tree, log_base)
+    real_points, integer_points = list(_real_points(names)), list(_integer_points(names))
+    values = _values_at(real_points, reference, tree, log_base)
+    if _is_complex(reference) or _is_complex(tree):
+        return values
+    real = [value for value in values if _is_real(value[0]) and _is_real(value[1])]
+    if len(real) < MIN_POINTS:  # (-1)^n
+        at_integers = _values_at(integer_points, reference, tree, log_base)
+        real = [value for value in at_integers if _is_real(value[0]) and _is_real(value[1])]
+    return real if len(real) >= MIN_POINTS else values
+
+
+def _values_at(
+    points: list[dict[str, Fraction]], reference: Tree, tree: Tree, log_base: int | None
+) -> list[tuple[Value, Value, Value]]:
+    values = []
+    for point in points:
+        with suppress(Undefined):
+            values.append(_evaluate_both(reference, tree, point, log_base))
+    return values
+
+
+def _real_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
     for index, (low, high) in enumerate(_RANGES):
         spread = [Fraction((index * 3571 + number * 6101 + number * number * 131 + 17) % 9973, 9973) for number in range(len(names))]
         yield {name: Fraction(low) + Fraction(high - low) * part for name, part in zip(names, spread, strict=True)}
+
+
+def _integer_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
     for index in range(5):
         yield {name: Fraction(2 + (index * (number + 1) + number) % 7) for number, name in enumerate(names)}
 
@@ -151,7 +169,7 @@ def _evaluate_both(
             size = max(a_size, b_size)
             if isinstance(a, Fraction) and isinstance(b, Fraction):
                 return a, b, size
-            needed = DIGITS + max(0, int(mp.mag(size) * 0.30103))
+            needed = _digits(size)
             if needed <= digits:
                 return inexact(a), inexact(b), size
         digits = needed  # a sum of huge numbers, where small ones count as well
@@ -160,8 +178,13 @@ def _evaluate_both(
 def _is_close(a: Value, b: Value, size: Value) -> bool:
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a == b
-    with mp.workdps(DIGITS + max(0, int(mp.mag(size) * 0.30103))):
+    with mp.workdps(_digits(size)):
         return bool(abs(a - b) * mp.mpf(10) ** (mp.dps - DIGITS + EQUAL_DIGITS) <= size)
+
+
+def _digits(size: Value) -> int:
+    """How many digits show a difference of 1e-60 between numbers of that size."""
+    return DIGITS + max(0, int(mp.mag(size) * 0.30103) if size else 0)
 
 
 def _is_near(a: Any, b: Any, relative_tolerance: float) -> bool:

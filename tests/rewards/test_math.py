@@ -1,69 +1,86 @@
-"""What the math verifier calls right, wrong, and not its business."""
+"""What the math verifier calls right, wrong, and not its business; most of it is in the table beside this file."""
 
 from __future__ import annotations
 
+import json
+import time
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from megatron_rl.rewards import math
+from megatron_rl.rewards.numbers import exact_number
 
-TABLE = [  # response, reference answer, score, why
-    (r"\boxed{5}", "5", 1.0, "the plain case"),
-    (r"<think>\boxed{4}</think>so \boxed{5}", "5", 1.0, "what is thought does not count"),
-    (r"<think>\boxed{5}</think>so 5", "5", 0.0, "the answer stands only in the thinking"),
-    (r"<think>\boxed{5}", "5", 0.0, "the thinking never ended"),
-    (r"a</think>b</think>\boxed{5}", "5", 1.0, "the last end of thinking counts"),
-    (r"\boxed{1} no, \boxed{5}", "5", 1.0, "the last box counts"),
-    (r"\boxed{5} no, \boxed{1}", "5", 0.0, "the last box counts, also when an earlier one was right"),
-    ("5", "5", 0.0, "no box"),
-    ("", "5", 0.0, "an empty response"),
-    (r"\boxed{}", "5", 0.0, "an empty box"),
-    (r"\boxed{ 5 }", "5", 1.0, "spaces"),
-    (r"\boxed{5", "5", 0.0, "a box cut off"),
-    (r"\boxed {5}", "5", 1.0, "LaTeX allows a space before the brace"),
-    (r"\boxed{5.0}", "5", 1.0, "the same value as a decimal"),
-    (r"\boxed{\frac{1}{2}}", "0.5", 1.0, "the same value as a fraction"),
-    (r"\boxed{2/4}", r"\frac12", 1.0, "a fraction not reduced"),
-    (r"\boxed{-\dfrac{1}{2}}", "-0.50", 1.0, "a negative fraction"),
-    (r"\boxed{0.333}", r"\frac{1}{3}", 0.0, "near is not equal"),
-    (r"\boxed{7.0005}", "7", 0.0, "near is not equal"),
-    (r"\boxed{10000000000000000000001}", "10000000000000000000000", 0.0, "a difference that floats lose"),
-    (r"\boxed{1/0}", "5", 0.0, "a division by zero"),
-    (r"\boxed{1+x}", "x+1", 1.0, "expressions by value"),
-    (r"\boxed{\sqrt{8}}", r"2\sqrt{2}", 1.0, "expressions by value"),
-    (r"\boxed{\{2,1\}}", r"\{1,2\}", 1.0, "a set has no order, and escaped braces do not close the box"),
-    (r"\boxed{(2,1)}", "(1,2)", 0.0, "a tuple has one"),
-    (r"\boxed{" + "1" * 301 + "}", "1" * 301, 0.0, "too long to be judged"),
-    (r"\boxed{" + "(" * 9 + "5" + ")" * 9 + "}", "5", 0.0, "too deep to be judged"),
-    (r"\boxed{__import__('os').system('false')}", "0", 0.0, "text that would be code elsewhere"),
-]
+TABLE = [json.loads(line) for line in Path(__file__).with_name("math_cases.jsonl").read_text("utf-8").splitlines()]
 
 
-@pytest.mark.parametrize(("response", "answer", "score", "why"), TABLE, ids=[row[3] for row in TABLE])
-def test_math_verdicts(response: str, answer: str, score: float, why: str) -> None:
-    verdict = math.verify(response, {"answer": answer})
-    assert (verdict.score, verdict.outcome) == (score, "judged"), f"{why}: {verdict.detail}"
+@pytest.mark.parametrize("case", TABLE, ids=[f"{number}: {case['why']}" for number, case in enumerate(TABLE, 1)])
+def test_math_verdicts(case: dict) -> None:
+    math.check_item(case["item"])
+    verdict = math.verify(case["response"], case["item"])
+    assert (verdict.score, verdict.outcome) == (case["score"], "judged"), verdict.detail
 
 
-@pytest.mark.parametrize("answer", ["5", "-3", "0.25", r"\frac{3}{4}", "1/3"])
-def test_plain_numbers_need_no_worker(answer: str) -> None:
-    for boxed in (answer, "7"):
-        assert not isinstance(math.prepare(f"\\boxed{{{boxed}}}", {"answer": answer}), str)
+def test_the_table_has_no_case_twice_and_many_of_either_kind() -> None:
+    assert len({(case["response"], json.dumps(case["item"])) for case in TABLE}) == len(TABLE) >= 500
+    assert 0.4 <= sum(case["score"] == 0 for case in TABLE) / len(TABLE) <= 0.6
 
 
-@pytest.mark.parametrize("response", [r"\boxed{x}", r"\boxed{9^{9^{9^9}}}", r"\boxed{eval('1')}"])
-def test_everything_else_is_left_to_a_worker(response: str) -> None:
-    assert isinstance(math.prepare(response, {"answer": "5"}), str)
+@pytest.mark.parametrize("case", [case for case in TABLE if case["score"] == 1][::5], ids=lambda case: case["why"])
+def test_a_reference_is_right_for_itself(case: dict) -> None:
+    answer = case["item"]["answer"]
+    verdict = math.prepare(f"\\boxed{{{answer}}}", case["item"])
+    assert not isinstance(verdict, str), "the same text needs no evaluation"
+    assert verdict.score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [("5", "7"), ("-3", "-3.0"), ("\\frac{3}{4}", "0.75"), ("(1,2)", "(1,3)"), ("\\text{yes}", "no"), ("12 cm", "12")],
+)
+def test_what_is_plain_needs_no_worker(answer: str, reference: str) -> None:
+    assert not isinstance(math.prepare(f"\\boxed{{{answer}}}", {"answer": reference}), str)
+
+
+@pytest.mark.parametrize("answer", ["x", "9^{9^{9^9}}", "\\sqrt{25}", "eval('1')"])
+def test_expressions_are_left_to_a_worker(answer: str) -> None:
+    assert isinstance(math.prepare(f"\\boxed{{{answer}}}", {"answer": "5"}), str)
 
 
 def test_numbers_are_exact() -> None:
-    assert math.exact_number("0.1") == Fraction(1, 10)
-    assert math.exact_number("٣") is None, "only the digits 0-9"
-    assert math.exact_number("1,234") is None, "it could be a tuple"
+    assert exact_number("0.1") == Fraction(1, 10)
+    assert exact_number("٣") is None, "only the digits 0-9"
+    assert exact_number("1,234") == 1234
+    assert exact_number("12,34") is None, "it could be a tuple"
+    assert exact_number("1e5000") == 10**5000
+    assert exact_number("1e999999999") is None, "it would fill the memory"
+    assert exact_number("9" * 10_000) == 10**10_000 - 1
 
 
-@pytest.mark.parametrize("item", [{}, {"answer": " "}, {"answer": 5}, {"answer": "5", "hint": "x"}])
+def test_a_tolerance_is_relative_and_only_where_the_item_has_one() -> None:
+    item = {"answer": "2.45e6", "relative_tolerance": 0.01}
+    assert math.verify("\\boxed{2.46 \\times 10^6}", item).score == 1.0
+    assert math.verify("\\boxed{2.48 \\times 10^6}", item).score == 0.0
+    assert math.verify("\\boxed{2.46 \\times 10^6}", {"answer": "2.45e6"}).score == 0.0
+    assert math.verify("\\boxed{1.4142}", {"answer": "\\sqrt{2}", "relative_tolerance": 0.001}).score == 1.0
+    assert math.verify("\\boxed{1.42}", {"answer": "\\sqrt{2}", "relative_tolerance": 0.001}).score == 0.0
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {},
+        {"answer": " "},
+        {"answer": "$ $"},
+        {"answer": 5},
+        {"answer": "}"},
+        {"answer": "\\frac{1}{2"},
+        {"answer": "5", "hint": "x"},
+        {"answer": "5", "relative_tolerance": 1},
+        {"answer": "5", "relative_tolerance": -0.1},
+    ],
+)
 def test_items_that_can_not_be_meant_are_refused(item: dict) -> None:
     with pytest.raises(ValueError, match="math item"):
         math.check_item(item)
@@ -72,3 +89,48 @@ def test_items_that_can_not_be_meant_are_refused(item: dict) -> None:
 def test_an_unreadable_reference_is_an_error_and_no_wrong_answer() -> None:
     with pytest.raises(ValueError, match="can not be read"):
         math.judge("5", {"answer": "}"})
+
+
+HOSTILE = [
+    "x" * 1_000_000,
+    "\\boxed{" * 100_000,
+    "\\boxed{1}" * 100_000,
+    "{}" * 500_000 + "\\boxed{5}",
+    "\\boxed{" + "{" * 10_000 + "5" + "}" * 10_000 + "}",
+    "\\boxed{" + "9" * 1_000_000 + "}",
+    "\\boxed{0." + "0" * 19_000 + "1}",
+    "\\boxed{" + "1," * 9_000 + "1}",
+    "\\boxed{" + "1,111," * 3_000 + "1}",
+    "\\boxed{" + "\\text{a}" * 280 + "}",
+    "\\boxed{" + "a" * 1_990 + "}",
+    "\\boxed{" + "1 " * 990 + "}",
+    "\\boxed{" + "\\pm 1" * 390 + "}",
+    "\\boxed{" + "(1,2)," * 330 + "}",
+    "\\boxed{" + "=1" * 990 + "}",
+    "\\boxed{" + "-" * 1_990 + "}",
+    "\\boxed{" + "\\{" * 900 + "}",
+    "\\boxed{" + "½" * 1_900 + "}",
+    "\\boxed{" + "√" * 1_900 + "}",
+    "\\boxed{1e" + "9" * 1_000 + "}",
+    "or " * 300_000 + "\\boxed{5}",
+    "<think>" * 100_000 + "\\boxed{5}",
+]
+
+
+@pytest.mark.parametrize("response", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("reference", ["7", "x+1", "\\{1,2\\}", "\\text{no}"])
+def test_hostile_text_costs_milliseconds(response: str, reference: str) -> None:
+    start = time.process_time()
+    found = math.prepare(response, {"answer": reference})
+    if isinstance(found, str):
+        found = math.judge(found, {"answer": reference})
+    assert found.score == 0.0
+    assert time.process_time() - start < 0.5, "CPU seconds, several times what a slow machine needs"
+
+
+@pytest.mark.parametrize("answer", ["9^{9^{9^9}}", "9**9**9**9", "(10^8)!", "2^{10^{10}}", "1.1^{1.1^{1.1^{99999}}}"])
+@pytest.mark.parametrize("reference", ["5", "\\sqrt{2}", "x^2", "f(x) = \\int f", "\\sum_{k=1}^{9} k^k"])
+def test_towers_are_wrong_and_not_computed(answer: str, reference: str) -> None:
+    start = time.process_time()
+    assert math.verify(f"\\boxed{{{answer}}}", {"answer": reference}).score == 0.0
+    assert time.process_time() - start < 2.0
