@@ -1,0 +1,1 @@
+"""Checkers of IFEval's instructions, one module per kind: `(text, its arguments) -> whether it is followed`."""

@@ -1,0 +1,230 @@
+"""Units of measurement: what a unit expression is worth in the SI base units.
+
+The table has the SI units with their prefixes and what physics, chemistry and kitchens use beside them.
+Not covered: decibels, pH and other logarithmic scales; radians count as the number 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+
+BASE = ("m", "kg", "s", "A", "K", "mol", "cd", "$")
+NO_DIMENSION = (0,) * len(BASE)
+MAX_POWER = 12
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A multiple of a product of powers of `BASE`; the zero of a temperature scale may be shifted, in kelvins."""
+
+    factor: Fraction
+    dimension: tuple[int, ...] = NO_DIMENSION
+    zero: Fraction = Fraction(0)
+
+    def times(self, other: Unit, power: int) -> Unit:
+        """The product with a power of another unit; in a product a degree is a difference."""
+        pairs = zip(self.dimension, other.dimension, strict=True)
+        return Unit(self.factor * other.factor**power, tuple(mine + power * its for mine, its in pairs))
+
+
+# symbol and names, "~" where SI prefixes may stand before it, worth
+_TABLE = """
+    ~ m meter metre                  = 1 m
+    ~ g gm gram gramme               = 1/1000 kg
+    ~ s sec second                   = 1 s
+    ~ A amp ampere                   = 1 A
+    ~ K kelvin                       = 1 K
+    ~ mol mole                       = 1 mol
+    ~ cd candela                     = 1 cd
+    ~ Hz hertz                       = 1 s^-1
+    ~ N newton                       = 1 kg m s^-2
+    ~ Pa pascal                      = 1 kg m^-1 s^-2
+    ~ J joule                        = 1 kg m^2 s^-2
+    ~ W watt                         = 1 kg m^2 s^-3
+    ~ C coulomb                      = 1 A s
+    ~ V volt                         = 1 kg m^2 s^-3 A^-1
+    ~ F farad                        = 1 kg^-1 m^-2 s^4 A^2
+    ~ Ω Omega ohm                    = 1 kg m^2 s^-3 A^-2
+    ~ S siemens mho                  = 1 kg^-1 m^-2 s^3 A^2
+    ~ Wb weber                       = 1 kg m^2 s^-2 A^-1
+    ~ T tesla                        = 1 kg s^-2 A^-1
+    ~ H henry                        = 1 kg m^2 s^-2 A^-2
+    ~ lm lumen                       = 1 cd
+    ~ lx lux                         = 1 cd m^-2
+    ~ Bq becquerel                   = 1 s^-1
+    ~ Gy gray                        = 1 m^2 s^-2
+    ~ Sv sievert                     = 1 m^2 s^-2
+    ~ kat katal                      = 1 mol s^-1
+    ~ L l liter litre                = 1/1000 m^3
+    ~ M molar                        = 1000 mol m^-3
+    ~ eV electronvolt                = 1602176634/10000000000000000000000000000 kg m^2 s^-2
+    ~ cal calorie                    = 4184/1000 kg m^2 s^-2
+    ~ bar                            = 100000 kg m^-1 s^-2
+    ~ Ci curie                       = 37000000000 s^-1
+    ~ t tonne                        = 1000 kg
+    ~ u Da amu dalton                = 166053906892/100000000000000000000000000000000000000 kg
+    ~ pc parsec                      = 30856775814913673 m
+    ~ P poise                        = 1/10 kg m^-1 s^-1
+    ~ G gauss                        = 1/10000 kg s^-2 A^-1
+    Å AA angstrom ångström           = 1/10000000000 m
+    micron                           = 1/1000000 m
+    atm atmosphere                   = 101325 kg m^-1 s^-2
+    torr Torr mmHg                   = 101325/760 kg m^-1 s^-2
+    psi                              = 6894757293168/1000000000 kg m^-1 s^-2
+    erg                              = 1/10000000 kg m^2 s^-2
+    dyn dyne                         = 1/100000 kg m s^-2
+    min minute                       = 60 s
+    h hr hour                        = 3600 s
+    d day                            = 86400 s
+    wk week                          = 604800 s
+    month                            = 2629800 s
+    yr y year annum                  = 31557600 s
+    D debye                          = 333564/100000000000000000000000000000000000 A s m
+    in inch inches                   = 254/10000 m
+    ft foot feet                     = 3048/10000 m
+    yd yard                          = 9144/10000 m
+    mi mile                          = 1609344/1000 m
+    ly lightyear                     = 9460730472580800 m
+    au AU                            = 149597870700 m
+    lb pound lbs lbm                 = 45359237/100000000 kg
+    lbf                              = 44482216152605/10000000000000 kg m s^-2
+    oz ounce                         = 28349523125/1000000000000 kg
+    ton                              = 1000 kg
+    gal gallon                       = 3785411784/1000000000000 m^3
+    cc                               = 1/1000000 m^3
+    ha hectare                       = 10000 m^2
+    acre                             = 40468564224/10000000 m^2
+    mph                              = 44704/100000 m s^-1
+    kph kmph                         = 1000/3600 m s^-1
+    knot kn                          = 1852/3600 m s^-1
+    hp horsepower                    = 745699872/1000000 kg m^2 s^-3
+    kWh                              = 3600000 kg m^2 s^-2
+    rpm                              = 1/60 s^-1
+    rad radian rev revolution cycle sr steradian turn = 1
+    atom molecule ion particle photon electron = 1
+    deg degree ° circ                = 3141592653589793/180000000000000000
+    arcmin arcminute                 = 3141592653589793/10800000000000000000
+    arcsec arcsecond                 = 3141592653589793/648000000000000000000
+    % percent pct                    = 1/100
+    ppm                              = 1/1000000
+    ppb                              = 1/1000000000
+    dozen                            = 12
+    hundred                          = 100
+    thousand                         = 1000
+    million                          = 1000000
+    billion                          = 1000000000
+    trillion                         = 1000000000000
+    $ usd dollar USD                 = 1 $
+    cent ¢                           = 1/100 $
+"""
+_PREFIXES = {
+    name: Fraction(10) ** exponent
+    for names, exponent in (
+        ("quecto", -30), ("ronto", -27), ("yocto", -24), ("zepto", -21), ("atto a", -18), ("femto f", -15),
+        ("pico p", -12), ("nano n", -9), ("micro μ mu u", -6), ("milli m", -3), ("centi c", -2), ("deci d", -1),
+        ("deca deka da", 1), ("hecto h", 2), ("kilo k", 3), ("mega M", 6), ("giga G", 9), ("tera T", 12),
+        ("peta P", 15), ("exa E", 18), ("zetta Z", 21), ("yotta Y", 24),
+    )
+    for name in names.split()
+}  # fmt: skip
+_KELVIN = tuple(int(name == "K") for name in BASE)
+_CELSIUS = Unit(Fraction(1), _KELVIN, Fraction(27315, 100))
+_FAHRENHEIT = Unit(Fraction(5, 9), _KELVIN, Fraction(45967, 180))
+
+_SPELLINGS = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\^ ?\{ ?([+-]?[0-9]+) ?\}", r"^\1"),
+        (r"\\(?:cdot|times)(?![A-Za-z])|[*·]", " "),
+        (r"\\text ?\{([^{}]*)\}", r"\1"),
+        (r"\\Omega(?![A-Za-z])", "Ω"),
+        (r"\\frac ?\{([^{}]*)\} ?\{([^{}]*)\}", r"\1/\2"),
+        (r"\^ ?\\circ ?", "°"),
+        (r"(?:°|\b[Dd]eg(?:ree)?s?\b\.?) ?(?:C|[Cc]elsius|[Cc]entigrade)\b|\b[Cc]elsius\b", "celsius"),
+        (r"(?:°|\b[Dd]eg(?:ree)?s?\b\.?) ?(?:F|[Ff]ahrenheit)\b|\b[Ff]ahrenheit\b", "fahrenheit"),
+        (r"° ?K\b", "K"),
+        (r"([A-Za-z])[ -](years?|volts?)\b", r"\1\2"),
+        (r"\b(?:square|sq\.?) ([A-Za-z]+)", r"\1^2"),
+        (r"\bcubic ([A-Za-z]+)", r"\1^3"),
+        (r" squared\b", "^2"),
+        (r" cubed\b", "^3"),
+        (r"\.|(?<=[A-Za-z])-(?=[A-Za-z])", " "),
+        (r"\bper\b", "/"),
+        (r"\\mu ?", "μ"),
+        (r"[\\{}()]", " "),
+        (r"\b1(?= ?/)", " "),
+    )
+]
+_FACTOR = re.compile(r" *(?:(/)|([A-Za-zμΩÅ°%$¢ö]+)(?: *\^? *([+-]?[0-9]+))?)")
+
+
+def unit(text: str) -> Unit | None:
+    """What a unit expression in plain form is worth, None where it is none; all that follows a slash divides.
+
+    >>> unit("kJ/mol") == unit(r"\\text{J} \\text{mmol}^{-1}"), unit("apples")
+    (True, None)
+    """
+    for pattern, replacement in _SPELLINGS:
+        text = pattern.sub(replacement, text)
+    text = text.partition(" of ")[0].strip()
+    if text in ("celsius", "fahrenheit"):
+        return _CELSIUS if text == "celsius" else _FAHRENHEIT
+    product, sign, position = Unit(Fraction(1)), 1, 0
+    while position < len(text):
+        match = _FACTOR.match(text, position)
+        if match is None:
+            return None
+        position = match.end()
+        if match[1]:
+            sign = -1
+            continue
+        factor, power = _named(match[2]), int(match[3] or 1)
+        if factor is None or abs(power) > MAX_POWER:
+            return None
+        product = product.times(factor, sign * power)
+    return None if not text or text.endswith("/") else product
+
+
+def _named(name: str) -> Unit | None:
+    """The unit of a symbol or name, also in the plural, or in the wrong case where that leaves no doubt."""
+    exact, any_case = _names()
+    singular = name[:-1] if name.endswith("s") and len(name) > 2 else name
+    for spelling in (name, singular):
+        if spelling in exact:
+            return exact[spelling]
+    for spelling in (name.lower(), singular.lower()):
+        if spelling in any_case:
+            return any_case[spelling]
+    return None
+
+
+@cache
+def _names() -> tuple[Mapping[str, Unit], Mapping[str, Unit | None]]:
+    """The units by symbol and name, and by small letters; None where those mean several."""
+    exact = {"celsius": Unit(Fraction(1), _KELVIN), "fahrenheit": Unit(Fraction(5, 9), _KELVIN)}
+    prefixed: dict[str, Unit] = {}
+    for line in _TABLE.strip().splitlines():
+        names, _, worth = line.partition("=")
+        factor, *powers = worth.split()
+        dimension = list(NO_DIMENSION)
+        for base in powers:
+            symbol, _, power = base.partition("^")
+            dimension[BASE.index(symbol)] = int(power or 1)
+        value = Unit(Fraction(factor), tuple(dimension))
+        for name in names.replace("~", "").split():
+            exact[name] = value
+            if "~" in names:
+                prefixed |= {
+                    prefix + name: Unit(value.factor * ten, value.dimension) for prefix, ten in _PREFIXES.items()
+                }
+    any_case: dict[str, Unit | None] = {name.lower(): value for name, value in reversed(exact.items())}
+    ambiguous = {
+        name.lower() for name, value in prefixed.items() if prefixed.get(name.swapcase()[:1] + name[1:], value) != value
+    }
+    for name, value in prefixed.items():
+        any_case.setdefault(name.lower(), None if name.lower() in ambiguous else value)
+    return prefixed | exact, any_case
