@@ -264,7 +264,8 @@ def random_groups(case: Case, run: Run) -> Groups:
             for i in range(case.num_groups)
         ),
         rewards=torch.zeros(shape, dtype=torch.float64),
-        judged=torch.ones(shape, dtype=torch.bool),
+        outcomes=torch.zeros(shape, dtype=torch.int64),
+        verifier_seconds=torch.zeros(shape, dtype=torch.float64),
         lengths=torch.tensor([len(sample.token_ids) for sample in samples]).view(shape),
         truncated=torch.zeros(shape, dtype=torch.bool),
         owners=torch.zeros(shape, dtype=torch.int64),

@@ -40,12 +40,21 @@ def train(run: Run) -> State:
     validation = held_out(held_out_items, tokenizer, max_prompt_tokens=limit, max_prompts=run.max_validation_prompts)
     with (
         rundir.locked(run.directory) if ranks.is_main else nullcontext(),
-        Scorer(run.scale.verifier_processes, run.verifier_timeout_seconds) as scorer,
+        Scorer(
+            run.scale.verifier_processes,
+            run.verifier_timeout_seconds,
+            allows_unsafe_sandbox=run.allows_unsafe_sandbox,
+        ) as scorer,
         Report(run, ranks) as report,
     ):
         engine = Engine(run, ranks, hardware)
         rollouts = Rollouts(
-            engine, tokenizer, scorer, run_seed=run.seed, sequences_per_wave=run.scale.sequences_per_wave
+            engine,
+            tokenizer,
+            scorer,
+            run_seed=run.seed,
+            sequences_per_wave=run.scale.sequences_per_wave,
+            max_unjudged_share=run.max_unjudged_share,
         )
         state = loop(run, Actor(run, ranks, hardware), rollouts, prompts, validation, report)
         engine.close()

@@ -11,12 +11,13 @@ import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Outcome = Literal["judged", "timeout", "crashed", "sandbox_failed"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ class Verdict:
     score: float  # 0..1; 0 when not judged
     outcome: Outcome
     detail: str
+    seconds: float = 0.0  # wall time that it took, of the process that judged
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,13 @@ class Groups:
     """G groups of N samples. Every rank knows the numbers; the tokens stay on the engine that made them.
 
     A group of three answers, one right, one wrong, one that the verifier gave up on, the last cut off at 8 tokens:
-    rewards [[1, 0, 0]], judged [[True, True, False]], lengths [[5, 7, 8]], truncated [[False, False, True]].
+    rewards [[1, 0, 0]], outcomes [[0, 0, 1]], lengths [[5, 7, 8]], truncated [[False, False, True]].
     """
 
     prompts: tuple[Prompt, ...]  # G
     rewards: Tensor  # [G, N] float64: raw verdict scores, before any shaping
-    judged: Tensor  # [G, N] bool: False where the verifier failed
+    outcomes: Tensor  # [G, N] int64: place of the verdict's outcome in OUTCOMES
+    verifier_seconds: Tensor  # [G, N] float64: wall time that the verdict took
     lengths: Tensor  # [G, N] int64: response tokens
     truncated: Tensor  # [G, N] bool: stopped by the length limit
     owners: Tensor  # [G, N] int64: the engine that made the sample
@@ -78,6 +81,11 @@ class Groups:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    @property
+    def judged(self) -> Tensor:
+        """[G, N] bool: False where the verifier failed."""
+        return self.outcomes == OUTCOMES.index("judged")
+
     def take(self, indices: Sequence[int]) -> Groups:
         """The groups at `indices`, in that order."""
         N = self.rewards.shape[1]
@@ -86,7 +94,8 @@ class Groups:
             self,
             prompts=tuple(self.prompts[i] for i in indices),
             rewards=self.rewards[list(indices)],
-            judged=self.judged[list(indices)],
+            outcomes=self.outcomes[list(indices)],
+            verifier_seconds=self.verifier_seconds[list(indices)],
             lengths=self.lengths[list(indices)],
             truncated=self.truncated[list(indices)],
             owners=self.owners[list(indices)],

@@ -16,7 +16,7 @@ from torch import Tensor
 from megatron_rl.algorithms.groups import tests
 from megatron_rl.algorithms.shaping import length_term_is_on
 from megatron_rl.config import Recipe
-from megatron_rl.types import Collected, Groups, Scores, State, Update
+from megatron_rl.types import OUTCOMES, Collected, Groups, Scores, State, Update
 
 if TYPE_CHECKING:
     from megatron_rl.actor.actor import PolicyView
@@ -41,6 +41,10 @@ METRICS: Mapping[str, Metric] = {
     "rollout/response_tokens_max": Metric("longest response", "tokens"),
     "rollout/truncated_fraction": Metric("samples stopped by the length limit", "fraction"),
     "rollout/unjudged_fraction": Metric("samples whose verifier failed; they train nothing", "fraction"),
+    "verifier/judged_count": Metric("verdicts on the samples tried", "samples", True),
+    "verifier/timeout_count": Metric("samples whose verifier ran out of time", "samples", True),
+    "verifier/crashed_count": Metric("samples whose verifier failed", "samples", True),
+    "verifier/sandbox_failed_count": Metric("samples whose program could not be run in a sandbox", "samples", True),
     "dynamic_sampling/rounds_count": Metric("rounds of generation that filled the step", "rounds"),
     "dynamic_sampling/tried_count": Metric("groups generated", "groups"),
     "dynamic_sampling/trained_count": Metric("groups trained on; fewer than asked for when rounds ran out", "groups"),
@@ -73,6 +77,7 @@ METRICS: Mapping[str, Metric] = {
     "time/logprob_seconds": Metric("log-probabilities of policy and reference", "s"),
     "time/update_seconds": Metric("forward, backward and optimizer", "s"),
     "time/validate_seconds": Metric("validation, its generation and scoring included", "s"),
+    "time/verifier_seconds": Metric("work of the verifiers, summed over processes, hidden or not", "s", True),
     "time/save_seconds": Metric("the checkpoint written since the step before", "s"),
     "time/report_seconds": Metric("this journal, the display and the page, on the step before", "s"),
     "time/other_seconds": Metric("what no other phase accounts for, waiting included", "s"),
@@ -158,11 +163,23 @@ def rollout_metrics(tried: Groups) -> Metrics:
     return {
         "rollout/reward_mean": mean_of(tried.rewards, tried.judged),
         **per_domain,
+        **verifier_metrics(tried, rows),
         "rollout/response_tokens_mean": float(tried.lengths.double().mean()),
         "rollout/response_tokens_max": float(tried.lengths.max()),
         "rollout/truncated_fraction": float(tried.truncated.double().mean()),
         "rollout/unjudged_fraction": float((~tried.judged).double().mean()),
     }
+
+
+def verifier_metrics(tried: Groups, rows: Mapping[str, list[int]]) -> Metrics:
+    """What became of the verdicts, and what they cost, whole and of each domain, whose groups `rows` has."""
+    found = {f"verifier/{outcome}_count": float((tried.outcomes == i).sum()) for i, outcome in enumerate(OUTCOMES)}
+    found["time/verifier_seconds"] = float(tried.verifier_seconds.sum())
+    for domain, members in rows.items():
+        outcomes = tried.outcomes[members]
+        found |= {f"verifier/{name}_count/{domain}": float((outcomes == i).sum()) for i, name in enumerate(OUTCOMES)}
+        found[f"time/verifier_seconds/{domain}"] = float(tried.verifier_seconds[members].sum())
+    return found
 
 
 def dynamic_sampling_metrics(collected: Collected) -> Metrics:

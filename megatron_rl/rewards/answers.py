@@ -47,7 +47,9 @@ _CELL = _separator("&")
 
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
-_MATRIX = re.compile(r"\\begin ?\{([pbB]|small)?(?:matrix|array)\} ?(?:\{[lcr| ]*\})?(.*)\\end ?\{[a-zA-Z]+\}", re.DOTALL)
+_MATRIX = re.compile(
+    r"\\begin ?\{([pbB]|small)?(?:matrix|array)\} ?(?:\{[lcr| ]*\})?(.*)\\end ?\{[a-zA-Z]+\}", re.DOTALL
+)
 _PREFIX = re.compile(r"\\text ?\{[^{}]*[:=] ?\} ?(?=\S)")  # \text{Answer: }
 _ALIGNED = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split)\}(.*)\\end ?\{\1\}", re.DOTALL)
 _BRACKETED = re.compile(r"(\\\{|\\langle(?![A-Za-z])|[(\[{])(.*?)(\\\}|\\rangle|[)\]}])", re.DOTALL)
@@ -72,7 +74,9 @@ _LABEL = re.compile(
     rf"(?:\\text ?\{{[^{{}}]*\}} ?)?(?:m ?\\angle |\\angle |\\triangle |\|)?(?:\\(?:overline|vec|bar|hat) ?\{{)?"
     rf"{_NAME}(?: ?[+-]? ?{_NAME})*\}}?\|?(?: ?\([^()=<>]*\))?|\\text ?\{{[^{{}}]*\}}|\( ?{_NAME}(?: ?, ?{_NAME})+ ?\)"
 )
-_NO_LABEL = re.compile(r"\\(?:sum|int|prod|lim|infty|pi|frac|sqrt|cdot|times|sin|cos|tan|log|ln|binom)(?![A-Za-z])|^[ei]$")
+_NO_LABEL = re.compile(
+    r"\\(?:sum|int|prod|lim|infty|pi|frac|sqrt|cdot|times|sin|cos|tan|log|ln|binom)(?![A-Za-z])|^[ei]$"
+)
 
 
 def read_answer(text: str) -> Answer:
@@ -171,7 +175,8 @@ def _read_matrix(text: str, depth: int) -> Answer | None:
         return None
     rows = [row for row in _split(match[2], _ROW)[0] if row and row != "\\hline"]
     parts = [
-        Answer("tuple", compact(row), parts=tuple(_read(cell, depth + 1) for cell in _split(row, _CELL)[0])) for row in rows
+        Answer("tuple", compact(row), parts=tuple(_read(cell, depth + 1) for cell in _split(row, _CELL)[0]))
+        for row in rows
     ]
     return Answer("matrix", compact(text), parts=tuple(parts))
 
@@ -295,7 +300,8 @@ def _interval_without(interval: Answer, points: list[str]) -> list[Answer]:
     low, high = (plain_number(part.value) for part in interval.parts)
     values = {point: plain_number(point) for point in points}
     inside = [
-        point for point, value in values.items()
+        point
+        for point, value in values.items()
         if value is not None and (low is None or low < value) and (high is None or value < high)
     ]
     ends = [interval.parts[0].value, *inside, interval.parts[1].value]

@@ -120,7 +120,10 @@ def _are_same_parts(reference: Answer, answer: Answer, rules: Rules, is_set: boo
         )
     # An element of a set may equal one that is matched already: {1, 2/2, 2}.
     return all(
-        any(is_same_answer(*((mine, theirs) if side == 0 else (theirs, mine)), rules) for theirs in by_key[1 - side].values())
+        any(
+            is_same_answer(*((mine, theirs) if side == 0 else (theirs, mine)), rules)
+            for theirs in by_key[1 - side].values()
+        )
         for side in (0, 1)
         for mine in (by_key[side][key] for key in unmatched[side])
     )

@@ -26,10 +26,46 @@ _SYNONYMS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsec": "?"
 _CONSTANTS = {"e": "e", "i": "i", "pi": "pi", r"\pi": "pi", r"\infty": "infinity", r"\imath": "i", "infty": "infinity"}
 _GREEK = frozenset(
     rf"\{name}"
-    for name in (
-        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
-        "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar"
-    ).split()
+    for name in [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "varepsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "vartheta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "varphi",
+        "chi",
+        "psi",
+        "omega",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Pi",
+        "Sigma",
+        "Upsilon",
+        "Phi",
+        "Psi",
+        "Omega",
+        "ell",
+        "hbar",
+    ]
 )
 _TIMES = (r"\cdot", r"\times", "*", r"\ast")
 _CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\lvert": r"\rvert"}
@@ -257,7 +293,11 @@ class _Reader:
                 self._position += bool(self.next)
         while self.take("'"):
             name += "'"
-        if self.next == "(" and self._tokens[self._position + 1][:1].isdigit() and self._tokens[self._position + 2] == ")":
+        if (
+            self.next == "("
+            and self._tokens[self._position + 1][:1].isdigit()
+            and self._tokens[self._position + 2] == ")"
+        ):
             name += f"({self._tokens[self._position + 1]})"  # a value of a function: I(0) is not 0
             self._position += 3
         return ("symbol", name)

@@ -61,12 +61,79 @@ mph
 child children
 """
 _CANONICAL = {word: line.split()[0] for line in _SPELLINGS.strip().splitlines() for word in line.split()}
-_GENERIC = frozenset("unit of the a an in each about approximately exactly total only".split())
+_GENERIC = frozenset(
+    ["unit", "of", "the", "a", "an", "in", "each", "about", "approximately", "exactly", "total", "only"]
+)
 _NO_UNIT = frozenset(
-    "or and not no nor none if when where for mod modulo base to from with but is are was plus minus times over half "
-    "maybe perhaps possibly however unless except instead rather alternatively one two three four five six seven "
-    "eight nine ten eleven twelve thirds quarter all any either undefined infinity infinite less more than least most between through even odd "
-    "answer false true wrong".split()
+    [
+        "or",
+        "and",
+        "not",
+        "no",
+        "nor",
+        "none",
+        "if",
+        "when",
+        "where",
+        "for",
+        "mod",
+        "modulo",
+        "base",
+        "to",
+        "from",
+        "with",
+        "but",
+        "is",
+        "are",
+        "was",
+        "plus",
+        "minus",
+        "times",
+        "over",
+        "half",
+        "maybe",
+        "perhaps",
+        "possibly",
+        "however",
+        "unless",
+        "except",
+        "instead",
+        "rather",
+        "alternatively",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirds",
+        "quarter",
+        "all",
+        "any",
+        "either",
+        "undefined",
+        "infinity",
+        "infinite",
+        "less",
+        "more",
+        "than",
+        "least",
+        "most",
+        "between",
+        "through",
+        "even",
+        "odd",
+        "answer",
+        "false",
+        "true",
+        "wrong",
+    ]
 )
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 

@@ -27,7 +27,11 @@ class Undecided(Exception):  # noqa: N818 - it is an outcome, not an error
 
 
 _BASES = dict(
-    zip("two three four five six seven eight nine ten eleven twelve sixteen".split(), [*range(2, 13), 16], strict=True)
+    zip(
+        ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "sixteen"],
+        [*range(2, 13), 16],
+        strict=True,
+    )
 )
 _IN_BASE = re.compile(
     r"\(?(?P<digits>[0-9][0-9A-Fa-f]*|[A-F]+[0-9][0-9A-F]*|[A-F]{2,})\)? ?"
@@ -38,7 +42,7 @@ _CHOICE = re.compile(r"(?:\\text ?\{ ?)*\(?([A-Za-z])(?:\)|\.|:)?[ }]*")
 _CHOICE_AND_TEXT = re.compile(r"(?:\\text ?\{ ?)*(?:\(([A-Z])\)|([A-Z])[.):])[ }]*(?P<rest>\S.*)")
 _UNWRAPPED = re.compile(r"\\text ?\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z .,'\":!?-]*")
-_SHORT_WORDS = frozenset("yes no odd even true false none all dne".split())
+_SHORT_WORDS = frozenset(["yes", "no", "odd", "even", "true", "false", "none", "all", "dne"])
 _NOT_WORDS = frozenset((*FUNCTIONS, "sqrt", "infty", "infinity", "frac"))
 _ARTICLES = frozenset(("the", "a", "an"))
 
@@ -98,7 +102,10 @@ def _is_same_in_base(reference: str, answer: str) -> bool | None:
     digits = [_in_base(text) for text in (reference, answer)]
     if digits == [None, None]:
         return None
-    bases = [(plain_number(text), 10) if found is None else found for text, found in zip((reference, answer), digits, strict=True)]
+    bases = [
+        (plain_number(text), 10) if found is None else found
+        for text, found in zip((reference, answer), digits, strict=True)
+    ]
     return bases[0] == bases[1]
 
 
@@ -106,7 +113,9 @@ def _in_base(text: str) -> tuple[Fraction, int] | None:
     match = _IN_BASE.fullmatch(text)
     if match is None:
         return None
-    base = _BASES.get(match["base"]) or int(match["digit"] or match["base"] if (match["digit"] or match["base"]).isdigit() else 0)
+    base = _BASES.get(match["base"]) or int(
+        match["digit"] or match["base"] if (match["digit"] or match["base"]).isdigit() else 0
+    )
     try:
         return (Fraction(int(match["digits"], base)), base) if 2 <= base <= 36 else None
     except ValueError:
@@ -119,7 +128,8 @@ def _is_same_modulo(reference: str, answer: str) -> bool | None:
     if split == [None, None]:
         return None
     residues = [
-        plain_number(match["residue"] if match else text) for match, text in zip(split, (reference, answer), strict=True)
+        plain_number(match["residue"] if match else text)
+        for match, text in zip(split, (reference, answer), strict=True)
     ]
     if residues[0] is None or residues[1] is None:
         return False
@@ -185,7 +195,9 @@ def _is_same_quantity(reference: str, answer: str, reference_is_number: bool, ru
     if unit == percent and not other_unit:
         return _is_near(gold, number, rules) or _is_near(gold / 100, number, rules)
     if other_unit == percent and not unit:  # 5% for 5 and for 0.05, but 0.05% for neither
-        return (abs(gold) >= 1 and _is_near(gold, number, rules)) or (abs(gold) <= 1 and _is_near(gold, number / 100, rules))
+        return (abs(gold) >= 1 and _is_near(gold, number, rules)) or (
+            abs(gold) <= 1 and _is_near(gold, number / 100, rules)
+        )
     return _is_near(gold, number, rules)
 
 

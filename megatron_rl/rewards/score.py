@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from megatron_rl.rewards import code, logic, math
+from megatron_rl.rewards import code, instruct, logic, math, stem
 from megatron_rl.rewards.workers import Workers
 from megatron_rl.types import Verdict
 
@@ -29,7 +31,13 @@ class Verifier(Protocol):
         """The verdict; called in a worker, which is killed when it takes too long."""
 
 
-VERIFIERS: Mapping[str, Verifier] = {"math": math, "logic": logic, "code": code}
+VERIFIERS: Mapping[str, Verifier] = {
+    "math": math,
+    "code": code,
+    "stem": stem,
+    "logic": logic,
+    "instruct": instruct,
+}
 
 Case = tuple[str, str, Mapping[str, Any]]  # domain, response, item
 
@@ -63,7 +71,7 @@ class Scorer:
         self._thread.shutdown()
 
     def _score(self, cases: Sequence[Case]) -> list[Verdict]:
-        found = [VERIFIERS[domain].prepare(response, item) for domain, response, item in cases]
+        found = [_prepared(*case) for case in cases]
         hard = [index for index, verdict in enumerate(found) if isinstance(verdict, str)]
         judged = self.workers.judge([(cases[index][0], str(found[index]), cases[index][2]) for index in hard])
         by_index = dict(zip(hard, judged, strict=True))
@@ -76,3 +84,9 @@ class Scorer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _prepared(domain: str, response: str, item: Mapping[str, Any]) -> Verdict | str:
+    began = time.perf_counter()
+    found = VERIFIERS[domain].prepare(response, item)
+    return replace(found, seconds=time.perf_counter() - began) if isinstance(found, Verdict) else found

@@ -149,7 +149,10 @@ def _values_at(
 
 def _real_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
     for index, (low, high) in enumerate(_RANGES):
-        spread = [Fraction((index * 3571 + number * 6101 + number * number * 131 + 17) % 9973, 9973) for number in range(len(names))]
+        spread = [
+            Fraction((index * 3571 + number * 6101 + number * number * 131 + 17) % 9973, 9973)
+            for number in range(len(names))
+        ]
         yield {name: Fraction(low) + Fraction(high - low) * part for name, part in zip(names, spread, strict=True)}
 
 

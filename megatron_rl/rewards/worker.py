@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -54,9 +55,10 @@ def main() -> None:
     judges["code"] = partial(code.judge, sandbox=sandbox, max_seconds=max_seconds)
     while (case := _receive(source)) is not None:
         signal.alarm(int(max_seconds) + LAST_RESORT_SECONDS)
+        began = time.perf_counter()
         verdict = _judged(judges, *case)
         signal.alarm(0)
-        _send(sink, [verdict.score, verdict.outcome, verdict.detail])
+        _send(sink, [verdict.score, verdict.outcome, verdict.detail, time.perf_counter() - began])
 
 
 def _confine(parent: int) -> dict[str, str]:

@@ -179,8 +179,8 @@ class _Worker:
                 self.is_ready, self._missing = True, frame[0]
                 self.levels = {name: Level(missing=missing) for name, missing in frame[1].items()}
             else:
-                score, outcome, detail = frame
-                verdicts += self._done(Verdict(score=score, outcome=outcome, detail=detail))
+                score, outcome, detail, seconds = frame
+                verdicts += self._done(Verdict(score=score, outcome=outcome, detail=detail, seconds=seconds))
                 # A confined process can not start another sandbox; its successor will.
                 self.is_of_use = outcome != "sandbox_failed"
             self.deadline = float("inf")
@@ -212,7 +212,12 @@ class _Worker:
 
     def _failed(self, outcome: Outcome, detail: str) -> Verdict:
         is_sandbox = self._domain == "code"
-        return Verdict(score=0.0, outcome="sandbox_failed" if is_sandbox else outcome, detail=f"verifier: {detail}")
+        return Verdict(
+            score=0.0,
+            outcome="sandbox_failed" if is_sandbox else outcome,
+            detail=f"verifier: {detail}",
+            seconds=self.timeout_seconds if outcome == "timeout" else 0.0,
+        )
 
     def _frames(self) -> tuple[list[Any], bool]:
         """The frames that have arrived, and whether the process has ended."""

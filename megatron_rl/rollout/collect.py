@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import torch
@@ -15,27 +16,38 @@ from megatron_rl.algorithms.groups import is_informative, prompts_for_round
 from megatron_rl.config import Recipe
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.log import get_logger
-from megatron_rl.rewards.score import Scorer
+from megatron_rl.rewards.score import Case, Scorer
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.seeds import request_seed
 from megatron_rl.spans import span
-from megatron_rl.types import Collected, Groups, Prompt, Request, Sample, State
+from megatron_rl.types import OUTCOMES, Collected, Groups, Prompt, Request, Sample, State, Verdict
 
 
 class Rollouts:
     """Answers prompts with the engine and scores the answers. Its methods are collective over the world."""
 
     def __init__(
-        self, engine: Engine, tokenizer: Any, scorer: Scorer, *, run_seed: int, sequences_per_wave: int
+        self,
+        engine: Engine,
+        tokenizer: Any,
+        scorer: Scorer,
+        *,
+        run_seed: int,
+        sequences_per_wave: int,
+        max_unjudged_share: float,
     ) -> None:
         self.engine, self.tokenizer, self.scorer = engine, tokenizer, scorer
         self.run_seed, self.sequences_per_wave = run_seed, sequences_per_wave
+        self.max_unjudged_share = max_unjudged_share
 
     def collect(self, prompts: PromptStream, recipe: Recipe, state: State) -> Collected:
         """`prompts_per_step` informative groups, or fewer when `max_rounds` rounds did not find them.
 
         A round takes new prompts from the stream, more than are missing where the last step kept few; groups beyond
         what the step needs are dropped, because the policy will have moved on by the next step.
+
+        Raises RuntimeError when more than `max_unjudged_share` of a round's samples could not be judged: what is left
+        of the groups is no fair sample.
         """
         sampling, dynamic = recipe.sampling, recipe.algorithm.dynamic_sampling
         max_rounds = 1 if dynamic is None else dynamic.max_rounds
@@ -52,6 +64,7 @@ class Rollouts:
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
             )
+            self._check_verifiers(groups, state.step)
             informative = list(range(len(groups)))
             if dynamic is not None:
                 informative = is_informative(groups.rewards, groups.judged, dynamic.keeps).nonzero().flatten().tolist()
@@ -90,37 +103,50 @@ class Rollouts:
         num_engines = ranks.world // ranks.engine_size
         options = {"max_response_tokens": max_response_tokens, "temperature": temperature, "top_p": top_p}
         samples: dict[int, Sample] = {}
-        scored: list[Future[dict[int, list[float]]]] = []
-        # A wave's answers are scored while the next wave is generated.
-        with ThreadPoolExecutor(1, thread_name_prefix="scoring") as background:
-            for wave in waves(requests[ranks.engine :: num_engines], self.sequences_per_wave):
-                made = self.engine.generate([request for _, request in wave], **options)
-                rows = {
-                    row + j: sample for (row, _), part in zip(wave, made, strict=True) for j, sample in enumerate(part)
-                }
-                samples |= rows
-                if ranks.engine_rank == 0:  # the ranks of an engine hold the same samples; one of them scores
-                    at = [prompts[row // samples_per_prompt] for row in rows]
-                    scored.append(background.submit(self._numbers, at, rows))
-            with span("score"):
-                mine = {row: numbers for part in scored for row, numbers in part.result().items()}
+        scored: list[tuple[dict[int, Sample], Future[list[Verdict]]]] = []
+        for wave in waves(requests[ranks.engine :: num_engines], self.sequences_per_wave):
+            made = self.engine.generate([request for _, request in wave], **options)
+            rows = {row + j: sample for (row, _), part in zip(wave, made, strict=True) for j, sample in enumerate(part)}
+            samples |= rows
+            if ranks.engine_rank == 0:  # the ranks of an engine hold the same samples; one of them scores
+                at = [prompts[row // samples_per_prompt] for row in rows]
+                # In the background, while the next wave is generated.
+                scored.append((rows, self.scorer.submit(self._cases(at, rows))))
+        with span("score"):
+            mine = {row: numbers for rows, verdicts in scored for row, numbers in _numbers(rows, verdicts.result())}
         everyone = {
             row: [engine, *numbers]
             for engine, part in parallel.gather((ranks.engine, mine))
             for row, numbers in part.items()
         }
         table = torch.tensor([everyone[row] for row in range(len(prompts) * samples_per_prompt)], dtype=torch.float64)
-        table = table.reshape(len(prompts), samples_per_prompt, 5)
+        table = table.reshape(len(prompts), samples_per_prompt, 6)
         return Groups(
             prompts=tuple(prompts),
             rewards=table[..., 1],
-            judged=table[..., 2] > 0,
-            lengths=table[..., 3].long(),
-            truncated=table[..., 4] > 0,
+            outcomes=table[..., 2].long(),
+            verifier_seconds=table[..., 3],
+            lengths=table[..., 4].long(),
+            truncated=table[..., 5] > 0,
             owners=table[..., 0].long(),
             samples=samples,
             policy_version=version,
         )
+
+    def _check_verifiers(self, groups: Groups, step: int) -> None:
+        share = float((~groups.judged).double().mean())
+        if share > self.max_unjudged_share:
+            counts = Counter(
+                f"{OUTCOMES[outcome]} in {prompt.domain}"
+                for prompt, row in zip(groups.prompts, groups.outcomes.tolist(), strict=True)
+                for outcome in row
+                if outcome
+            )
+            raise RuntimeError(
+                f"step {step}: {share:.0%} of {groups.rewards.numel()} samples could not be judged "
+                f"({', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}), more than run.max_unjudged_share={self.max_unjudged_share:g}; "
+                "mend the verifiers, or raise that share"
+            )
 
     def _requests(self, prompts: Sequence[Prompt], step: int, samples_per_prompt: int) -> list[tuple[int, Request]]:
         """(first row, request) in order; a group larger than a wave is several requests, with the same samples."""
@@ -137,20 +163,19 @@ class Rollouts:
             for first in range(0, samples_per_prompt, self.sequences_per_wave)
         ]
 
-    def _numbers(self, prompts: Sequence[Prompt], samples: Mapping[int, Sample]) -> dict[int, list[float]]:
-        """Row -> reward, judged, response tokens, truncated."""
+    def _cases(self, prompts: Sequence[Prompt], samples: Mapping[int, Sample]) -> list[Case]:
+        """What the verifiers read: the responses as text, without their stop token."""
         stop = set(self.engine.stop_tokens)
-        texts = self.tokenizer.batch_decode(
-            [
-                list(sample.token_ids[:-1] if sample.token_ids[-1] in stop else sample.token_ids)
-                for sample in samples.values()
-            ]
-        )
-        verdicts = self.scorer.score([(p.domain, text, p.item) for p, text in zip(prompts, texts, strict=True)])
-        return {
-            row: [v.score, v.outcome == "judged", len(sample.token_ids), sample.finish_reason == "length"]
-            for (row, sample), v in zip(samples.items(), verdicts, strict=True)
-        }
+        tokens = [sample.token_ids for sample in samples.values()]
+        texts = self.tokenizer.batch_decode([list(ids[:-1] if ids[-1] in stop else ids) for ids in tokens])
+        return [(prompt.domain, text, prompt.item) for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def _numbers(samples: Mapping[int, Sample], verdicts: Sequence[Verdict]) -> Iterator[tuple[int, list[float]]]:
+    """(row, [reward, outcome, verifier seconds, response tokens, truncated])."""
+    for (row, sample), verdict in zip(samples.items(), verdicts, strict=True):
+        outcome, is_cut = OUTCOMES.index(verdict.outcome), sample.finish_reason == "length"
+        yield row, [verdict.score, outcome, verdict.seconds, len(sample.token_ids), is_cut]
 
 
 def waves(requests: Sequence[tuple[int, Request]], max_sequences: int) -> Iterator[list[tuple[int, Request]]]:
@@ -176,7 +201,8 @@ def joined(parts: Sequence[Groups]) -> Groups:
     return Groups(
         prompts=tuple(prompt for part in parts for prompt in part.prompts),
         rewards=cat("rewards"),
-        judged=cat("judged"),
+        outcomes=cat("outcomes"),
+        verifier_seconds=cat("verifier_seconds"),
         lengths=cat("lengths"),
         truncated=cat("truncated"),
         owners=cat("owners"),

@@ -85,7 +85,8 @@ def random_groups(seed: int, num_groups: int | None = None) -> Groups:
     return Groups(
         prompts=tuple(prompts),
         rewards=torch.zeros(shape, dtype=torch.float64),
-        judged=torch.tensor(judged, dtype=torch.bool).reshape(shape),
+        outcomes=(~torch.tensor(judged, dtype=torch.bool)).long().reshape(shape),
+        verifier_seconds=torch.zeros(shape, dtype=torch.float64),
         lengths=torch.tensor(lengths, dtype=torch.int64).reshape(shape),
         truncated=torch.zeros(shape, dtype=torch.bool),
         owners=torch.zeros(shape, dtype=torch.int64),
@@ -274,8 +275,8 @@ def test_no_groups_make_no_updates(monkeypatch: pytest.MonkeyPatch, world: World
 
 def test_a_replica_without_sequences_still_has_a_pack(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = random_groups(1, num_groups=1)
-    groups.judged[:] = False
-    groups.judged[0, 0] = True
+    groups.outcomes[:] = 1
+    groups.outcomes[0, 0] = 0
     for replica, batch in enumerate(packed(monkeypatch, groups, World(data=3), 1)):
         (one,) = batch.packs
         assert rows_of((one,)) == ([0] if replica == 0 else [])

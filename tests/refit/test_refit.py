@@ -84,7 +84,8 @@ def colocated(folder: str, num_updates: int, **scale: Any) -> dict[str, Any]:
         groups = Groups(
             prompts=tuple(prompts),
             rewards=torch.zeros(8, 4, dtype=torch.float64),
-            judged=torch.ones(8, 4, dtype=torch.bool),
+            outcomes=torch.zeros(8, 4, dtype=torch.int64),
+            verifier_seconds=torch.zeros(8, 4, dtype=torch.float64),
             lengths=torch.tensor([lengths[i] for i in range(8)]),
             truncated=torch.zeros(8, 4, dtype=torch.bool),
             owners=(torch.arange(8) % (ranks.world // ranks.engine_size))[:, None].expand(-1, 4),

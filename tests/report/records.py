@@ -29,7 +29,8 @@ def groups(
             for i, domain in enumerate(domains)
         ),
         rewards=table,
-        judged=torch.ones_like(table, dtype=torch.bool) if judged is None else torch.tensor(judged),
+        outcomes=torch.zeros(table.shape, dtype=torch.int64) if judged is None else (~torch.tensor(judged)).long(),
+        verifier_seconds=torch.full_like(table, 0.5),
         lengths=torch.full_like(table, 5, dtype=torch.int64) if lengths is None else torch.tensor(lengths),
         truncated=torch.zeros_like(table, dtype=torch.bool) if truncated is None else torch.tensor(truncated),
         owners=torch.zeros_like(table, dtype=torch.int64),

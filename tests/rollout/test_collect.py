@@ -108,7 +108,9 @@ def rollouts(tokenizer: Any, scorer: Scorer) -> Callable[..., Rollouts]:
             return [WRONG, RIGHT, WRONG] if serial in informative else [RIGHT] * NUM_SAMPLES
 
         engine: Any = ScriptedEngine(tokenizer, answers)
-        return Rollouts(engine, tokenizer, scorer, run_seed=11, sequences_per_wave=sequences_per_wave)
+        return Rollouts(
+            engine, tokenizer, scorer, run_seed=11, sequences_per_wave=sequences_per_wave, max_unjudged_share=0.5
+        )
 
     return make
 
@@ -211,7 +213,7 @@ def test_a_group_larger_than_a_wave_is_the_same_in_parts(rollouts, stream: Promp
     whole = at_once.collect(stream, recipe, at(0)).groups
     assert [asked for asked, _, _ in in_parts.engine.asked[:4]] == [[0], [0], [1], [1]]
     assert dict(parted.samples) == dict(whole.samples)
-    for field in ("rewards", "judged", "lengths", "truncated", "owners"):
+    for field in ("rewards", "outcomes", "lengths", "truncated", "owners"):
         assert torch.equal(getattr(parted, field), getattr(whole, field)), field
 
 
@@ -231,13 +233,13 @@ def test_the_verifier_reads_the_response_without_its_stop_token(
     read: list[str] = []
     watched = rollouts(set())
     watched.engine.answers = lambda serial: [RIGHT, CUT_OFF, WRONG]
-    score = watched.scorer.score
+    submit = watched.scorer.submit
 
     def watching(cases: list[Any]) -> list[Any]:
         read.extend(text for _, text, _ in cases)
-        return score(cases)
+        return submit(cases)
 
-    monkeypatch.setattr(watched.scorer, "score", watching)
+    monkeypatch.setattr(watched.scorer, "submit", watching)
     watched.collect(stream, recipe, at(0))
     assert read == [RIGHT, CUT_OFF[:MAX_RESPONSE_TOKENS], WRONG] * WANTED
 
@@ -252,6 +254,13 @@ def test_a_sample_whose_verifier_failed_is_unjudged_and_makes_no_group_informati
     assert collected.tried.judged.tolist() == [[True, True, False]] * 12
     assert collected.tried.rewards.tolist() == [[0, 0, 0]] * 12
     assert len(collected.groups) == 0
+
+
+def test_a_step_whose_verifiers_are_broken_ends_the_run(rollouts, tokenizer: Any, recipe: Recipe) -> None:
+    failing = rollouts(set())
+    failing.engine.answers = lambda serial: [CRASHES, CRASHES, "no box"]
+    with pytest.raises(RuntimeError, match=r"67% of 12 samples could not be judged \(8 crashed in math\)"):
+        failing.collect(stream_of(tokenizer, "}"), recipe, at(3))
 
 
 def test_an_engine_without_weights_is_not_asked(rollouts, stream: PromptStream, recipe: Recipe) -> None:
@@ -286,7 +295,7 @@ def test_joined_groups_are_those_of_the_parts_in_order(rollouts, stream: PromptS
     again = joined([groups.take([0, 1]), groups.take([]), groups.take([2, 3, 4, 5])])
     assert again.prompts == groups.prompts
     assert dict(again.samples) == elsewhere
-    for field in ("rewards", "judged", "lengths", "truncated", "owners"):
+    for field in ("rewards", "outcomes", "lengths", "truncated", "owners"):
         assert torch.equal(getattr(again, field), getattr(groups, field))
 
 
