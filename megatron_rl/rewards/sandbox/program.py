@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import builtins
-import contextlib
 import json
 import os
 import random
@@ -43,8 +42,11 @@ _prelude: dict[str, Any] = {}
 exec(_PRELUDE + _OFTEN_IMPORTED, _prelude)
 
 
-def run(parent: int, channel: int, source: int, sink: int) -> NoReturn:
-    """Becomes the program that arrives on the channel, with `source` and `sink` as its input and output."""
+def run(parent: int, channel: int, source: int, sink: int, *, seals: bool) -> NoReturn:
+    """Becomes the program that arrives on the channel, with `source` and `sink` as its input and output.
+
+    Where it `seals` itself and can not, it ends without having said that it is ready.
+    """
     leave, status = os._exit, 1
     try:
         os.setsid()
@@ -56,7 +58,9 @@ def run(parent: int, channel: int, source: int, sink: int) -> NoReturn:
         os.closerange(CHANNEL + 1, layers.MAX_DESCRIPTORS)
         layers.die_with_parent(parent)
         resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
-        _seal()
+        if seals:
+            layers.seal()
+        os.write(CHANNEL, READY)
         status = _run(json.loads(_receive()))
         threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its children
         atexit._run_exitfuncs()
@@ -66,12 +70,6 @@ def run(parent: int, channel: int, source: int, sink: int) -> NoReturn:
     finally:
         leave(status)
     raise AssertionError("the process has ended")
-
-
-def _seal() -> None:
-    with contextlib.suppress(OSError):  # no seccomp: the zygote has said so, and the supervisor was told to go on
-        layers.seal()
-    os.write(CHANNEL, READY)
 
 
 def _receive() -> bytes:
