@@ -243,3 +243,16 @@ def test_a_hidden_folder_is_named(tmp_path: Path) -> None:
 
 def test_limits_of_this_process_are_untouched() -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_a_program_that_can_not_be_sealed_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("""
+from megatron_rl.rewards.sandbox import layers
+def fail(): raise OSError("planted")
+layers.seal = fail
+""")
+    environment = run._environment()
+    planted = {"PYTHONPATH": f"{environment['PYTHONPATH']}:{tmp_path}"}
+    monkeypatch.setattr(run, "_environment", lambda: environment | planted)
+    with Sandbox() as sandbox, pytest.raises(SandboxError, match="before it was confined"):
+        sandbox.run("print(1)", seconds=5.0)

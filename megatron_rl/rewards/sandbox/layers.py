@@ -132,10 +132,10 @@ def _hidden(folders: Sequence[str]) -> str:
 
 
 def _become(uid: int) -> None:
-    resource.setrlimit(resource.RLIMIT_NPROC, (MAX_TASKS, MAX_TASKS))
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
+    resource.setrlimit(resource.RLIMIT_NPROC, (MAX_TASKS, MAX_TASKS))  # it counts all tasks of the user
 
 
 def _give_up_privileges() -> None:

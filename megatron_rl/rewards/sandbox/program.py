@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import atexit
 import builtins
-import contextlib
 import json
 import os
 import random
 import resource
 import signal
-import socket
 import sys
 import threading
 import types
@@ -24,6 +22,7 @@ from typing import Any, NoReturn
 from megatron_rl.rewards.sandbox import layers
 from megatron_rl.rewards.sandbox.protocol import READY
 
+CHANNEL = 3  # the descriptor of the channel
 MAX_CPU_SECONDS = 600  # a backstop for the supervisor's clock, which stops a program long before
 
 # What LeetCode's own environment offers to a solution; imported here, once, for the zygote.
@@ -43,8 +42,11 @@ _prelude: dict[str, Any] = {}
 exec(_PRELUDE + _OFTEN_IMPORTED, _prelude)
 
 
-def run(parent: int, channel: int, source: int, sink: int) -> NoReturn:
-    """Becomes the program that arrives on the channel, with `source` and `sink` as its input and output."""
+def run(parent: int, channel: int, source: int, sink: int, *, seals: bool) -> NoReturn:
+    """Becomes the program that arrives on the channel, with `source` and `sink` as its input and output.
+
+    Where it `seals` itself and can not, it ends without having said that it is ready.
+    """
     leave, status = os._exit, 1
     try:
         os.setsid()
@@ -52,14 +54,14 @@ def run(parent: int, channel: int, source: int, sink: int) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(source, 0)
         os.dup2(sink, 1)
-        os.dup2(os.dup(channel), 3)
-        os.closerange(4, layers.MAX_DESCRIPTORS)
+        os.dup2(os.dup(channel), CHANNEL)
+        os.closerange(CHANNEL + 1, layers.MAX_DESCRIPTORS)
         layers.die_with_parent(parent)
         resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
-        connection = socket.socket(fileno=3)
-        _seal(connection)
-        request = json.loads(_receive(connection))
-        status = _run(request, connection)
+        if seals:
+            layers.seal()
+        os.write(CHANNEL, READY)
+        status = _run(json.loads(_receive()))
         threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its children
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -70,20 +72,14 @@ def run(parent: int, channel: int, source: int, sink: int) -> NoReturn:
     raise AssertionError("the process has ended")
 
 
-def _seal(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # no seccomp: the zygote has said so, and the supervisor was told to go on
-        layers.seal()
-    connection.sendall(READY)
-
-
-def _receive(connection: socket.socket) -> bytes:
+def _receive() -> bytes:
     chunks = []
-    while chunk := connection.recv(1 << 20):
+    while chunk := os.read(CHANNEL, 1 << 16):
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-def _run(request: dict[str, Any], connection: socket.socket) -> int:
+def _run(request: dict[str, Any]) -> int:
     """The exit status of the program, as Python itself would set it."""
     is_called = request["function"] is not None
     dumps = json.dumps
@@ -96,12 +92,14 @@ def _run(request: dict[str, Any], connection: socket.socket) -> int:
     if is_called:
         module.__dict__.update((name, value) for name, value in _prelude.items() if not name.startswith("__"))
     else:
-        connection.close()
+        os.close(CHANNEL)
     try:
         exec(compile(request["source"], "main.py", "exec"), module.__dict__)
         if is_called:
             value = _function(module, request["function"])(*request["arguments"])
-            connection.sendall(dumps(value, allow_nan=False).encode())
+            answer = memoryview(dumps(value, allow_nan=False).encode())
+            while answer:
+                answer = answer[os.write(CHANNEL, answer) :]
     except SystemExit as stop:
         return _status(stop.code)
     return 0

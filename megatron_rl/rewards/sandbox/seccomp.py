@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 from megatron_rl.rewards.sandbox import syscalls
 from megatron_rl.rewards.sandbox.kernel import libc
@@ -15,6 +16,8 @@ from megatron_rl.rewards.sandbox.kernel import libc
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _X32 = 0x40000000  # a second numbering of the same calls on x86_64
+Filter = tuple[Any, Any]  # what the kernel is pointed to, and the instructions, which that points to
+
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 
 _CLONE_THREAD = 0x00010000
@@ -44,17 +47,17 @@ def deny_to_program() -> None:
 
     Raises OSError where the kernel or the machine has no such filter.
     """
-    _install(program_filter())
+    _load(program_filter())
 
 
 @cache
-def program_filter() -> bytes:
-    """The body of that filter, made once: the zygote's memory is shared by its programs as long as it is only read."""
+def program_filter() -> Filter:
+    """That filter, made once: the zygote's memory is shared by its programs as long as it is only read."""
     body = _deny(syscalls.numbers(syscalls.PROGRAM))
     body += _deny_all("clone3", errno.ENOSYS)  # the C library then takes clone, whose flags can be seen
     body += _unless_bits("clone", 0, _CLONE_THREAD)
     body += _unless_zero("prlimit64", 0)  # of itself it may lower limits
-    return body + _deny_values("prctl", 0, (_PR_SET_PDEATHSIG,))
+    return _finished(body + _deny_values("prctl", 0, (_PR_SET_PDEATHSIG,)))
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -104,12 +107,22 @@ def _deny_values(name: str, argument: int, values: Iterable[int]) -> bytes:
 
 
 def _install(body: bytes) -> None:
+    _load(_finished(body))
+
+
+def _finished(body: bytes) -> Filter:
+    """The filter that allows what `body` lets pass, on this machine's own system calls alone."""
     head = _instruction(_LOAD, 4) + _instruction(_EQUAL, syscalls.audit_architecture(), 1, 0)
     head += _instruction(_RETURN, _KILL) + _instruction(_LOAD, 0)
     head += _instruction(_AT_LEAST, _X32, 0, 1) + _instruction(_RETURN, _KILL)
     text = head + body + _instruction(_RETURN, _ALLOW)
     instructions = ctypes.create_string_buffer(text, len(text))
-    program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(text) // 8, ctypes.addressof(instructions)), 16)
+    pointer = struct.pack("HxxxxxxQ", len(text) // 8, ctypes.addressof(instructions))
+    return ctypes.create_string_buffer(pointer, 16), instructions
+
+
+def _load(found: Filter) -> None:
+    program, _ = found
     if libc().prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"the kernel takes no seccomp filter: {os.strerror(error)}")

@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 
 from megatron_rl.rewards.sandbox import layers, program, seccomp
 from megatron_rl.rewards.sandbox.protocol import RUN
@@ -41,7 +42,7 @@ def main() -> None:
     gc.freeze()  # the collector would touch, and so copy, every page in every program
     while message := control.recv(64):
         if message == RUN:  # a late KILL is for a program that has just ended
-            _serve(control, woken, owns_user="uid" not in missing)
+            _serve(control, woken, missing)
 
 
 def _confine(uid: int | str) -> dict[str, str]:
@@ -66,7 +67,7 @@ def _confine(uid: int | str) -> dict[str, str]:
     return missing
 
 
-def _serve(control: socket.socket, woken: int, *, owns_user: bool) -> None:
+def _serve(control: socket.socket, woken: int, missing: Mapping[str, str]) -> None:
     """One program, from its fork to its end."""
     ours, theirs = socket.socketpair()
     source, stdin = os.pipe()
@@ -74,7 +75,7 @@ def _serve(control: socket.socket, woken: int, *, owns_user: bool) -> None:
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        program.run(parent, theirs.fileno(), source, sink)
+        program.run(parent, theirs.fileno(), source, sink, seals="seccomp" not in missing)
     theirs.close()
     os.close(source)
     os.close(sink)
@@ -93,7 +94,7 @@ def _serve(control: socket.socket, woken: int, *, owns_user: bool) -> None:
         if woken in ready:
             os.read(woken, 64)
         ended, status, usage = os.wait4(child, os.WNOHANG)
-    _sweep(child, owns_user=owns_user)
+    _sweep(child, owns_user="uid" not in missing)
     report = [os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime]
     control.send(json.dumps(report).encode())
 
