@@ -230,9 +230,10 @@ class _Reader:
         assert value is not None, "the token is a decimal"
         if value.denominator == 1 and self.next == r"\frac":
             for length in (7, 2):  # a mixed number, as 2\frac{1}{2} or 2\frac12
-                fraction = plain_number("".join(self._tokens[self._position : self._position + length]))
+                tokens = self._tokens[self._position : self._position + length]
+                fraction = plain_number("".join(tokens)) if all(tokens) else None
                 if fraction is not None:
-                    self._position += length
+                    self._position += len(tokens)
                     return ("number", value + fraction)
         return ("number", value)
 
@@ -272,8 +273,8 @@ class _Reader:
         else:
             argument = self.bare_argument()
         result: Tree = ("call", name, argument) if base is None else ("call", "logarithm", argument, base)
-        if name == "exp":
-            result = ("^", ("constant", "e"), argument)
+        if name in ("exp", "cis"):
+            result = ("^", ("constant", "e"), argument if name == "exp" else ("*", ("constant", "i"), argument))
         if exponent is None:
             return result
         if exponent == ("-", ("number", Fraction(1))) and name in TRIGONOMETRIC:

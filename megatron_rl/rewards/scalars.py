@@ -31,11 +31,14 @@ _BASES = dict(
 )
 _IN_BASE = re.compile(
     r"\(?(?P<digits>[0-9][0-9A-Fa-f]*|[A-F]+[0-9][0-9A-F]*|[A-F]{2,})\)? ?"
-    r"_ ?(?:(?P<digit>[0-9])|\{ ?(?:\\text ?\{)? ?(?P<base>[0-9]+|[a-z]+) ?\}?\})"
+    r"(?:_ ?(?P<digit>[0-9])|(?:_ ?\{?|(?= ?\(?(?:\\text|base)))[ ({]*(?:\\text ?\{)?[( ]*(?:in )?(?:base(?:[ }(]*))?"
+    r"(?P<base>[0-9]+|[a-z]+)[) }]*)"
 )
 _MODULO = re.compile(r"(?P<residue>.+?) ?\(? ?\\(?:pmod|bmod|mod) ?(?:\{ ?([0-9]+) ?\}|([0-9]+)) ?\)?")
-_CHOICE = re.compile(r"(?:\\text ?\{ ?)*\(?([A-Za-z])(?:\)|\.|:)?[ }]*")
+_CHOICE = re.compile(r"(?:\\text ?\{ ?)*(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer:?) )?\(?([A-Za-z])(?:\)|\.|:)?[ }]*")
 _CHOICE_AND_TEXT = re.compile(r"(?:\\text ?\{ ?)*(?:\(([A-Z])\)|([A-Z])[.):])[ }]*(?P<rest>\S.*)")
+_LABELLED = re.compile(r"\\text ?\{ ?\([A-Z]\) ?\} ?([^A-Z(]+)")  # the choice and its value
+_RATIO = re.compile(r":|\\text ?\{ ?to ?\}|(?<=[0-9]) to (?=[0-9])")
 _UNWRAPPED = re.compile(r"\\text ?\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z .,'\":!?-]*")
 _SHORT_WORDS = frozenset("yes no odd even true false none all dne".split())
@@ -53,6 +56,8 @@ def is_same_scalar(reference: str, answer: str, rules: Rules) -> bool:
     numbers = plain_number(reference), plain_number(answer)
     if numbers[0] is not None and numbers[1] is not None:
         return _is_near(*numbers, rules)
+    if (labelled := _LABELLED.fullmatch(answer)) and not _CHOICE.fullmatch(reference):
+        return is_same_scalar(reference, labelled[1], rules)
     for is_same in (_is_same_choice, _is_same_in_base, _is_same_modulo, _is_same_ratio, _is_same_wording):
         verdict = is_same(reference, answer)
         if verdict is not None:
@@ -121,7 +126,7 @@ def _is_same_modulo(reference: str, answer: str) -> bool | None:
     residues = [
         plain_number(match["residue"] if match else text) for match, text in zip(split, (reference, answer), strict=True)
     ]
-    if residues[0] is None or residues[1] is None:
+    if residues[0] is None or residues[1] is None or (split[0] is None and "\\pmod" not in answer):
         return False
     moduli = [int(match[2] or match[3]) for match in split if match and len(match[2] or match[3]) < 1000]
     if len(moduli) < 2 or moduli[0] != moduli[1] or moduli[0] == 0:
@@ -131,11 +136,11 @@ def _is_same_modulo(reference: str, answer: str) -> bool | None:
 
 def _is_same_ratio(reference: str, answer: str) -> bool | None:
     """Ratios, as 3:2; one of two parts may be written as a fraction."""
-    if ":" not in reference + answer:
+    split = [[plain_number(part.strip()) for part in _RATIO.split(text)] for text in (reference, answer)]
+    if len(split[0]) == len(split[1]) == 1:
         return None
-    split = [[plain_number(part.strip()) for part in text.split(":")] for text in (reference, answer)]
-    if any(part is None for parts in split for part in parts):
-        return None
+    if None in split[0] or None in split[1]:
+        return False if None not in split[0] and len(split[0]) > 1 else None
     (first, *_), (second, *_) = split = [[*parts, Fraction(1)] if len(parts) == 1 else parts for parts in split]
     if len(split[0]) != len(split[1]) or not first or not second:
         return False
