@@ -135,10 +135,10 @@ def _read_items(text: str, depth: int) -> Answer | None:
 
 def _joined_regions(parts: list[Answer]) -> Answer | None:
     """The set of real numbers that inequalities in one symbol describe together, None where they do not."""
-    if points := [_removed_points(part) or [part.value] for part in parts]:
-        are_removed = [part.label == parts[0].label or (not part.label and part.kind == "value") for part in parts]
-        if _removed_points(parts[0]) and all(are_removed) and all(plain_number(point[0]) is not None for point in points):
-            return _without([point for some in points for point in some], parts[0].label)
+    if parts and _removed_points(parts[0]):  # x \ne 0, x \ne 1 or x \ne 0, 1
+        removed = [_removed_points(part) if part.label == parts[0].label else [part.value] for part in parts]
+        points = [point for some in removed for point in some]
+        return _without(points, parts[0].label) if all(plain_number(point) is not None for point in points) else None
     labels = {part.label for part in parts}
     is_region = [part.kind in ("tuple", "union") for part in parts]
     if len(labels) != 1 or labels == {""} or not any(is_region):
@@ -307,8 +307,10 @@ def _interval(low: str, high: str, brackets: str, label: str) -> Answer:
 def _removed_points(union: Answer) -> list[str]:
     """The points that a union of open intervals leaves out of the real line, none where it leaves out more."""
     ends = [end for piece in union.parts if piece.brackets == "()" for end in piece.parts]
+    if union.kind != "union" or not ends or len(ends) != 2 * len(union.parts):
+        return []
     inner = [end.value for end in ends[1:-1]]
-    is_line = len(ends) == 2 * len(union.parts) and (ends[0].value, ends[-1].value) == ("-\\infty", "\\infty")
+    is_line = (ends[0].value, ends[-1].value) == ("-\\infty", "\\infty")
     return inner[::2] if is_line and inner[::2] == inner[1::2] else []
 
 
