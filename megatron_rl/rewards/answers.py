@@ -47,9 +47,8 @@ _CELL = _separator("&")
 
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
-_MATRIX = re.compile(
-    r"\\begin ?\{([pbB]|small)?(?:matrix|array)\} ?(?:\{[lcr| ]*\})?(.*)\\end ?\{[a-zA-Z]+\}", re.DOTALL
-)
+_MATRIX = re.compile(r"\\begin ?\{([pbB]|small)?(?:matrix|array)\} ?(?:\{[lcr| ]*\})?(.*)\\end ?\{[a-zA-Z]+\}", re.DOTALL)
+_INTEGER_SYMBOL = re.compile(r"[a-z] ?\\in ?\\mathbb ?\{Z\}")  # x = 2k\pi, k \in \mathbb{Z}: may be left out
 _PREFIX = re.compile(r"\\text ?\{[^{}]*[:=] ?\} ?(?=\S)")  # \text{Answer: }
 _ALIGNED = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split)\}(.*)\\end ?\{\1\}", re.DOTALL)
 _BRACKETED = re.compile(r"(\\\{|\\langle(?![A-Za-z])|[(\[{])(.*?)(\\\}|\\rangle|[)\]}])", re.DOTALL)
@@ -74,9 +73,7 @@ _LABEL = re.compile(
     rf"(?:\\text ?\{{[^{{}}]*\}} ?)?(?:m ?\\angle |\\angle |\\triangle |\|)?(?:\\(?:overline|vec|bar|hat) ?\{{)?"
     rf"{_NAME}(?: ?[+-]? ?{_NAME})*\}}?\|?(?: ?\([^()=<>]*\))?|\\text ?\{{[^{{}}]*\}}|\( ?{_NAME}(?: ?, ?{_NAME})+ ?\)"
 )
-_NO_LABEL = re.compile(
-    r"\\(?:sum|int|prod|lim|infty|pi|frac|sqrt|cdot|times|sin|cos|tan|log|ln|binom)(?![A-Za-z])|^[ei]$"
-)
+_NO_LABEL = re.compile(r"\\(?:sum|int|prod|lim|infty|pi|frac|sqrt|cdot|times|sin|cos|tan|log|ln|binom)(?![A-Za-z])|^[ei]$")
 
 
 def read_answer(text: str) -> Answer:
@@ -92,15 +89,17 @@ def read_answer(text: str) -> Answer:
 
 def _read(text: str, depth: int) -> Answer:
     text = _PREFIX.sub("", text.lstrip("+ ,;").rstrip(" .,;"))
-    found = words(text)
-    if found is not None or depth > MAX_DEPTH:
-        text = _SYNONYMS.get(" ".join(found or ()), text)
-        if text != _REALS:
-            return Answer("value" if depth <= MAX_DEPTH else "other", compact(text), text)
+    if depth > MAX_DEPTH:
+        return Answer("other", compact(text))
+    if found := words(text):
+        text = _SYNONYMS.get(" ".join(found), text)
     text = _SYNONYMS.get(text, text)
     if whole := _TEXT.fullmatch(text):
-        return _read(whole[1], depth + 1)
-    readers = (_read_items, _read_plus_minus, _read_matrix, _read_relation, _read_union, _read_brackets)
+        pieces = [piece for piece in _split(whole[1], _ITEM)[0] if piece]
+        if len(pieces) > 1:
+            return Answer("list", compact(text), parts=tuple(_read(f"\\text{{{piece}}}", depth + 1) for piece in pieces))
+        return _read(whole[1], depth + 1) if found is None else Answer("value", compact(text), text)
+    readers = (_read_items, _read_words, _read_plus_minus, _read_matrix, _read_relation, _read_union, _read_brackets)
     for reader in readers:
         answer = reader(text, depth)
         if answer is not None:
@@ -127,13 +126,19 @@ def _read_items(text: str, depth: int) -> Answer | None:
     pieces, separators = _split(text, _ITEM)
     if not separators:
         return None
-    parts = [_read(piece, depth + 1) for piece in pieces if piece]
+    parts = [_read(piece, depth + 1) for piece in pieces if piece and not _INTEGER_SYMBOL.fullmatch(piece)]
+    if len(parts) == 1 and len(pieces) > 1 and any(_INTEGER_SYMBOL.fullmatch(piece) for piece in pieces):
+        return parts[0]
     parts = [inner for part in parts for inner in (part.parts if part.kind == "list" else (part,))]
     return _joined_regions(parts) or Answer("list", compact(text), parts=tuple(parts))
 
 
 def _joined_regions(parts: list[Answer]) -> Answer | None:
     """The set of real numbers that inequalities in one symbol describe together, None where they do not."""
+    if parts and _removed_points(parts[0]):  # x \ne 0, x \ne 1 or x \ne 0, 1
+        removed = [_removed_points(part) if part.label == parts[0].label else [part.value] for part in parts]
+        points = [point for some in removed for point in some]
+        return _without(points, parts[0].label) if all(plain_number(point) is not None for point in points) else None
     labels = {part.label for part in parts}
     is_region = [part.kind in ("tuple", "union") for part in parts]
     if len(labels) != 1 or labels == {""} or not any(is_region):
@@ -156,6 +161,10 @@ def _joined_regions(parts: list[Answer]) -> Answer | None:
     return _union(pieces, label)
 
 
+def _read_words(text: str, depth: int) -> Answer | None:
+    return Answer("value", compact(text), text) if words(text) is not None else None
+
+
 def _read_plus_minus(text: str, depth: int) -> Answer | None:
     if text.startswith("\\{") or not re.search(r"\\(?:pm|mp)(?![A-Za-z])", text):
         return None
@@ -175,8 +184,7 @@ def _read_matrix(text: str, depth: int) -> Answer | None:
         return None
     rows = [row for row in _split(match[2], _ROW)[0] if row and row != "\\hline"]
     parts = [
-        Answer("tuple", compact(row), parts=tuple(_read(cell, depth + 1) for cell in _split(row, _CELL)[0]))
-        for row in rows
+        Answer("tuple", compact(row), parts=tuple(_read(cell, depth + 1) for cell in _split(row, _CELL)[0])) for row in rows
     ]
     return Answer("matrix", compact(text), parts=tuple(parts))
 
@@ -254,7 +262,7 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
     if opening == "\\{":
         pieces, separators = _split(inside, _SUCH_THAT)
         if len(separators) == 1:
-            return _read(pieces[1], depth + 1)
+            return _read_set_by_condition(*pieces, depth)
     pieces, separators = _split(inside, _ITEM)
     if opening in ("\\{", "{") and (separators or opening == "\\{"):
         parts = [_read(piece, depth + 1) for piece in pieces if piece]
@@ -263,9 +271,17 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
         return _read(inside, depth + 1) if opening in "({" else None
     brackets = "()" if opening == "\\langle" else opening + closing
     parts = [_read(piece, depth + 1) for piece in pieces]
-    if len(parts) == 2 and brackets != "()":
+    if len(parts) == 2 and brackets != "()" and parts[0].kind == parts[1].kind == "value":
         return _interval(parts[0].value, parts[1].value, brackets, "")
     return Answer("tuple", "", parts=tuple(parts), brackets=brackets)
+
+
+def _read_set_by_condition(element: str, condition: str, depth: int) -> Answer:
+    described = _read(condition, depth + 1)
+    name = compact(_split(element, _RELATION)[0][0])  # of x, or of x \in \mathbb{R}
+    if described.kind in ("tuple", "union") and described.label == name:
+        return described
+    return Answer("tuple", "", parts=(_read(element, depth + 1), described), brackets="|")
 
 
 def _encloses(text: str) -> bool:
@@ -291,8 +307,10 @@ def _interval(low: str, high: str, brackets: str, label: str) -> Answer:
 def _removed_points(union: Answer) -> list[str]:
     """The points that a union of open intervals leaves out of the real line, none where it leaves out more."""
     ends = [end for piece in union.parts if piece.brackets == "()" for end in piece.parts]
+    if union.kind != "union" or not ends or len(ends) != 2 * len(union.parts):
+        return []
     inner = [end.value for end in ends[1:-1]]
-    is_line = len(ends) == 2 * len(union.parts) and (ends[0].value, ends[-1].value) == ("-\\infty", "\\infty")
+    is_line = (ends[0].value, ends[-1].value) == ("-\\infty", "\\infty")
     return inner[::2] if is_line and inner[::2] == inner[1::2] else []
 
 
@@ -300,8 +318,7 @@ def _interval_without(interval: Answer, points: list[str]) -> list[Answer]:
     low, high = (plain_number(part.value) for part in interval.parts)
     values = {point: plain_number(point) for point in points}
     inside = [
-        point
-        for point, value in values.items()
+        point for point, value in values.items()
         if value is not None and (low is None or low < value) and (high is None or value < high)
     ]
     ends = [interval.parts[0].value, *inside, interval.parts[1].value]

@@ -20,14 +20,22 @@ from megatron_rl.rewards.scalars import (
     read_or_none,
 )
 
+_SYMBOL = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_.*)?")
 MAX_UNMATCHED_PARTS = 40  # each is compared with each
 
 
 def is_same_answer(reference: Answer, answer: Answer, rules: Rules) -> bool:
-    """Whether an answer is the reference.
+    """Whether an answer is the reference, or the set of it alone.
 
     Raises Undecided where that takes an evaluation the rules do not allow, ValueError where the reference is unreadable.
     """
+    for one, other in ((reference, answer), (answer, reference)):
+        if one.kind == "set" and len(one.parts) == 1 and one.parts[0].kind == other.kind == "value":
+            return is_same_scalar(*((one.parts[0].value, other.value)[:: 1 if one is reference else -1]), rules)
+    return _is_same(reference, answer, rules)
+
+
+def _is_same(reference: Answer, answer: Answer, rules: Rules) -> bool:
     if reference.text == answer.text:
         return True
     if answer.kind == "approximation":
@@ -39,39 +47,33 @@ def is_same_answer(reference: Answer, answer: Answer, rules: Rules) -> bool:
     if reference.kind == "other":
         return _by_math_verify(reference, answer, rules)
     kinds = {reference.kind, answer.kind}
+    if kinds <= {"list", "set"} and _are_named(reference) and not any(part.label for part in answer.parts):
+        return answer.kind == "list" and _are_same_in_order(reference.parts, answer.parts, rules)
     if kinds == {"value"}:
         return is_same_scalar(reference.value, answer.value, rules)
     if kinds <= {"list", "set"}:
         return _are_same_parts(reference, answer, rules, is_set="set" in kinds)
     if kinds == {"tuple"}:
         return _is_same_tuple(reference, answer, rules)
-    if kinds == {"union"}:
+    if kinds in ({"union"}, {"union", "list"}):
         return _are_same_parts(reference, answer, rules, is_set=True)
     if kinds == {"matrix"}:
         return len(reference.parts) == len(answer.parts) and all(
             _are_same_in_order(a.parts, b.parts, rules) for a, b in zip(reference.parts, answer.parts, strict=True)
         )
-    return _is_same_across_kinds(reference, answer, rules)
-
-
-def _is_same_across_kinds(reference: Answer, answer: Answer, rules: Rules) -> bool:
-    """A set of one value and the value; a column and a tuple; x=1, y=2 and (1, 2)."""
-    for one, other in ((reference, answer), (answer, reference)):
-        if one.kind == "set" and len(one.parts) == 1 and other.kind == "value":
-            single = one.parts[0]
-            return is_same_answer(*((single, other) if one is reference else (other, single)), rules)
     parts = _in_order(reference), _in_order(answer)
     return bool(parts[0] and parts[1] and _are_same_in_order(*parts, rules))
 
 
 def _in_order(answer: Answer) -> Sequence[Answer]:
-    """The components of a tuple, of a matrix of one column, or of x=1, y=2; nothing for anything else."""
-    if answer.kind == "tuple" and answer.brackets == "()":
+    """The components of a tuple, of a matrix of one row or column, or of x=1, y=2; nothing for anything else."""
+    if answer.kind == "tuple" and answer.brackets == "()" and (not answer.label or answer.label.startswith("(")):
         return answer.parts
     if answer.kind == "matrix" and all(len(row.parts) == 1 for row in answer.parts):
         return [row.parts[0] for row in answer.parts]
-    labels = [part.label for part in answer.parts]
-    if answer.kind == "list" and all(labels) and len(set(labels)) == len(labels):
+    if answer.kind == "matrix" and len(answer.parts) == 1:
+        return answer.parts[0].parts
+    if _are_named(answer):
         return [part._replace(label="") for part in sorted(answer.parts, key=lambda part: part.label)]
     return ()
 
@@ -94,7 +96,7 @@ def _all_same(pairs: zip[tuple[Answer, Answer]], rules: Rules) -> bool:
     is_undecided = False
     for pair in pairs:
         try:
-            if not is_same_answer(*pair, rules):
+            if not _is_same(*pair, rules):
                 return False
         except Undecided:
             is_undecided = True
@@ -120,10 +122,7 @@ def _are_same_parts(reference: Answer, answer: Answer, rules: Rules, is_set: boo
         )
     # An element of a set may equal one that is matched already: {1, 2/2, 2}.
     return all(
-        any(
-            is_same_answer(*((mine, theirs) if side == 0 else (theirs, mine)), rules)
-            for theirs in by_key[1 - side].values()
-        )
+        any(_is_same(*((mine, theirs) if side == 0 else (theirs, mine)), rules) for theirs in by_key[1 - side].values())
         for side in (0, 1)
         for mine in (by_key[side][key] for key in unmatched[side])
     )
@@ -132,7 +131,7 @@ def _are_same_parts(reference: Answer, answer: Answer, rules: Rules, is_set: boo
 def _are_paired(reference: list[Answer], answer: list[Answer], rules: Rules) -> bool:
     for part in reference:
         for index, other in enumerate(answer):
-            if is_same_answer(part, other, rules):
+            if _is_same(part, other, rules):
                 del answer[index]
                 break
         else:
@@ -145,8 +144,16 @@ def _key(part: Answer) -> object:
     return part.text if number is None else number
 
 
+def _are_named(answer: Answer) -> bool:
+    """Whether it is a list of values of different symbols, as x=1, y=2."""
+    labels = [part.label for part in answer.parts]
+    return answer.kind == "list" and all(labels) and len({label.partition("_")[0] for label in labels}) == len(labels)
+
+
 def _names_differ(reference: Answer, answer: Answer) -> bool:
-    return bool(reference.label and answer.label and reference.label != answer.label)
+    """Whether both are named, and by different symbols; x_1 may be x."""
+    labels = reference.label, answer.label
+    return all(labels) and labels[0] not in (labels[1], labels[1].partition("_")[0]) and labels[1] != labels[0].partition("_")[0]
 
 
 def _is_same_approximation(reference: Answer, answer: Answer, rules: Rules) -> bool:
@@ -164,13 +171,13 @@ def _is_same_approximation(reference: Answer, answer: Answer, rules: Rules) -> b
 def _is_same_relation(reference: Answer, answer: Answer, rules: Rules) -> bool:
     """Equations and inequalities that are multiples of each other.
 
-    A reference that is solved for a symbol is a value: 2x=10 is no answer where x=5 is asked for.
+    A reference that is solved for a symbol is a value: 2x=10 is no answer where x=5 is asked for, nor 2x<10 for x<5.
     """
     sides = _sides(reference), _sides(answer)
     if sides[0] is None or sides[1] is None:
         return False
     (left, sign, right), (other_left, other_sign, other_right) = sides
-    if reference.kind == "value" and not re.search(r"(?<![\\A-Za-z])[A-Za-z]", right):
+    if _SYMBOL.fullmatch(left) and not re.search(r"(?<![\\A-Za-z])[A-Za-z]", right):
         return False
     if not rules.may_evaluate:
         raise Undecided
@@ -192,6 +199,11 @@ def _is_greater(sign: str) -> bool:
 def _sides(answer: Answer) -> tuple[str, str, str] | None:
     if answer.kind == "relation":
         return answer.parts[0].value, answer.brackets, answer.parts[1].value
+    if answer.kind == "tuple" and answer.label and len(answer.parts) == 2:  # a half line
+        low, high = (part.value for part in answer.parts)
+        if low == "-\\infty":
+            return answer.label, "<" if answer.brackets[1] == ")" else "\\le", high
+        return (answer.label, ">" if answer.brackets[0] == "(" else "\\ge", low) if high == "\\infty" else None
     return (answer.label, "=", answer.value) if answer.kind == "value" and answer.label else None
 
 

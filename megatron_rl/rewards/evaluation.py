@@ -25,9 +25,7 @@ _FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
     **{name: getattr(mp, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth")},
     **{f"arc{name}": getattr(mp, f"a{name}") for name in ("sin", "cos", "tan", "cot")},
     **{f"ar{name}": getattr(mp, f"a{name}") for name in ("sinh", "cosh", "tanh")},
-    "ln": mp.log,
-    "lg": mp.log10,
-    "cis": lambda angle: mp.exp(mp.mpc(0, angle)),
+    **{"ln": mp.log, "lg": mp.log10},
 }
 
 

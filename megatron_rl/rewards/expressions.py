@@ -26,46 +26,10 @@ _SYNONYMS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsec": "?"
 _CONSTANTS = {"e": "e", "i": "i", "pi": "pi", r"\pi": "pi", r"\infty": "infinity", r"\imath": "i", "infty": "infinity"}
 _GREEK = frozenset(
     rf"\{name}"
-    for name in [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "varepsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "vartheta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "rho",
-        "sigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "varphi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Pi",
-        "Sigma",
-        "Upsilon",
-        "Phi",
-        "Psi",
-        "Omega",
-        "ell",
-        "hbar",
-    ]
+    for name in (
+        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+        "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar"
+    ).split()
 )
 _TIMES = (r"\cdot", r"\times", "*", r"\ast")
 _CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\lvert": r"\rvert"}
@@ -266,9 +230,10 @@ class _Reader:
         assert value is not None, "the token is a decimal"
         if value.denominator == 1 and self.next == r"\frac":
             for length in (7, 2):  # a mixed number, as 2\frac{1}{2} or 2\frac12
-                fraction = plain_number("".join(self._tokens[self._position : self._position + length]))
+                tokens = self._tokens[self._position : self._position + length]
+                fraction = plain_number("".join(tokens)) if all(tokens) else None
                 if fraction is not None:
-                    self._position += length
+                    self._position += len(tokens)
                     return ("number", value + fraction)
         return ("number", value)
 
@@ -293,11 +258,7 @@ class _Reader:
                 self._position += bool(self.next)
         while self.take("'"):
             name += "'"
-        if (
-            self.next == "("
-            and self._tokens[self._position + 1][:1].isdigit()
-            and self._tokens[self._position + 2] == ")"
-        ):
+        if self.next == "(" and self._tokens[self._position + 1][:1].isdigit() and self._tokens[self._position + 2] == ")":
             name += f"({self._tokens[self._position + 1]})"  # a value of a function: I(0) is not 0
             self._position += 3
         return ("symbol", name)
@@ -312,8 +273,8 @@ class _Reader:
         else:
             argument = self.bare_argument()
         result: Tree = ("call", name, argument) if base is None else ("call", "logarithm", argument, base)
-        if name == "exp":
-            result = ("^", ("constant", "e"), argument)
+        if name in ("exp", "cis"):
+            result = ("^", ("constant", "e"), argument if name == "exp" else ("*", ("constant", "i"), argument))
         if exponent is None:
             return result
         if exponent == ("-", ("number", Fraction(1))) and name in TRIGONOMETRIC:

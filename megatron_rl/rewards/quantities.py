@@ -61,79 +61,12 @@ mph
 child children
 """
 _CANONICAL = {word: line.split()[0] for line in _SPELLINGS.strip().splitlines() for word in line.split()}
-_GENERIC = frozenset(
-    ["unit", "of", "the", "a", "an", "in", "each", "about", "approximately", "exactly", "total", "only"]
-)
+_GENERIC = frozenset("unit of the a an in each about approximately exactly total only".split())
 _NO_UNIT = frozenset(
-    [
-        "or",
-        "and",
-        "not",
-        "no",
-        "nor",
-        "none",
-        "if",
-        "when",
-        "where",
-        "for",
-        "mod",
-        "modulo",
-        "base",
-        "to",
-        "from",
-        "with",
-        "but",
-        "is",
-        "are",
-        "was",
-        "plus",
-        "minus",
-        "times",
-        "over",
-        "half",
-        "maybe",
-        "perhaps",
-        "possibly",
-        "however",
-        "unless",
-        "except",
-        "instead",
-        "rather",
-        "alternatively",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "thirds",
-        "quarter",
-        "all",
-        "any",
-        "either",
-        "undefined",
-        "infinity",
-        "infinite",
-        "less",
-        "more",
-        "than",
-        "least",
-        "most",
-        "between",
-        "through",
-        "even",
-        "odd",
-        "answer",
-        "false",
-        "true",
-        "wrong",
-    ]
+    "or and not no nor none if when where for mod modulo base to from with but is are was plus minus times over half "
+    "maybe perhaps possibly however unless except instead rather alternatively one two three four five six seven "
+    "eight nine ten eleven twelve thirds quarter all any either undefined infinity infinite less more than least most between through even odd "
+    "answer false true wrong".split()
 )
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
@@ -143,6 +76,7 @@ _ATOM = rf"(?:\\text ?\{{[^{{}}0-9=<>+]*\}}|%|\^\\circ|(?<![A-Za-z\\])(?:{_LONG}
 _UNIT = rf"(?: ?(?:[/*]|\\cdot|\\times|-(?=\\text))? ?{_ATOM})+$"
 _TRAILING = re.compile(_UNIT.replace("{LETTERS}", ""))
 _TRAILING_LETTER = re.compile(_UNIT.replace("{LETTERS}", r"|(?<=[0-9} /])[mgshlLNJWVAKCF](?![A-Za-z])"))
+_ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc|cis)(?![a-z])")  # its degrees are no unit of the value
 _CURRENCY = re.compile(r"^(-? ?)(\\\$|[€£¥]|(?:Rs|USD)\b\.?) ?")
 _NAME = re.compile(r"[A-Za-z_]+|\^\\circ|[%$€£¥¢Ω]|\^ ?\{? ?(-?[0-9]) ?\}?|/|\(")
 
@@ -164,7 +98,7 @@ def split_unit(text: str, single_letters: bool) -> Quantity:
     if currency := _CURRENCY.match(text):
         text, names = currency[1].strip() + text[currency.end() :], currency[2].strip("\\.")
     trailing = (_TRAILING_LETTER if single_letters else _TRAILING).search(text)
-    if trailing and trailing.start() > 0:
+    if trailing and trailing.start() > 0 and not ("\\circ" in trailing[0] and _ANGLE_OF.search(text)):
         words = re.findall(r"[A-Za-z]+", trailing[0].replace(r"\text", ""))
         are_units = all(len(word) > 1 or word in _CANONICAL for word in words)
         if are_units and len(words) <= 6 and not {word.lower() for word in words} & _NO_UNIT:

@@ -27,22 +27,21 @@ class Undecided(Exception):  # noqa: N818 - it is an outcome, not an error
 
 
 _BASES = dict(
-    zip(
-        ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "sixteen"],
-        [*range(2, 13), 16],
-        strict=True,
-    )
+    zip("two three four five six seven eight nine ten eleven twelve sixteen".split(), [*range(2, 13), 16], strict=True)
 )
 _IN_BASE = re.compile(
     r"\(?(?P<digits>[0-9][0-9A-Fa-f]*|[A-F]+[0-9][0-9A-F]*|[A-F]{2,})\)? ?"
-    r"_ ?(?:(?P<digit>[0-9])|\{ ?(?:\\text ?\{)? ?(?P<base>[0-9]+|[a-z]+) ?\}?\})"
+    r"(?:_ ?(?P<digit>[0-9])|(?:_ ?\{?|(?= ?\(?(?:\\text|base)))[ ({]*(?:\\text ?\{)?[( ]*(?:in )?(?:base(?:[ }(]*))?"
+    r"(?P<base>[0-9]+|[a-z]+)[) }]*)"
 )
 _MODULO = re.compile(r"(?P<residue>.+?) ?\(? ?\\(?:pmod|bmod|mod) ?(?:\{ ?([0-9]+) ?\}|([0-9]+)) ?\)?")
-_CHOICE = re.compile(r"(?:\\text ?\{ ?)*\(?([A-Za-z])(?:\)|\.|:)?[ }]*")
+_CHOICE = re.compile(r"(?:\\text ?\{ ?)*(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer:?) )?\(?([A-Za-z])(?:\)|\.|:)?[ }]*")
 _CHOICE_AND_TEXT = re.compile(r"(?:\\text ?\{ ?)*(?:\(([A-Z])\)|([A-Z])[.):])[ }]*(?P<rest>\S.*)")
+_LABELLED = re.compile(r"\\text ?\{ ?\([A-Z]\) ?\} ?([^A-Z(]+)")  # the choice and its value
+_RATIO = re.compile(r":|\\text ?\{ ?to ?\}|(?<=[0-9]) to (?=[0-9])")
 _UNWRAPPED = re.compile(r"\\text ?\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z .,'\":!?-]*")
-_SHORT_WORDS = frozenset(["yes", "no", "odd", "even", "true", "false", "none", "all", "dne"])
+_SHORT_WORDS = frozenset("yes no odd even true false none all dne".split())
 _NOT_WORDS = frozenset((*FUNCTIONS, "sqrt", "infty", "infinity", "frac"))
 _ARTICLES = frozenset(("the", "a", "an"))
 
@@ -57,6 +56,8 @@ def is_same_scalar(reference: str, answer: str, rules: Rules) -> bool:
     numbers = plain_number(reference), plain_number(answer)
     if numbers[0] is not None and numbers[1] is not None:
         return _is_near(*numbers, rules)
+    if (labelled := _LABELLED.fullmatch(answer)) and not _CHOICE.fullmatch(reference):
+        return is_same_scalar(reference, labelled[1], rules)
     for is_same in (_is_same_choice, _is_same_in_base, _is_same_modulo, _is_same_ratio, _is_same_wording):
         verdict = is_same(reference, answer)
         if verdict is not None:
@@ -102,10 +103,7 @@ def _is_same_in_base(reference: str, answer: str) -> bool | None:
     digits = [_in_base(text) for text in (reference, answer)]
     if digits == [None, None]:
         return None
-    bases = [
-        (plain_number(text), 10) if found is None else found
-        for text, found in zip((reference, answer), digits, strict=True)
-    ]
+    bases = [(plain_number(text), 10) if found is None else found for text, found in zip((reference, answer), digits, strict=True)]
     return bases[0] == bases[1]
 
 
@@ -113,9 +111,7 @@ def _in_base(text: str) -> tuple[Fraction, int] | None:
     match = _IN_BASE.fullmatch(text)
     if match is None:
         return None
-    base = _BASES.get(match["base"]) or int(
-        match["digit"] or match["base"] if (match["digit"] or match["base"]).isdigit() else 0
-    )
+    base = _BASES.get(match["base"]) or int(match["digit"] or match["base"] if (match["digit"] or match["base"]).isdigit() else 0)
     try:
         return (Fraction(int(match["digits"], base)), base) if 2 <= base <= 36 else None
     except ValueError:
@@ -128,10 +124,9 @@ def _is_same_modulo(reference: str, answer: str) -> bool | None:
     if split == [None, None]:
         return None
     residues = [
-        plain_number(match["residue"] if match else text)
-        for match, text in zip(split, (reference, answer), strict=True)
+        plain_number(match["residue"] if match else text) for match, text in zip(split, (reference, answer), strict=True)
     ]
-    if residues[0] is None or residues[1] is None:
+    if residues[0] is None or residues[1] is None or (split[0] is None and "\\pmod" not in answer):
         return False
     moduli = [int(match[2] or match[3]) for match in split if match and len(match[2] or match[3]) < 1000]
     if len(moduli) < 2 or moduli[0] != moduli[1] or moduli[0] == 0:
@@ -141,11 +136,11 @@ def _is_same_modulo(reference: str, answer: str) -> bool | None:
 
 def _is_same_ratio(reference: str, answer: str) -> bool | None:
     """Ratios, as 3:2; one of two parts may be written as a fraction."""
-    if ":" not in reference + answer:
+    split = [[plain_number(part.strip()) for part in _RATIO.split(text)] for text in (reference, answer)]
+    if len(split[0]) == len(split[1]) == 1:
         return None
-    split = [[plain_number(part.strip()) for part in text.split(":")] for text in (reference, answer)]
-    if any(part is None for parts in split for part in parts):
-        return None
+    if None in split[0] or None in split[1]:
+        return False if None not in split[0] and len(split[0]) > 1 else None
     (first, *_), (second, *_) = split = [[*parts, Fraction(1)] if len(parts) == 1 else parts for parts in split]
     if len(split[0]) != len(split[1]) or not first or not second:
         return False
@@ -195,9 +190,7 @@ def _is_same_quantity(reference: str, answer: str, reference_is_number: bool, ru
     if unit == percent and not other_unit:
         return _is_near(gold, number, rules) or _is_near(gold / 100, number, rules)
     if other_unit == percent and not unit:  # 5% for 5 and for 0.05, but 0.05% for neither
-        return (abs(gold) >= 1 and _is_near(gold, number, rules)) or (
-            abs(gold) <= 1 and _is_near(gold, number / 100, rules)
-        )
+        return (abs(gold) >= 1 and _is_near(gold, number, rules)) or (abs(gold) <= 1 and _is_near(gold, number / 100, rules))
     return _is_near(gold, number, rules)
 
 

@@ -18,6 +18,7 @@ from megatron_rl.rewards.evaluation import Undefined, Value, evaluate, inexact
 from megatron_rl.rewards.expressions import INVERSE, LOGARITHMIC, TRIGONOMETRIC, Tree, symbols
 
 DIGITS, EQUAL_DIGITS = 60, 40
+MAX_DIGITS = 6_000
 MIN_POINTS = 3
 
 # Ranges of positive and negative reals, which tell sqrt(x^2) from x.
@@ -71,7 +72,7 @@ def is_multiple(reference: Tree, tree: Tree, positive: bool) -> bool:
 def is_finished(tree: Tree, reference: Tree) -> bool:
     """Whether a tree without symbols is an answer, given the reference, and does not state the problem again.
 
-    Unfinished are sums and products with two plain numbers in them (3+4), a division sign, products of sums, powers
+    Unfinished are sums of two rational terms (3+4), products of two plain numbers or two sums, a division sign, powers
     and quotients of complex numbers, and functions of a kind that the reference does without: an arctangent for pi/4,
     a root or a binomial for 10. A power of real numbers is finished.
     """
@@ -85,9 +86,9 @@ def is_finished(tree: Tree, reference: Tree) -> bool:
 
 def _is_carried_out(tree: Tree) -> bool:
     head = tree[0]
-    if head == "divided" or (head in ("+", "*") and sum(_is_plain(part) for part in tree[1:]) > 1):
+    if head == "divided" or (head == "+" and sum(_is_rational(part) for part in tree[1:]) > 1):
         return False
-    if head == "*" and sum(part[0] == "+" for part in tree[1:]) > 1:
+    if head == "*" and max(sum(_is_plain(part) for part in tree[1:]), sum(part[0] == "+" for part in tree[1:])) > 1:
         return False
     if (head == "^" and _is_complex(tree[1])) or (head == "/" and _is_complex(tree[2])):
         return False
@@ -118,7 +119,7 @@ def _functions(tree: Tree) -> Iterator[str]:
 
 
 def _is_complex(tree: Tree) -> bool:
-    return tree == ("constant", "i") or tree[:2] == ("call", "cis") or any(_is_complex(part) for part in _parts(tree))
+    return tree == ("constant", "i") or any(_is_complex(part) for part in _parts(tree))
 
 
 def _values(reference: Tree, tree: Tree, log_base: int | None) -> list[tuple[Value, Value, Value]]:
@@ -149,10 +150,7 @@ def _values_at(
 
 def _real_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
     for index, (low, high) in enumerate(_RANGES):
-        spread = [
-            Fraction((index * 3571 + number * 6101 + number * number * 131 + 17) % 9973, 9973)
-            for number in range(len(names))
-        ]
+        spread = [Fraction((index * 3571 + number * 6101 + number * number * 131 + 17) % 9973, 9973) for number in range(len(names))]
         yield {name: Fraction(low) + Fraction(high - low) * part for name, part in zip(names, spread, strict=True)}
 
 
@@ -173,6 +171,8 @@ def _evaluate_both(
             if isinstance(a, Fraction) and isinstance(b, Fraction):
                 return a, b, size
             needed = _digits(size)
+            if needed > MAX_DIGITS:
+                raise Undefined("too large")
             if needed <= digits:
                 return inexact(a), inexact(b), size
         digits = needed  # a sum of huge numbers, where small ones count as well
