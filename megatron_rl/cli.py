@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from megatron_rl.preempt import REQUEUE_EXIT_CODE, Preempted, listen
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -163,6 +165,7 @@ def on_every_rank(choose: Callable[[], Run], words: Callable[[Run], list[str]], 
         remove_shared_memory(run.directory)  # of ranks that were killed
         raise typer.Exit(code)
     os.environ.update(variables | (world.variables if world is not None else {}))
+    listen()
     with one_line_errors(is_main, failures=run.directory / "logs" / f"failure_rank{world.rank if world else 0}.txt"):
         action(run)
 
@@ -248,6 +251,9 @@ def one_line_errors(prints_user_errors: bool = True, failures: Path | None = Non
         kept = _keep_traceback(failures)
         print_error(f"{type(error).__name__}: {error}" + (f" (traceback: {kept})" if kept else ""))
         raise typer.Exit(MACHINE_ERROR) from None
+    except Preempted as reason:
+        typer.echo(f"{reason}: start the same command again to go on", err=True)
+        raise typer.Exit(REQUEUE_EXIT_CODE) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
