@@ -119,7 +119,7 @@ end_attempt() {
             requeue "stopped in good order$(last_step)"
             ;;
         "$user_error")
-            give_up "the training command refused to start, see $attempt/task_0.log"
+            give_up "the training command refused what it was asked for; its log says why"
             ;;
     esac
     failures=$(failures_in_a_row "$attempt_number")

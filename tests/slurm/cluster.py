@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -74,7 +74,9 @@ def missing() -> str:
     if programs:
         return f"{', '.join(programs)} not installed; apt-get install slurm-wlm munge libslurm-dev"
     namespaces = subprocess.run(["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "true"])
-    return "" if namespaces.returncode == 0 else "this machine allows no namespaces; run in a container with CAP_SYS_ADMIN"
+    return (
+        "" if namespaces.returncode == 0 else "this machine allows no namespaces; run in a container with CAP_SYS_ADMIN"
+    )
 
 
 class Cluster:
@@ -115,12 +117,16 @@ class Cluster:
         return own | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": f"{self.folder}/bin:{own['PATH']}"}
 
     def run(
-        self, *command: str | Path, cwd: Path | None = None, timeout: float = 60, **variables: str
+        self,
+        *command: str | Path,
+        cwd: Path | None = None,
+        timeout: float = 60,
+        variables: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """One of Slurm's commands, or any that uses them, to its end; its errors are part of its output."""
         return subprocess.run(
             [str(word) for word in command],
-            env=self.environment | variables,
+            env=self.environment | dict(variables or {}),
             cwd=cwd,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -131,7 +137,7 @@ class Cluster:
 
     def submit(self, *arguments: str | Path, cwd: Path, **variables: str) -> str:
         """The number of the job that `sbatch arguments` makes."""
-        done = self.run("sbatch", "--parsable", *arguments, cwd=cwd, **variables)
+        done = self.run("sbatch", "--parsable", *arguments, cwd=cwd, variables=variables)
         assert done.returncode == 0, done.stdout
         return done.stdout.split()[-1]
 

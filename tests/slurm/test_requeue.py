@@ -116,7 +116,7 @@ def test_a_mistake_of_the_user_is_not_repeated(cluster: Cluster, tmp_path: Path)
     shown = cluster.wait(job.number)
     assert (shown["JobState"], shown["Restarts"]) == ("FAILED", "0")
     assert job.endings() == ["gave_up"]
-    assert "refused to start" in (job.run / "FAILED").read_text()
+    assert "refused what it was asked for" in (job.run / "FAILED").read_text()
     assert "task 0 says 2" in job.output(), "the end of the log is shown"
 
 
