@@ -68,15 +68,19 @@ begin_attempt() {
 
 # Runs a command as a step, in the container where there is one; returns its exit code.
 run_step() {
-    local container=() code is_interrupted
+    local options=() code is_interrupted mounts
     if [[ -n ${CONTAINER_IMAGE:-} ]]; then
-        container=(--container-image="$CONTAINER_IMAGE" --container-workdir="$PWD"
-            --container-mounts="$PWD:$PWD,$run_dir:$run_dir${CONTAINER_MOUNTS:+,$CONTAINER_MOUNTS}"
-            --container-writable --no-container-mount-home)
+        mounts=$PWD:$PWD,$run_dir:$run_dir${CONTAINER_MOUNTS:+,$CONTAINER_MOUNTS}
+        if [[ $CONTAINER_IMAGE == *.sif ]]; then
+            set -- apptainer exec --nv --writable-tmpfs --no-home --bind "$mounts" --pwd "$PWD" "$CONTAINER_IMAGE" "$@"
+        else
+            options=(--container-image="$CONTAINER_IMAGE" --container-mounts="$mounts" --container-workdir="$PWD"
+                --container-writable --no-container-mount-home)
+        fi
     fi
     # --kill-on-bad-exit would turn 85 into the signal that the slower tasks are killed with.
     # --cpu-bind: Slurm may else give each task a single core.
-    srun --output="$attempt/task_%t.log" --kill-on-bad-exit=0 --wait=60 --cpu-bind=none "${container[@]}" "$@" &
+    srun --output="$attempt/task_%t.log" --kill-on-bad-exit=0 --wait=60 --cpu-bind=none "${options[@]}" "$@" &
     step=$!
     trap 'is_interrupted=yes; pass_on_notice' USR1
     while is_interrupted=; wait "$step"; code=$?; [[ -n $is_interrupted ]]; do :; done

@@ -57,6 +57,10 @@ def check_site(site: Site) -> None:
         require(bool(value), f"{name}: is not set; copy slurm/site.env.example to slurm/site.env and edit it")
     if not site.image:
         return
+    require(
+        not site.image.endswith(".sif"),
+        f"CONTAINER_IMAGE={site.image}: NeMo-Run runs containers by pyxis; for Apptainer use sbatch slurm/RECIPE.sh",
+    )
     is_file = site.image.startswith(("/", ".")) or site.image.endswith(".sqsh")
     require(
         not is_file or Path(site.image).is_file(),

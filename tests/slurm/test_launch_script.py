@@ -100,6 +100,7 @@ def test_without_nemo_run_one_line_says_how_to_get_it(tmp_path: Path) -> None:
         (("--scale", "cpu", "--jobs", "0"), {}, "--jobs 0: must be at least 1"),
         (("--scale", "cpu"), {"SBATCH_ACCOUNT": ""}, "SBATCH_ACCOUNT: is not set; copy slurm/site.env.example"),
         (("--scale", "cpu"), {"CONTAINER_IMAGE": "/none.sqsh"}, "CONTAINER_IMAGE=/none.sqsh: there is no such file"),
+        (("--scale", "cpu"), {"CONTAINER_IMAGE": "a.sif"}, "for Apptainer use sbatch slurm/RECIPE.sh"),
         (("--scale", "cpu"), CONTAINER | {"CONTAINER_MOUNTS": "/none:/x"}, "/none does not exist on this machine"),
         (("--scale", "h100x8"), CONTAINER | {"CONTAINER_MOUNTS": ""}, "run.data_folder: the job is given none"),
         (("--scale", "cpu", "--set", "run.data_folder=none"), {}, "there is no such folder"),

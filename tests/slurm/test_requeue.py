@@ -38,18 +38,14 @@ sys.exit(int(word))
 class Job:
     """slurm/prorl_v2.sh, submitted in a folder of its own where the training command follows a plan."""
 
-    def __init__(self, cluster: Cluster, folder: Path, plan: str, *arguments: str, num_nodes: int = 1) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, plan: str, *arguments: str, **variables: str) -> None:
         self.cluster, self.folder = cluster, folder
-        if not (folder / "slurm").exists():
-            (folder / "megatron_rl").mkdir()
-            (folder / "megatron_rl" / "__main__.py").write_text(STAND_IN)
-            shutil.copytree(ROOT / "slurm", folder / "slurm", ignore=shutil.ignore_patterns("site.env"))
-        (folder / "plan").write_text(plan)
+        write_stand_in(folder, plan)
         self.run = folder / "runs" / "it"
         self.number = cluster.submit(
-            f"--nodes={num_nodes}", "--ntasks-per-node=2", "--output=job.out", "slurm/prorl_v2.sh", *arguments,
+            "--nodes=1", "--ntasks-per-node=2", "--output=job.out", "slurm/prorl_v2.sh", *arguments,
             cwd=folder, RUN_DIR="runs/it", SETTLE_SECONDS="2", GRACE_SECONDS="2",
-            PATH=f"{Path(sys.executable).parent}:{cluster.environment['PATH']}",
+            PATH=f"{folder}:{Path(sys.executable).parent}:{cluster.environment['PATH']}", **variables,
         )  # fmt: skip
 
     def wait_for_word(self, word: str) -> None:
@@ -67,6 +63,15 @@ class Job:
         folders = sorted(self.run.glob("logs/attempt_*"))
         files = [folder / "ending" for folder in folders]
         return [file.read_text().strip() if file.exists() else None for file in files]
+
+
+def write_stand_in(folder: Path, plan: str) -> None:
+    """A checkout in which the training command follows the plan."""
+    if not (folder / "slurm").exists():
+        (folder / "megatron_rl").mkdir(parents=True)
+        (folder / "megatron_rl" / "__main__.py").write_text(STAND_IN)
+        shutil.copytree(ROOT / "slurm", folder / "slurm", ignore=shutil.ignore_patterns("site.env"))
+    (folder / "plan").write_text(plan)
 
 
 def wait_until(holds: Callable[[], bool], explain: Callable[[], str], seconds: float = 60) -> None:
@@ -153,3 +158,35 @@ def test_a_node_that_loses_its_power_costs_an_attempt_and_no_more(cluster: Clust
         cluster.power_on(node)
     assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "1"), job.output()
     assert job.endings() == [None, "0"]
+
+
+def test_an_apptainer_image_runs_the_same_command_with_the_same_mounts(cluster: Cluster, tmp_path: Path) -> None:
+    program = tmp_path / "apptainer"
+    program.write_text('#!/bin/bash\necho "apptainer $*"\nwhile [[ $1 != *.sif ]]; do shift; done\nexec "${@:2}"\n')
+    program.chmod(0o755)
+    job = Job(cluster, tmp_path, "0", CONTAINER_IMAGE="a.sif", CONTAINER_MOUNTS="/data:/data:ro")
+    assert cluster.wait(job.number)["JobState"] == "COMPLETED", job.output()
+    log = (job.run / "logs" / "attempt_0" / "task_1.log").read_text()
+    assert f"--bind {tmp_path}:{tmp_path},{job.run}:{job.run},/data:/data:ro --pwd {tmp_path} a.sif python -m" in log
+    assert "task 1 says 0 train recipes/prorl_v2.py" in log
+
+
+def test_the_script_that_nemo_run_renders_follows_the_same_rules(cluster: Cluster, tmp_path: Path) -> None:
+    text = (Path(__file__).parent / "golden" / "prorl_v2.txt").read_text()
+    (tmp_path / "job.sh").write_text(text.replace("REPOSITORY", "FOLDER").replace("FOLDER", str(tmp_path)))
+    write_stand_in(tmp_path, "")
+    code = tmp_path / "home" / "experiments" / "prorl_v2" / "prorl_v2_ID" / "train" / "code"
+    write_stand_in(code, "heeds 1 0")
+    job = cluster.submit(
+        "--requeue", "--partition=main", "--nodes=1", "--ntasks-per-node=2", "job.sh", cwd=tmp_path,
+        SETTLE_SECONDS="2", PATH=f"{Path(sys.executable).parent}:{cluster.environment['PATH']}",
+    )  # fmt: skip
+    output = code.parent / f"sbatch_prorl_v2.train_{job}.out"
+    log = code.parent / f"log-prorl_v2.train_{job}_0.out"
+    wait_until(lambda: log.exists() and log.read_text().count("says heeds") == 2, lambda: cluster.show(job)["JobState"])
+    cluster.run("scancel", "--signal=USR1", job)  # what --signal=USR1 sends, to the steps alone
+    shown = cluster.wait(job)
+    assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "2"), output.read_text()
+    run = tmp_path / "runs" / "prorl_v2-h100x32"
+    assert [(run / "logs" / f"attempt_{n}" / "ending").read_text().strip() for n in range(3)] == ["85", "1", "0"]
+    assert (run / "DONE").exists()
