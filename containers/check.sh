@@ -47,13 +47,15 @@ import os, pathlib, subprocess, sys
 listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
 values = [line.partition("=")[2].strip("'\"") for line in listed.splitlines()]
 paths = [pathlib.Path(word.removeprefix("file://")) for value in values for word in value.split()]
-paths.append(pathlib.Path(os.environ.get("SSL_CERT_FILE", "/none")))
-for path in [pathlib.Path("/etc/pip.conf"), *paths]:
+for path in [pathlib.Path("/etc/pip.conf"), *filter(pathlib.Path.is_dir, paths)]:
     if path.is_absolute() and path.exists():
         print(f"--volume={path}:{path}:ro")
-for name in ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT", "PIP_DEFAULT_TIMEOUT"):
+for name in ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT"):
     if name in os.environ:
         print(f"--env={name}")
+certificate = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
+if certificate and pathlib.Path(certificate).is_file():  # not in its own place, which ca-certificates writes to
+    print(f"--volume={certificate}:/lent.crt:ro\n--env=PIP_CERT=/lent.crt")
 END
 }
 

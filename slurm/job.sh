@@ -50,9 +50,8 @@ begin_attempt() {
         exit 1
     fi
     mkdir -p "$run_dir/logs" && echo "$SLURM_JOB_ID" >"$run_dir/job" || exit 1
-    local earlier=("$run_dir"/logs/attempt_*/)
-    [[ -d ${earlier[0]} ]] || earlier=()
-    attempt_number=${#earlier[@]}
+    attempt_number=0
+    while [[ -e $run_dir/logs/attempt_$attempt_number ]]; do ((attempt_number += 1)); done
     attempt=$run_dir/logs/attempt_$attempt_number
     mkdir "$attempt" || exit 1
     newest_checkpoint >"$attempt/checkpoint"

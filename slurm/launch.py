@@ -14,6 +14,7 @@ import json
 import os
 import pkgutil
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -121,6 +122,8 @@ def launch(request: Request) -> int:
         for name, text in scripts.items():
             print(f"\n# ---- {name}\n{text}")
         return 0
+    for text in scripts.values():
+        ask_slurm(text)
     keep_record(run, request, tree, changes)
     with nemo_run.Experiment(run.published.name) as experiment:
         add_jobs(nemo_run, experiment, run, request, site, tree)
@@ -257,6 +260,15 @@ def render(experiment: Any) -> dict[str, str]:
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     folder.rmdir()
     return scripts
+
+
+def ask_slurm(text: str) -> None:
+    """Raises RuntimeError where Slurm would not take a batch script."""
+    if shutil.which("sbatch") is None:
+        raise RuntimeError("sbatch: is not on this machine; launch from a login node, or with --dry-run or --local")
+    asked = subprocess.run(["sbatch", "--test-only"], input=text, capture_output=True, text=True)
+    if asked.returncode != 0:
+        raise RuntimeError(f"Slurm would refuse the job: {' '.join(asked.stderr.split())}")
 
 
 def run_here(nemo_run: Any, run: Run, request: Request) -> int:

@@ -26,6 +26,8 @@ if word.startswith("saves_"):
     word = "1"
 if word == "heeds":
     signal.signal(signal.SIGUSR1, lambda *_: sys.exit(85))
+if word == "sleeps":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(85))  # as if asked to stop in good order
 if word == "ignores":
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 print("task", os.environ["SLURM_PROCID"], "says", word, *sys.argv[1:], flush=True)
@@ -41,10 +43,10 @@ class Job:
     def __init__(self, cluster: Cluster, folder: Path, plan: str, *arguments: str, **variables: str) -> None:
         self.cluster, self.folder = cluster, folder
         write_stand_in(folder, plan)
-        self.run = folder / "runs" / "it"
+        self.run = folder / "runs" / "my run"
         self.number = cluster.submit(
             "--nodes=1", "--ntasks-per-node=2", "--output=job.out", "slurm/prorl_v2.sh", *arguments,
-            cwd=folder, RUN_DIR="runs/it", SETTLE_SECONDS="2", GRACE_SECONDS="2",
+            cwd=folder, RUN_DIR="runs/my run", SETTLE_SECONDS="2", GRACE_SECONDS="2",
             PATH=f"{folder}:{Path(sys.executable).parent}:{cluster.environment['PATH']}", **variables,
         )  # fmt: skip
 
@@ -94,7 +96,7 @@ def test_a_run_that_stops_in_good_order_goes_on_until_it_is_done(cluster: Cluste
         for task in range(2):
             log = (job.run / "logs" / f"attempt_{number}" / f"task_{task}.log").read_text()
             assert f"task {task} says {word} train recipes/prorl_v2.py --scale h100x32" in log
-            assert "--directory runs/it --set run.seed=2" in log
+            assert "--directory runs/my run --set run.seed=2" in log
 
     again = Job(cluster, tmp_path, "1")
     assert cluster.wait(again.number)["JobState"] == "COMPLETED", "a run that is done is not started again"
@@ -172,7 +174,7 @@ def test_an_apptainer_image_runs_the_same_command_with_the_same_mounts(cluster: 
 
 
 def test_the_script_that_nemo_run_renders_follows_the_same_rules(cluster: Cluster, tmp_path: Path) -> None:
-    text = (Path(__file__).parent / "golden" / "prorl_v2.txt").read_text()
+    _, _, text = (Path(__file__).parent / "golden" / "prorl_v2.txt").read_text().partition("\n")  # the file's name
     (tmp_path / "job.sh").write_text(text.replace("REPOSITORY", "FOLDER").replace("FOLDER", str(tmp_path)))
     write_stand_in(tmp_path, "")
     code = tmp_path / "home" / "experiments" / "prorl_v2" / "prorl_v2_ID" / "train" / "code"

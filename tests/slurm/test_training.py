@@ -86,6 +86,19 @@ def test_nemo_run_trains_a_chain_to_the_end(cluster: Cluster, tmp_path: Path) ->
     assert "nothing to do" in logs(tmp_path / "home")
 
 
+def test_what_slurm_would_refuse_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    done = cluster.run(
+        python_with_nemo_run(), ROOT / "slurm" / "launch.py", "prorl_v2", "--scale", "cpu", "--allow-dirty",
+        "--directory", tmp_path / "run", cwd=tmp_path, timeout=120, variables={
+            "SBATCH_ACCOUNT": "research", "SBATCH_PARTITION": "none", "CONTAINER_IMAGE": "",
+            "NEMORUN_HOME": str(tmp_path / "home"),
+        },
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "error: Slurm would refuse the job: sbatch: error: invalid partition specified: none" in done.stdout
+    assert "Traceback" not in done.stdout and not (tmp_path / "run").exists()
+
+
 def logs(home: Path) -> str:
     """All that NeMo-Run's jobs wrote."""
     return "\n".join(path.read_text() for path in sorted(home.rglob("*.out")))
