@@ -39,23 +39,26 @@ base_image() {
     echo local/bookworm
 }
 
-# Prints the options that lend this machine's pip configuration to the build.
+# Prints the options that lend this machine's pip configuration to the build; writes $work/pip.conf for it.
 lend_pip() {
-    python3 - <<'END'
+    python3 - "$work/pip.conf" <<'END'
 import os, pathlib, subprocess, sys
 
 listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
-values = [line.partition("=")[2].strip("'\"") for line in listed.splitlines()]
-paths = [pathlib.Path(word.removeprefix("file://")) for value in values for word in value.split()]
-for path in [pathlib.Path("/etc/pip.conf"), *filter(pathlib.Path.is_dir, paths)]:
-    if path.is_absolute() and path.exists():
+settings = {}
+for line in listed.splitlines():
+    name, _, value = line.partition("=")
+    settings[name.rpartition(".")[2]] = value.strip("'\"")
+lent = {name: settings[name] for name in ("find-links", "index-url", "extra-index-url", "timeout") if name in settings}
+for word in " ".join(lent.values()).split():
+    if (path := pathlib.Path(word.removeprefix("file://"))).is_dir():
         print(f"--volume={path}:{path}:ro")
-for name in ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT"):
-    if name in os.environ:
-        print(f"--env={name}")
-certificate = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
-if certificate and pathlib.Path(certificate).is_file():  # not in its own place, which ca-certificates writes to
-    print(f"--volume={certificate}:/lent.crt:ro\n--env=PIP_CERT=/lent.crt")
+certificate = settings.get("cert") or os.environ.get("SSL_CERT_FILE", "")
+if pathlib.Path(certificate).is_file():  # not in its own place, which ca-certificates writes to
+    print(f"--volume={certificate}:/lent.crt:ro")
+    lent["cert"] = "/lent.crt"
+pathlib.Path(sys.argv[1]).write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in lent.items()))
+print(f"--volume={sys.argv[1]}:/etc/pip.conf:ro")
 END
 }
 

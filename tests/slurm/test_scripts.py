@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -38,8 +40,6 @@ def test_a_script_asks_for_the_hardware_of_its_published_scale(name: str, scale_
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_notice_leaves_the_time_a_rank_may_take_to_stop(name: str) -> None:
-    import signal
-
     lead = re.fullmatch(r"B:USR1@(\d+)", requests(name)["signal"])
     assert lead is not None and int(lead[1]) == GRACE_SECONDS[signal.SIGUSR1]
     grace = re.search(r"GRACE_SECONDS:-(\d+)", (ROOT / "slurm" / "job.sh").read_text())
@@ -70,3 +70,64 @@ def test_a_script_is_clean_shell(path: Path) -> None:
         ["shellcheck", "--shell=bash", "--exclude=SC1091", path], capture_output=True, text=True, cwd=ROOT
     )
     assert found.stdout == ""
+
+
+def begin(run: Path) -> subprocess.CompletedProcess[str]:
+    """The start of an attempt, without Slurm and without a training command."""
+    program = f'source {ROOT}/slurm/job.sh; begin_attempt "$1"; trap - EXIT; failures_in_a_row $attempt_number'
+    environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1"}
+    return subprocess.run(["bash", "-c", program, "-", run], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("endings", "num_failures"),
+    [
+        ([], 1),  # the attempt that is beginning has no ending either
+        (["1"], 2),
+        (["1", "slurm", "137", "slurm"], 3),  # what Slurm ended says nothing
+        (["1", "1", "85", "1"], 2),  # one that stopped in good order ends the row
+        (["1", "1", "gave_up"], 1),  # so does one the run was given up at, once FAILED is removed
+        (["1", None], 3),  # one that vanished counts
+    ],
+)
+def test_failures_are_counted_in_a_row(endings: list[str | None], num_failures: int, tmp_path: Path) -> None:
+    write_attempts(tmp_path, endings)
+    assert begin(tmp_path).stdout.splitlines()[-1] == str(num_failures)
+
+
+def test_three_attempts_that_vanished_end_the_run(tmp_path: Path) -> None:
+    write_attempts(tmp_path, [None, None, None])
+    (tmp_path / "metrics.jsonl").write_text('{"step": 11, "actor/loss": 1}\n{"step": 12, "actor/loss": 1}\n')
+    assert begin(tmp_path).returncode == 1
+    reason = "3 attempts in a row from the start failed or vanished after step 12"
+    assert (tmp_path / "FAILED").read_text() == reason + "\n"
+    refused = begin(tmp_path)
+    assert refused.returncode == 1 and f"{reason}; remove that file to go on" in refused.stdout
+    (tmp_path / "FAILED").unlink()
+    assert begin(tmp_path).returncode == 0
+
+
+def test_a_new_checkpoint_begins_a_new_count(tmp_path: Path) -> None:
+    write_attempts(tmp_path, ["1", "1", "1"])
+    (tmp_path / "checkpoints" / "step_000050").mkdir(parents=True)
+    done = begin(tmp_path)
+    assert "attempt 3 from step_000050" in done.stdout and done.stdout.splitlines()[-1] == "1"
+
+
+def test_a_script_outside_a_job_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "slurm/prorl_v2.sh"], cwd=ROOT, env={"PATH": os.environ["PATH"], "RUN_DIR": str(tmp_path / "run")},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0 and "submit with sbatch" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def write_attempts(run: Path, endings: list[str | None]) -> None:
+    """The folders that earlier attempts from the start left."""
+    for number, ending in enumerate(endings):
+        folder = run / "logs" / f"attempt_{number}"
+        folder.mkdir(parents=True)
+        (folder / "checkpoint").write_text("the start\n")
+        if ending is not None:
+            (folder / "ending").write_text(f"{ending}\n")
