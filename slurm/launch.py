@@ -35,6 +35,7 @@ from slurm.snapshot import REPOSITORY, git, snapshot  # noqa: E402
 
 HOURS_WITHOUT_LIMIT = 1.0  # of a job whose scale names no time limit
 NOTICE_SECONDS = max(GRACE_SECONDS.values())
+JOB_SCRIPT = shlex.quote(str(REPOSITORY / "slurm" / "job.sh"))
 INSTALL = "package nemo-run is not installed; pip install -e '.[slurm]', best in an environment of its own"
 
 
@@ -143,7 +144,9 @@ def plan(request: Request, site: Site) -> tuple[Run, tuple[str, ...]]:
         name, equals, value = setting.partition("=")
         if name.strip() in ("run.data_folder", "run.model_folder"):
             there = site.on_host(value) if in_container else str(Path(value).resolve())
-            on_host.append(name + equals + there)
+            on_host += (
+                [name + equals + there] if there is not None else []
+            )  # what the image holds is not seen from here
             in_job.append(setting if in_container else on_host[-1])
         else:
             on_host.append(setting)
@@ -194,7 +197,8 @@ def add_jobs(nemo_run: Any, experiment: Any, run: Run, request: Request, site: S
     if request.exports:
         last = executor(nemo_run, run, request, site, tree)
         last.nodes = last.ntasks_per_node = 1
-        last.gpus_per_node = last.signal = last.exclusive = last.setup_lines = None
+        last.gpus_per_node = last.signal = last.exclusive = None
+        last.setup_lines = f"source {JOB_SCRIPT}"
         last.dependency_type = "afterok"
         experiment.add(
             script(nemo_run, "export", str(run.directory)), executor=last, name="export", dependencies=before
@@ -237,8 +241,7 @@ def executor(nemo_run: Any, run: Run, request: Request, site: Site, tree: str) -
         container_mounts=[f"{directory}:{directory}", *site.mounts] if site.image else [],
         srun_args=srun_arguments,
         env_vars={"REQUEUE": "yes" if request.jobs == 1 else "no"},  # in a chain the next job goes on
-        setup_lines=f"source {shlex.quote(str(REPOSITORY / 'slurm' / 'job.sh'))}\n"
-        f"begin_attempt {shlex.quote(str(directory))}",
+        setup_lines=f"source {JOB_SCRIPT}\nbegin_attempt {shlex.quote(str(directory))}",
         dependency_type="afterany",
         packager=nemo_run.GitArchivePackager(basepath=str(REPOSITORY), ref=tree, include_submodules=False),
         tunnel=nemo_run.LocalTunnel(job_dir=""),  # another folder would stay empty: NeMo-Run does not copy to it

@@ -21,14 +21,14 @@ class Site:
     image: str  # empty to run on the host's own Python
     mounts: tuple[str, ...]  # SOURCE:TARGET[:ro]
 
-    def on_host(self, path: str) -> str:
-        """Where a path inside the container lies on the host; unchanged where no mount leads to it."""
+    def on_host(self, path: str) -> str | None:
+        """Where a path inside the container lies on the host; None where no mount leads to it."""
         for mount in self.mounts:
             source, _, rest = mount.partition(":")
             target = rest.partition(":")[0] or source
             if path == target or path.startswith(target.rstrip("/") + "/"):
                 return source + path[len(target) :]
-        return path
+        return None
 
 
 def read_site() -> Site:

@@ -104,6 +104,11 @@ def test_without_nemo_run_one_line_says_how_to_get_it(tmp_path: Path) -> None:
         (("--scale", "cpu"), CONTAINER | {"CONTAINER_MOUNTS": "/none:/x"}, "/none does not exist on this machine"),
         (("--scale", "h100x8"), CONTAINER | {"CONTAINER_MOUNTS": ""}, "run.data_folder: the job is given none"),
         (("--scale", "cpu", "--set", "run.data_folder=none"), {}, "there is no such folder"),
+        (
+            ("--scale", "cpu", "--set", "run.data_folder=/data/none"),
+            CONTAINER | {"CONTAINER_MOUNTS": "/etc:/data"},
+            "/etc/none",
+        ),
         (("--scale", "cpu", "--set", "sampling.temperatur=1"), {}, "did you mean 'sampling.temperature'?"),
     ],
 )
@@ -121,7 +126,7 @@ def test_a_path_in_the_container_is_looked_for_on_the_host() -> None:
     assert site.on_host("/data/math") == "/big/data/math"
     assert site.on_host("/data") == "/big/data"
     assert site.on_host("/home/me/x") == "/home/me/x"
-    assert site.on_host("/datas") == "/datas"
+    assert site.on_host("/datas") is None
     check_site(Site(account="a", partition="p", image="", mounts=("/none:/x",)))  # unused without an image
 
 
