@@ -51,7 +51,9 @@ for line in listed.splitlines():
     settings[name.rpartition(".")[2]] = value.strip("'\"")
 lent = {name: settings[name] for name in ("find-links", "index-url", "extra-index-url", "timeout") if name in settings}
 for word in " ".join(lent.values()).split():
-    if (path := pathlib.Path(word.removeprefix("file://"))).is_dir():
+    path = pathlib.Path(word.removeprefix("file://"))
+    if path.is_dir():
+        path = path.parent if word.startswith("file://") else path  # an index of files has them beside it
         print(f"--volume={path}:{path}:ro")
 certificate = settings.get("cert") or os.environ.get("SSL_CERT_FILE", "")
 if pathlib.Path(certificate).is_file():  # not in its own place, which ca-certificates writes to

@@ -25,9 +25,9 @@ class Site:
         """Where a path inside the container lies on the host; None where no mount leads to it."""
         for mount in self.mounts:
             source, _, rest = mount.partition(":")
-            target = rest.partition(":")[0] or source
-            if path == target or path.startswith(target.rstrip("/") + "/"):
-                return source + path[len(target) :]
+            target = Path(rest.partition(":")[0] or source)
+            if Path(path).is_relative_to(target):
+                return str(source / Path(path).relative_to(target))
         return None
 
 

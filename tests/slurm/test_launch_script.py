@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from slurm import sites
 from slurm.sites import Site, check_site
 from slurm.snapshot import REPOSITORY
 
@@ -122,12 +123,25 @@ def test_what_can_not_work_is_refused_in_one_line(
 
 
 def test_a_path_in_the_container_is_looked_for_on_the_host() -> None:
-    site = Site(account="a", partition="p", image="i", mounts=("/big/data:/data:ro", "/home/me", "/x:/dat"))
+    site = Site(account="a", partition="p", image="i", mounts=("/big/data:/data:ro", "/home/me", "/x/:/dat/"))
     assert site.on_host("/data/math") == "/big/data/math"
     assert site.on_host("/data") == "/big/data"
     assert site.on_host("/home/me/x") == "/home/me/x"
+    assert site.on_host("/dat/a") == "/x/a"
     assert site.on_host("/datas") is None
     check_site(Site(account="a", partition="p", image="", mounts=("/none:/x",)))  # unused without an image
+
+
+def test_the_environment_wins_over_the_site_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sites, "SITE_FILE", REPOSITORY / "slurm" / "site.env.example")
+    for name in SITE:
+        monkeypatch.delenv(name, raising=False)
+    assert sites.read_site().account == "my_account"
+    assert sites.read_site().mounts == ("/shared/data:/data:ro", "/shared/huggingface:/huggingface")
+    monkeypatch.setenv("SBATCH_ACCOUNT", "other")
+    monkeypatch.setenv("CONTAINER_IMAGE", "")
+    monkeypatch.setenv("CONTAINER_MOUNTS", "")
+    assert sites.read_site() == Site(account="other", partition="batch", image="", mounts=())
 
 
 @pytest.fixture

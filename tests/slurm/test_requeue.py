@@ -166,7 +166,9 @@ def test_an_apptainer_image_runs_the_same_command_with_the_same_mounts(cluster: 
     program = tmp_path / "apptainer"
     program.write_text('#!/bin/bash\necho "apptainer $*"\nwhile [[ $1 != *.sif ]]; do shift; done\nexec "${@:2}"\n')
     program.chmod(0o755)
-    job = Job(cluster, tmp_path, "0", CONTAINER_IMAGE="a.sif", CONTAINER_MOUNTS="/data:/data:ro")
+    write_stand_in(tmp_path, "0")
+    (tmp_path / "slurm" / "site.env").write_text("export CONTAINER_IMAGE=a.sif CONTAINER_MOUNTS=/data:/data:ro\n")
+    job = Job(cluster, tmp_path, "0")
     assert cluster.wait(job.number)["JobState"] == "COMPLETED", job.output()
     log = (job.run / "logs" / "attempt_0" / "task_1.log").read_text()
     assert f"--bind {tmp_path}:{tmp_path},{job.run}:{job.run},/data:/data:ro --pwd {tmp_path} a.sif python -m" in log
