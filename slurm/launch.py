@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script,
 import recipes  # noqa: E402
 from megatron_rl.checks import require  # noqa: E402
 from megatron_rl.choose import build_run  # noqa: E402
-from megatron_rl.config import Run, batch_algebra  # noqa: E402
 from megatron_rl.launch import GRACE_SECONDS  # noqa: E402
+from megatron_rl.run import Run, batch_algebra  # noqa: E402
 from slurm.sites import Site, check_site, read_site  # noqa: E402
 from slurm.snapshot import REPOSITORY, git, snapshot  # noqa: E402
 
