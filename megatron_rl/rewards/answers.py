@@ -47,7 +47,9 @@ _CELL = _separator("&")
 
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
-_MATRIX = re.compile(r"\\begin ?\{([pbB]|small)?(?:matrix|array)\} ?(?:\{[lcr| ]*\})?(.*)\\end ?\{[a-zA-Z]+\}", re.DOTALL)
+_MATRIX = re.compile(
+    r"\\begin ?\{([pbB]|small)?(?:matrix|array)\} ?(?:\{[lcr| ]*\})?(.*)\\end ?\{[a-zA-Z]+\}", re.DOTALL
+)
 _INTEGER_SYMBOL = re.compile(r"[a-z] ?\\in ?\\mathbb ?\{Z\}")  # x = 2k\pi, k \in \mathbb{Z}: may be left out
 _PREFIX = re.compile(r"\\text ?\{[^{}]*[:=] ?\} ?(?=\S)")  # \text{Answer: }
 _ALIGNED = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split)\}(.*)\\end ?\{\1\}", re.DOTALL)
@@ -73,7 +75,9 @@ _LABEL = re.compile(
     rf"(?:\\text ?\{{[^{{}}]*\}} ?)?(?:m ?\\angle |\\angle |\\triangle |\|)?(?:\\(?:overline|vec|bar|hat) ?\{{)?"
     rf"{_NAME}(?: ?[+-]? ?{_NAME})*\}}?\|?(?: ?\([^()=<>]*\))?|\\text ?\{{[^{{}}]*\}}|\( ?{_NAME}(?: ?, ?{_NAME})+ ?\)"
 )
-_NO_LABEL = re.compile(r"\\(?:sum|int|prod|lim|infty|pi|frac|sqrt|cdot|times|sin|cos|tan|log|ln|binom)(?![A-Za-z])|^[ei]$")
+_NO_LABEL = re.compile(
+    r"\\(?:sum|int|prod|lim|infty|pi|frac|sqrt|cdot|times|sin|cos|tan|log|ln|binom)(?![A-Za-z])|^[ei]$"
+)
 
 
 def read_answer(text: str) -> Answer:
@@ -97,7 +101,9 @@ def _read(text: str, depth: int) -> Answer:
     if whole := _TEXT.fullmatch(text):
         pieces = [piece for piece in _split(whole[1], _ITEM)[0] if piece]
         if len(pieces) > 1:
-            return Answer("list", compact(text), parts=tuple(_read(f"\\text{{{piece}}}", depth + 1) for piece in pieces))
+            return Answer(
+                "list", compact(text), parts=tuple(_read(f"\\text{{{piece}}}", depth + 1) for piece in pieces)
+            )
         return _read(whole[1], depth + 1) if found is None else Answer("value", compact(text), text)
     readers = (_read_items, _read_words, _read_plus_minus, _read_matrix, _read_relation, _read_union, _read_brackets)
     for reader in readers:
@@ -138,15 +144,16 @@ def _joined_regions(parts: list[Answer]) -> Answer | None:
     if parts and _removed_points(parts[0]):  # x \ne 0, x \ne 1 or x \ne 0, 1
         removed = [_removed_points(part) if part.label == parts[0].label else [part.value] for part in parts]
         points = [point for some in removed for point in some]
-        return _without(points, parts[0].label) if all(plain_number(point) is not None for point in points) else None
+        are_numbers = all(plain_number(point) is not None for point in points)
+        return _without(points, parts[0].label) if are_numbers else None
     labels = {part.label for part in parts}
     is_region = [part.kind in ("tuple", "union") for part in parts]
     if len(labels) != 1 or labels == {""} or not any(is_region):
         return None
     label = parts[0].label
     for part, other in (parts, parts[::-1]) if len(parts) == 2 else ():
-        if part.kind == "tuple" and other.kind == "union" and (removed := _removed_points(other)):
-            return _union(_interval_without(part, removed), label)
+        if part.kind == "tuple" and (without := _removed_points(other)):
+            return _union(_interval_without(part, without), label)
     if len(parts) == 2 and all(part.kind == "tuple" for part in parts):
         low, high = sorted(parts, key=lambda part: part.parts[0].text == "-\\infty")
         if low.parts[1].text == "\\infty" and high.parts[0].text == "-\\infty":
@@ -184,7 +191,8 @@ def _read_matrix(text: str, depth: int) -> Answer | None:
         return None
     rows = [row for row in _split(match[2], _ROW)[0] if row and row != "\\hline"]
     parts = [
-        Answer("tuple", compact(row), parts=tuple(_read(cell, depth + 1) for cell in _split(row, _CELL)[0])) for row in rows
+        Answer("tuple", compact(row), parts=tuple(_read(cell, depth + 1) for cell in _split(row, _CELL)[0]))
+        for row in rows
     ]
     return Answer("matrix", compact(text), parts=tuple(parts))
 
@@ -262,7 +270,7 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
     if opening == "\\{":
         pieces, separators = _split(inside, _SUCH_THAT)
         if len(separators) == 1:
-            return _read_set_by_condition(*pieces, depth)
+            return _read_set_by_condition(pieces[0], pieces[1], depth)
     pieces, separators = _split(inside, _ITEM)
     if opening in ("\\{", "{") and (separators or opening == "\\{"):
         parts = [_read(piece, depth + 1) for piece in pieces if piece]
@@ -318,7 +326,8 @@ def _interval_without(interval: Answer, points: list[str]) -> list[Answer]:
     low, high = (plain_number(part.value) for part in interval.parts)
     values = {point: plain_number(point) for point in points}
     inside = [
-        point for point, value in values.items()
+        point
+        for point, value in values.items()
         if value is not None and (low is None or low < value) and (high is None or value < high)
     ]
     ends = [interval.parts[0].value, *inside, interval.parts[1].value]

@@ -87,6 +87,22 @@ def compact(text: str) -> str:
     return _SPACE.sub("", text) if " " in text else text
 
 
+def nesting(text: str) -> int:
+    """How deep the brackets of `text` stand in one another.
+
+    >>> nesting("(1+[2])(3)")
+    2
+    """
+    depth = deepest = 0
+    for character in text:
+        if character in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in ")]}":
+            depth -= 1
+    return deepest
+
+
 def _in_ascii(text: str) -> str:
     text = _SUPERSCRIPTS.sub(lambda match: f"^{{{unicodedata.normalize('NFKC', match[0])}}}", text)
     text = _SUBSCRIPTS.sub(lambda match: f"_{{{unicodedata.normalize('NFKC', match[0])}}}", text)

@@ -81,6 +81,9 @@ _CURRENCY = re.compile(r"^(-? ?)(\\\$|[€£¥]|(?:Rs|USD)\b\.?) ?")
 _NAME = re.compile(r"[A-Za-z_]+|\^\\circ|[%$€£¥¢Ω]|\^ ?\{? ?(-?[0-9]) ?\}?|/|\(")
 
 
+PERCENT = frozenset({("percent", 1)})
+
+
 class Quantity(NamedTuple):
     """A value as text in plain form, and its unit as (name, exponent) pairs; no pairs where there is none."""
 
