@@ -22,7 +22,7 @@ _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 def is_same_answer(reference: Answer, answer: Answer, rules: Rules) -> bool:
     """Whether an answer is the reference, or the set of it alone.
 
-    Raises Undecided where that takes an evaluation the rules do not allow, ValueError where the reference is unreadable.
+    Raises Undecided where that takes an evaluation the rules do not allow, ValueError for an unreadable reference.
     """
     sides = [
         side.parts[0] if side.kind == "set" and len(side.parts) == 1 and other.kind == "value" else side

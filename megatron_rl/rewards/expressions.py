@@ -24,13 +24,12 @@ Tree = tuple[Any, ...]
 
 _SYNONYMS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsec": "?", "tg": "tan", "ctg": "cot"}
 _CONSTANTS = {"e": "e", "i": "i", "pi": "pi", r"\pi": "pi", r"\infty": "infinity", r"\imath": "i", "infty": "infinity"}
-_GREEK = frozenset(
-    rf"\{name}"
-    for name in (
-        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
-        "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar"
-    ).split()
-)
+_LETTERS = r"""
+    \alpha \beta \gamma \delta \epsilon \varepsilon \zeta \eta \theta \vartheta \iota \kappa \lambda \mu \nu \xi \rho
+    \sigma \tau \upsilon \phi \varphi \chi \psi \omega \Gamma \Delta \Theta \Lambda \Xi \Pi \Sigma \Upsilon \Phi \Psi
+    \Omega \ell \hbar
+"""
+_GREEK = frozenset(_LETTERS.split())
 _TIMES = (r"\cdot", r"\times", "*", r"\ast")
 _CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\lvert": r"\rvert"}
 _ROUNDING = {r"\lfloor": "floor", r"\lceil": "ceiling", r"\lvert": "absolute"}

@@ -26,14 +26,13 @@ class Undecided(Exception):  # noqa: N818 - it is an outcome, not an error
     """The verdict needs an expression to be evaluated."""
 
 
-_BASES = {
-    **{"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10},
-    **{"eleven": 11, "twelve": 12, "sixteen": 16},
-}
-_BASE = r"(?P<base>[0-9]{1,2}|" + "|".join(_BASES) + ")"
+_NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_BASES = {name: base for base, name in enumerate(_NAMES, 2)} | {"sixteen": 16}
+_NUMERAL = rf"[0-9]{{1,2}}|{'|'.join(_BASES)}"
 _IN_BASE = re.compile(
     r"\(?(?P<digits>[0-9][0-9A-Fa-f]*|[A-F]+[0-9][0-9A-F]*|[A-F]{2,})\)? ?"
-    rf"(?:_ ?[{{( ]*(?:\\text ?\{{ ?)?{_BASE}|\(?(?:\\text ?\{{)? ?\(?(?:in )?base ?\}}? ?{_BASE.replace('base', 'named')})[)}} ]*"
+    rf"(?:_ ?[{{( ]*(?:\\text ?\{{ ?)?(?P<index>{_NUMERAL})"
+    rf"|\(?(?:\\text ?\{{)? ?\(?(?:in )?base ?\}}? ?(?P<named>{_NUMERAL}))[)}} ]*"
 )
 _MODULO = re.compile(r"(?P<residue>.+?) ?\(? ?\\(?P<kind>pmod|bmod|mod) ?\{? ?(?P<modulus>[0-9]{1,1000}) ?\}? ?\)?")
 _CHOICE = re.compile(r"(?:\\text ?\{ ?)*(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer:?) )?\(?([A-Za-z])[).:]?[ }]*")
@@ -50,7 +49,7 @@ _ARTICLES = frozenset(("the", "a", "an"))
 def is_same_scalar(reference: str, answer: str, rules: Rules) -> bool:
     """Whether an answer has the value of the reference.
 
-    Raises Undecided where that takes an evaluation the rules do not allow, ValueError where the reference is unreadable.
+    Raises Undecided where that takes an evaluation the rules do not allow, ValueError for an unreadable reference.
     """
     if compact(reference) == compact(answer):
         return True
@@ -115,7 +114,7 @@ def _in_base(text: str) -> tuple[Fraction, int] | None:
     match = _IN_BASE.fullmatch(text)
     if match is None:
         return None
-    name = match["base"] or match["named"]
+    name = match["index"] or match["named"]
     base = _BASES[name] if name in _BASES else int(name)
     try:
         return (Fraction(int(match["digits"], base)), base) if 2 <= base <= 36 else None
