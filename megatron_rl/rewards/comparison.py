@@ -16,6 +16,7 @@ from megatron_rl.rewards.scalars import Rules, Undecided, is_same_scalar
 MAX_UNMATCHED_PARTS = 40  # each is compared with each
 
 _SYMBOL = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_.*)?")
+_FUNCTION = re.compile(r"[A-Za-z]\(x\)")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 
 
@@ -134,9 +135,11 @@ def _are_named(answer: Answer) -> bool:
 
 
 def _names_differ(reference: Answer, answer: Answer) -> bool:
-    """Whether both are named, and by different symbols; x_1 may be x."""
+    """Whether both are named, and by different symbols; x_1 may be x, and y may be f(x)."""
     label, other = reference.label, answer.label
-    return bool(label and other) and label != other and label != _symbol(other) and other != _symbol(label)
+    if not label or not other or label == other or label == _symbol(other) or other == _symbol(label):
+        return False
+    return not ("y" in (label, other) and any(_FUNCTION.fullmatch(name) for name in (label, other)))
 
 
 def _symbol(label: str) -> str:

@@ -38,6 +38,7 @@ _EXPONENT = r"(?: ?\^ ?(?:\{ ?-?[0-9] ?\}|-?[0-9]))?"
 _JOINT = r" ?(?:[/*]|\\cdot|\\times|-(?=\\text))? ?"
 _TRAILING = re.compile(rf"(?:{_JOINT}(?:{_TEXT}|%|\^\\circ|{_BARE}){_EXPONENT})+$")
 _TRAILING_LETTER = re.compile(rf"(?:{_JOINT}(?:{_TEXT}|%|\^\\circ|{_BARE}|{_LETTER}){_EXPONENT})+$")
+_UNIT_FRACTION = re.compile(rf"\\frac ?\{{ ?({_TEXT}) ?\}} ?\{{ ?({_TEXT}{_EXPONENT}) ?\}}")
 _ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc|cis)(?![a-z])")  # its degrees are no unit of the value
 _CURRENCY = re.compile(r"^(-? ?)(\\\$|[€£¥]|(?:Rs|USD)\b\.?) ?")
 _NAME = re.compile(r"[A-Za-z_]+|\^\\circ|[%$€£¥¢Ω]|\^ ?\{? ?(-?[0-9]) ?\}?|/|\(")
@@ -56,7 +57,7 @@ def split_unit(text: str, single_letters: bool) -> Quantity:
     >>> split_unit("12 \\text{ cm}^2", False)
     Quantity(value='12', unit=frozenset({('cm', 2)}))
     """
-    names = ""
+    names, text = "", _UNIT_FRACTION.sub(r"\1/\2", text)
     if currency := _CURRENCY.match(text):
         text, names = currency[1].strip() + text[currency.end() :], currency[2].strip("\\.")
     trailing = (_TRAILING_LETTER if single_letters else _TRAILING).search(text)

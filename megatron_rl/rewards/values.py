@@ -76,7 +76,7 @@ def is_finished(tree: Tree, reference: Tree) -> bool:
     and quotients of complex numbers, and functions of a kind that the reference does without: an arctangent for pi/4,
     a root or a binomial for 10. A power of real numbers is finished.
     """
-    if not _is_carried_out(reference):
+    if not _is_carried_out(reference) or "combinatorial" in {_KINDS.get(name) for name in _functions(reference)}:
         return True
     if _is_rational(reference) and not _is_rational(tree):
         return False
