@@ -36,13 +36,16 @@ Row = dict[str, Any]
 class Training:
     """`megatron-rl train` in a process of its own, its output kept in a file."""
 
-    def __init__(self, directory: Path, scale: str = "cpu", **settings: Any) -> None:
+    def __init__(
+        self, directory: Path, scale: str = "cpu", recipe: str = "prorl_v2", parent: Path | None = None, **settings: Any
+    ) -> None:
         self.directory = directory
-        words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+        words = ["--parent", str(parent)] if parent is not None else []
+        words += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         self.output = directory.with_suffix(".log")
         with self.output.open("a") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "megatron_rl", "train", "prorl_v2", "--scale", scale]
+                [sys.executable, "-m", "megatron_rl", "train", recipe, "--scale", scale]
                 + ["--directory", str(directory), *words],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
@@ -67,9 +70,9 @@ class Training:
 
 
 @contextmanager
-def training(directory: Path, scale: str = "cpu", **settings: Any) -> Iterator[Training]:
+def training(directory: Path, *how: Any, **settings: Any) -> Iterator[Training]:
     """A training that does not outlive its test."""
-    run = Training(directory, scale, **settings)
+    run = Training(directory, *how, **settings)
     try:
         yield run
     finally:
@@ -78,8 +81,8 @@ def training(directory: Path, scale: str = "cpu", **settings: Any) -> Iterator[T
             run.process.wait()
 
 
-def finished(directory: Path, scale: str = "cpu", **settings: Any) -> Training:
-    with training(directory, scale, **settings) as run:
+def finished(directory: Path, *how: Any, **settings: Any) -> Training:
+    with training(directory, *how, **settings) as run:
         assert run.wait() == 0, run.tail()
     return run
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from megatron_rl import spans
+from megatron_rl.algorithms.shaping import length_term_is_on
 from megatron_rl.config import Recipe
 from megatron_rl.log import get_logger
 from megatron_rl.report import journal, page, provenance
@@ -114,9 +115,11 @@ class Report:
 
 def decisions(recipe: Recipe, state: State) -> list[str]:
     """What the step that led to `state` did beside training, each with its reason."""
-    stages = [stage for stage in recipe.stages if stage.from_step == state.step - 1]
-    clears = recipe.algorithm.reference_reset is not None and recipe.algorithm.reference_reset.clears_optimizer
-    what = "reference reset, optimizer cleared" if clears else "reference reset, optimizer kept"
-    return [f"stage from step {stage.from_step}: {stage.why}" for stage in stages] + [
-        f"{what}: {reset.reason}" for reset in state.reference_resets if reset.step == state.step
-    ]
+    step, term, rule = state.step - 1, recipe.algorithm.length, recipe.algorithm.reference_reset
+    decided = [f"stage from step {stage.from_step}: {stage.why}" for stage in recipe.stages if stage.from_step == step]
+    if term is not None and (step == 0 or length_term_is_on(step, term) != length_term_is_on(step - 1, term)):
+        phase = "on" if length_term_is_on(step, term) else "off"
+        decided.append(f"length term {phase}: {term.steps_on} steps on and {term.steps_off} off in turn")
+    what = "optimizer cleared" if rule is not None and rule.clears_optimizer else "optimizer kept"
+    resets = [reset for reset in state.reference_resets if reset.step == state.step]
+    return decided + [f"reference reset, {what}: {reset.reason}" for reset in resets]
