@@ -29,7 +29,8 @@ PR_SET_PDEATHSIG = 1
 DEVICE_VARIABLES: Mapping[str, Mapping[str, str]] = {
     # Compiling small functions takes 17 s of a start on a CPU; torch reads this once, when it is imported.
     "cpu": {"TORCH_COMPILE_DISABLE": "1"},
-    "cuda": {},
+    # Megatron's overlap of communication with tensor and sequence parallelism rests on one queue.
+    "cuda": {"CUDA_DEVICE_MAX_CONNECTIONS": "1"},
 }
 
 
