@@ -40,12 +40,12 @@ def is_same_value(reference: Tree, tree: Tree, relative_tolerance: float = 0.0) 
 
 def _agree(reference: Tree, tree: Tree, log_base: int | None, relative_tolerance: float) -> bool:
     is_closed = not symbols(reference) and not symbols(tree)
-    num_points = 0
+    verdicts: list[bool] = []
     for a, b, size in _values(reference, tree, log_base):
-        num_points += 1
-        if not _is_close(a, b, size) and not (is_closed and _is_near(a, b, relative_tolerance)):
-            return False
-    return num_points >= (1 if is_closed else MIN_POINTS)
+        verdicts.append(_is_close(a, b, size) or (is_closed and _is_near(a, b, relative_tolerance)))
+        if not verdicts[-1]:
+            break
+    return all(verdicts) and len(verdicts) >= (1 if is_closed else MIN_POINTS)
 
 
 def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
