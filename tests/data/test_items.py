@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from megatron_rl.data.items import Item, read_items
+from megatron_rl.rewards.score import VERIFIERS
 
 ENTRY = {"question": "?", "answer": "olleh", "metadata": {"word": "hello"}}
 MATH = {"id": "a", "domain": "math", "prompt": "2+3?", "item": {"answer": "5"}}
@@ -107,6 +109,16 @@ def test_bytes_that_are_no_text_are_named_by_their_line(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.jsonl: no such file; "):
         read_items(tmp_path / "train.jsonl")
+
+
+def test_the_items_that_the_documentation_shows_are_accepted() -> None:
+    page, shown = (Path(__file__).parents[2] / "docs" / "data.md").read_text(), dict.fromkeys(VERIFIERS, 0)
+    for section in page.split("\n## ")[1:]:
+        domain, _, text = section.partition("\n")
+        for example in re.findall(r"^\{.*\}$", text, re.MULTILINE) if domain in VERIFIERS else ():
+            VERIFIERS[domain].check_item(json.loads(example))
+            shown[domain] += 1
+    assert min(shown.values()) >= 1, shown
 
 
 def test_checking_data_imports_nothing_heavy() -> None:
