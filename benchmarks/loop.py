@@ -156,6 +156,7 @@ def collect_figures(run: Run, engine: Engine, repeats: int) -> Figures:
     """`Rollouts.collect` with the demo's prompts and verifiers against `LLM.generate` on the same requests."""
     from megatron_rl.data.items import read_items
     from megatron_rl.data.prompts import PromptStream, load_tokenizer
+    from megatron_rl.preempt import Preemption
     from megatron_rl.rewards.score import Scorer
     from megatron_rl.rollout.collect import Rollouts
     from megatron_rl.seeds import request_seed
@@ -181,9 +182,7 @@ def collect_figures(run: Run, engine: Engine, repeats: int) -> Figures:
         for prompt in taken
     ]
     with Scorer(run.scale.verifier_processes, run.verifier_timeout_seconds) as scorer:
-        rollouts = Rollouts(
-            engine, tokenizer, scorer, run_seed=run.seed, sequences_per_wave=run.scale.sequences_per_wave
-        )
+        rollouts = Rollouts(engine, tokenizer, scorer, Preemption(None, 0.0), run)
 
         def collect() -> Collected:
             engine.llm.reset_prefix_cache()

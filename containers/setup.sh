@@ -48,7 +48,7 @@ install_torch() {
 install_lock() {
     local python
     python=$(find_python)
-    say "making $venv with $("$python" -V) and the $(grep -c == "$lock") packages of $lock (about two minutes and 1 GB)"
+    say "making $venv with $("$python" -V) and the $(grep -c '==' "$lock") packages of $lock (about two minutes and 1 GB)"
     rm -f "$venv"/*.stamp # first: an interrupted rm must not leave half an environment that counts as done
     rm -rf "$venv"
     "$python" -m venv "$venv" >/dev/null ||
@@ -59,7 +59,7 @@ install_lock() {
     install_torch
     # Nothing depends on the order, so two at a time: pip alone spends most of its time on one core or on the network.
     # The big ones are at the list's end, so it is taken from there.
-    grep == "$lock" | tac | xargs -P 2 -n 24 "${install_command[@]}" ||
+    grep '==' "$lock" | tac | xargs -P 2 -n 24 "${install_command[@]}" ||
         fail "not all of $lock could be installed; the error is above"
     import_engines
 }

@@ -19,6 +19,7 @@ from megatron_rl import parallel, rundir
 from megatron_rl.actor.actor import Actor
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.log import get_logger
+from megatron_rl.rollout import bank
 from megatron_rl.run import Run
 from megatron_rl.spans import span
 from megatron_rl.types import Reset, Scores, State
@@ -59,6 +60,7 @@ def save(run: Run, state: State, actor: Actor, prompts: PromptStream) -> Path:
         rundir.sync_folder(final.parent)
         for old in rundir.checkpoints(run.directory)[: -run.checkpoints_kept]:
             shutil.rmtree(old)
+        bank.clear(run.directory, before_step=state.step)
     parallel.barrier()
     return final
 

@@ -6,11 +6,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from megatron_rl.preempt import REQUEUE_EXIT_CODE, Preempted, listen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -163,8 +165,36 @@ def on_every_rank(choose: Callable[[], Run], words: Callable[[Run], list[str]], 
         remove_shared_memory(run.directory)  # of ranks that were killed
         raise typer.Exit(code)
     os.environ.update(variables | (world.variables if world is not None else {}))
+    listen()
     with one_line_errors(is_main, failures=run.directory / "logs" / f"failure_rank{world.rank if world else 0}.txt"):
         action(run)
+
+
+@app.command()
+def verify(
+    cases: Annotated[
+        Path, typer.Argument(metavar="CASES.jsonl", help="One {id, domain, response, item} a line; see docs/data.md.")
+    ],
+    processes: Annotated[int, typer.Option("--processes", min=1, max=256, help="That judge.")] = 2,
+    timeout_seconds: Annotated[
+        float, typer.Option("--timeout-seconds", min=0.1, max=3600.0, help="For one verdict.")
+    ] = 5.0,
+    allow_unsafe_sandbox: AllowUnsafeSandbox = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write there.", show_default="standard output")
+    ] = None,
+) -> None:
+    """Judge stored responses: one line {id, score, outcome, detail} for each case, in order. Needs no model."""
+    from megatron_rl.rewards.cases import check_cases, score_cases
+    from megatron_rl.rewards.score import Scorer
+
+    with one_line_errors():
+        check_cases(cases, output)
+        with ExitStack() as stack:
+            file = sys.stdout if output is None else stack.enter_context(output.open("w", encoding="utf-8"))
+            scorer = Scorer(processes, timeout_seconds, allows_unsafe_sandbox=allow_unsafe_sandbox)
+            for line in score_cases(cases, stack.enter_context(scorer)):
+                file.write(line + "\n")
 
 
 @app.command()
@@ -248,6 +278,9 @@ def one_line_errors(prints_user_errors: bool = True, failures: Path | None = Non
         kept = _keep_traceback(failures)
         print_error(f"{type(error).__name__}: {error}" + (f" (traceback: {kept})" if kept else ""))
         raise typer.Exit(MACHINE_ERROR) from None
+    except Preempted as reason:
+        typer.echo(f"{reason}: start the same command again to go on", err=True)
+        raise typer.Exit(REQUEUE_EXIT_CODE) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

@@ -6,18 +6,42 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 _seconds: defaultdict[str, float] = defaultdict(float)
+
+
+class Progress(NamedTuple):
+    """How far this process has come, for one who watches it from another thread."""
+
+    marks: int  # spans begun and ended so far
+    where: str  # the newest of them
+    since: float  # time.time() of it
+
+
+_progress = Progress(0, "start", time.time())
+
+
+def progress() -> Progress:
+    """The newest mark."""
+    return _progress
+
+
+def _mark(where: str) -> None:
+    global _progress
+    _progress = Progress(_progress.marks + 1, where, time.time())
 
 
 @contextmanager
 def span(name: str) -> Iterator[None]:
     """Adds the wall time spent inside to `name`; also a decorator. Spans may nest under different names."""
     start = time.perf_counter()
+    _mark(name)
     try:
         yield
     finally:
         _seconds[name] += time.perf_counter() - start
+        _mark(f"after {name}")
 
 
 def take() -> dict[str, float]:

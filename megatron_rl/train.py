@@ -17,6 +17,7 @@ from megatron_rl.data.items import read_items
 from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
 from megatron_rl.evaluate import evaluate
 from megatron_rl.export import export
+from megatron_rl.preempt import Preempted, Preemption
 from megatron_rl.refit.phase import rollout_phase
 from megatron_rl.report.report import Report
 from megatron_rl.rewards.score import Scorer
@@ -24,15 +25,18 @@ from megatron_rl.rollout.collect import Rollouts
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.run import Run
 from megatron_rl.types import Prompt, State
+from megatron_rl.watchdog import Watchdog
 
 
 def train(run: Run) -> State:
     """Trains until `num_steps`, from the newest checkpoint on if there is one, and returns the last state.
 
     Collective over the world: every rank calls it with the same run. Raises ValueError where a checkpoint in the
-    directory is another run's, RuntimeError where the directory is in use.
+    directory is another run's, RuntimeError where the directory is in use, Preempted where the run has to leave and
+    would go on if it were started again.
     """
     hardware = device.select(run.scale)
+    preemption = Preemption(run.scale.time_limit_hours, run.preemption_lead_seconds)
     ranks = parallel.start(run.scale, hardware, run.stall_seconds)
     tokenizer, limit = load_tokenizer(run.model_folder), run.recipe.sampling.max_prompt_tokens
     items, held_out_items = (read_items(run.data_folder / f"{part}.jsonl") for part in ("train", "validation"))
@@ -46,15 +50,15 @@ def train(run: Run) -> State:
             allows_unsafe_sandbox=run.allows_unsafe_sandbox,
         ) as scorer,
         Report(run, ranks) as report,
+        Watchdog(run.directory, ranks.rank, run.stall_seconds),
     ):
         engine = Engine(run, ranks, hardware)
         rollouts = Rollouts(
             engine,
             tokenizer,
             scorer,
-            run_seed=run.seed,
-            sequences_per_wave=run.scale.sequences_per_wave,
-            max_unjudged_share=run.max_unjudged_share,
+            preemption,
+            run,
         )
         state = loop(run, Actor(run, ranks, hardware), rollouts, prompts, validation, report)
         engine.close()
@@ -84,18 +88,25 @@ def loop(
     state = checkpoint.resume(run, actor, prompts)
     gc.freeze()  # what has been imported stays; looking through it again and again is a tenth of a small step
     report.start(state)
+    saved_step = state.step
     while True:
-        recipe = run.at_step(state.step)
+        recipe, position = run.at_step(state.step), prompts.position
         algorithm = recipe.algorithm
-        with rollout_phase(actor, rollouts.engine, version=state.step):
-            if is_due(state.step, run.validate_every_steps, recipe.num_steps):
-                state = state.with_scores(evaluate(rollouts, validation, recipe, state.step))
-                report.scores(state)
-                if state.newest_is_best:
-                    actor.keep_as_best()
-            if state.step == recipe.num_steps:
-                break
-            collected = rollouts.collect(prompts, recipe, state)
+        try:
+            with rollout_phase(actor, rollouts.engine, version=state.step):
+                if is_due(state.step, run.validate_every_steps, recipe.num_steps):
+                    state = state.with_scores(evaluate(rollouts, validation, recipe, state.step))
+                    report.scores(state)
+                    if state.newest_is_best:
+                        actor.keep_as_best()
+                if state.step == recipe.num_steps:
+                    break
+                collected = rollouts.collect(prompts, recipe, state)
+        except Preempted:
+            prompts.seek(position)  # the step begins again with its own prompts, and with the waves that are banked
+            if state.step > saved_step:
+                checkpoint.save(run, state, actor, prompts)
+            raise
         groups = collected.groups
         batch = pack(groups, actor.ranks, algorithm, actor.limits)
         policy = actor.logprobs(batch, recipe)
@@ -120,6 +131,7 @@ def loop(
         report.step(state, collected, policy, updates)
         if is_due(state.step, run.save_every_steps, recipe.num_steps):
             checkpoint.save(run, state, actor, prompts)
+            saved_step = state.step
     export(run, state, actor, lineage.model_folder_of(run.directory))
     report.finish(state)
     return state

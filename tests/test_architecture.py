@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "megatron_rl"
 LAYERS = (
     ("__init__", "checks", "config", "fit", "lineage", "memory", "pretrained", "publication", "run", "types"),
-    ("device", "log", "preempt", "rundir", "seeds", "spans"),
+    ("device", "log", "preempt", "rundir", "seeds", "spans", "watchdog"),
     ("parallel",),
     ("algorithms", "data", "rewards"),
     ("actor", "rollout"),
@@ -31,7 +31,7 @@ OWNERS = {
 STRANGERS = {("actor", "rollout"), ("rollout", "actor")}
 ONLY_FOR = {"report": ("report", "theory", "train")}
 NO_TORCH = ("__init__", "__main__", "checks", "choose", "cli", "config")
-NO_TORCH += ("campaign", "fit", "launch", "lineage", "memory", "pretrained", "preview", "run")
+NO_TORCH += ("campaign", "fit", "launch", "lineage", "memory", "preempt", "pretrained", "preview", "run")
 RECIPE_IMPORTS = (f"{PACKAGE}.config", f"{PACKAGE}.publication")
 VAGUE = ("utils", "common", "helpers", "util", "helper", "misc")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from megatron_rl.preempt import REQUEUE_EXIT_CODE
 from megatron_rl.report.metrics import METRICS, checked
 from megatron_rl.rundir import SHARED_MEMORY, shared_memory_name
 
@@ -183,6 +184,11 @@ def stopped(runs: Path) -> dict[str, Any]:
     return interrupted(runs / "stopped", 1, lambda run: run.process.send_signal(signal.SIGINT))
 
 
+@pytest.fixture(scope="module")
+def told(runs: Path) -> dict[str, Any]:
+    return interrupted(runs / "told", 3, lambda run: run.process.send_signal(signal.SIGUSR1))
+
+
 def test_every_step_and_every_validation_has_one_line_of_declared_metrics(whole: Training) -> None:
     assert [row["step"] for row in steps(whole.directory)] == list(range(1, NUM_STEPS + 1))
     assert [row["step"] for row in validations(whole.directory)] == [0, 3, 6]
@@ -203,7 +209,8 @@ def test_metrics_are_what_their_names_say(whole: Training) -> None:
         assert row["rollout/unjudged_fraction"] == 0
         assert row["mismatch/mean_nats"] < 1e-5 < row["actor/gradient_norm"]
         assert row["actor/learning_rate"] == 3e-5
-        phases = sum(value for name, value in row.items() if name.startswith("time/") and name != "time/step_seconds")
+        times = {name: value for name, value in row.items() if name.startswith("time/")}
+        phases = sum(value for name, value in times.items() if name != "time/step_seconds" and "verifier" not in name)
         assert phases == pytest.approx(row["time/step_seconds"])
     samples = [row["run/samples_count"] for row in steps(whole.directory)]
     tried = [row["dynamic_sampling/tried_count"] * 16 for row in steps(whole.directory)]
@@ -252,6 +259,19 @@ def test_ctrl_c_leaves_no_process_and_no_shared_memory(stopped: dict[str, Any]) 
     assert stopped["left"] == []
     assert stopped["shared_memory"] == []
     assert "Traceback" not in stopped["output"]
+
+
+def test_a_run_that_is_told_to_leave_saves_and_asks_to_be_requeued(told: dict[str, Any]) -> None:
+    assert told["code"] == REQUEUE_EXIT_CODE
+    assert "SIGUSR1 was received" in told["output"]
+    assert "Traceback" not in told["output"]
+    assert told["left"] == [] and told["shared_memory"] == []
+    assert f"going on from step {told['steps_before']} of {NUM_STEPS}" in told["last_output"]
+
+
+def test_a_run_that_was_told_to_leave_ends_bit_identical(whole: Training, told: dict[str, Any]) -> None:
+    assert repeatable(told["directory"]) == repeatable(whole.directory)
+    assert final_weights(told["directory"]) == final_weights(whole.directory)
 
 
 @pytest.mark.parametrize(("name", "saved"), [("killed", 2), ("stopped", 0)])

@@ -1,23 +1,27 @@
-"""The problems of a data file: JSON lines, checked before a run starts.
+r"""The problems of a data file: JSON lines, checked before a run starts.
 
 A data folder holds train.jsonl and validation.jsonl. A line is
-`{"id": unique text, "domain": "math" | "logic", "prompt": what the model reads, "item": what the verifier reads}`.
+`{"id": unique text, "domain": which verifier judges, "prompt": what the model reads, "item": what the verifier reads}`.
 
 | domain | item |
 |---|---|
 | math | `{"answer": "5"}`: the reference answer, in LaTeX where it is not a plain number |
+| code | `{"tests": [{"input": "3\n", "output": "6\n"}]}`, or `function` and tests of `arguments` and `returns` |
+| stem | `{"answer": "B"}`, perhaps with `choices`; `{"answer": "9.81", "unit": "m/s^2", "relative_tolerance": 0.01}` |
 | logic | `{"task": "spell_backward", "entry": {"question": .., "answer": .., "metadata": ..}}`, of reasoning-gym |
+| instruct | `{"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}`, of IFEval |
+
+docs/data.md says all of them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.rewards.score import VERIFIERS
+from megatron_rl.rewards.rows import parse_row
 
 _KEYS = ("id", "domain", "prompt", "item")
 
@@ -57,25 +61,12 @@ def read_items(path: Path) -> tuple[Item, ...]:
 
 
 def _parse(line: bytes) -> Item:
-    try:
-        row = json.loads(line)
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        wrong = "an empty line" if not line.strip() else f"not JSON ({error.msg} at column {error.colno})"
-        raise ValueError(f"{wrong}; write one JSON object a line") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"a JSON {type(row).__name__}; write one JSON object a line")
-    if missing := [key for key in _KEYS if key not in row]:
-        raise ValueError(f"key '{missing[0]}' is missing; a line has {', '.join(_KEYS)}")
-    if extra := sorted(row.keys() - set(_KEYS)):
-        raise ValueError(f"unknown key '{extra[0]}'; a line has {', '.join(_KEYS)}")
-    for key in ("id", "domain", "prompt"):
-        if not isinstance(row[key], str) or not row[key].strip():
-            raise ValueError(f"{key} is {row[key]!r}; write a text that is not empty")
-    if row["domain"] not in VERIFIERS:
-        raise ValueError(f"unknown domain '{row['domain']}'; use one of {', '.join(VERIFIERS)}")
-    if not isinstance(row["item"], dict):
-        raise ValueError(f"item is a JSON {type(row['item']).__name__}; write an object as docs/data.md says")
-    VERIFIERS[row["domain"]].check_item(row["item"])
+    row = parse_row(line, _KEYS)
+    if not row["prompt"].strip():
+        raise ValueError(f"prompt is {row['prompt']!r}; write a text that is not empty")
+    for key in ("id", "prompt"):
+        try:
+            row[key].encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{key} has half a character, {row[key][error.start]!r}; write whole ones") from None
     return Item(**row)

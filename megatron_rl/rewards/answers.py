@@ -14,6 +14,7 @@ from megatron_rl.rewards.numbers import plain_number
 from megatron_rl.rewards.scalars import words
 
 MAX_DEPTH = 12
+MAX_PRODUCT_CHARACTERS = 100
 Kind = Literal["value", "list", "set", "tuple", "union", "matrix", "relation", "approximation", "other"]
 
 
@@ -47,7 +48,10 @@ _CELL = _separator("&")
 
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
-_MATRIX = re.compile(r"\\begin ?\{([pbB]|small)?(?:matrix|array)\} ?(?:\{[lcr| ]*\})?(.*)\\end ?\{[a-zA-Z]+\}", re.DOTALL)
+_MATRIX = re.compile(
+    r"(?P<factor>[^=<>&]*?)\\begin ?\{(?:[pbB]|small)?(?:matrix|array)\} ?(?:\{[lcr| ]*\})?(?P<rows>.*)\\end ?\{[a-zA-Z]+\}",
+    re.DOTALL,
+)
 _INTEGER_SYMBOL = re.compile(r"[a-z] ?\\in ?\\mathbb ?\{Z\}")  # x = 2k\pi, k \in \mathbb{Z}: may be left out
 _PREFIX = re.compile(r"\\text ?\{[^{}]*[:=] ?\} ?(?=\S)")  # \text{Answer: }
 _ALIGNED = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split)\}(.*)\\end ?\{\1\}", re.DOTALL)
@@ -71,9 +75,9 @@ _SYNONYMS = {
 _NAME = r"(?:(?:\\[A-Za-z]+(?![A-Za-z])|[A-Za-z])(?:_ ?(?:\{[^{}]*\}|[A-Za-z0-9]))?'*)"
 _LABEL = re.compile(
     rf"(?:\\text ?\{{[^{{}}]*\}} ?)?(?:m ?\\angle |\\angle |\\triangle |\|)?(?:\\(?:overline|vec|bar|hat) ?\{{)?"
-    rf"{_NAME}(?: ?[+-]? ?{_NAME})*\}}?\|?(?: ?\([^()=<>]*\))?|\\text ?\{{[^{{}}]*\}}|\( ?{_NAME}(?: ?, ?{_NAME})+ ?\)"
+    rf"{_NAME}(?: ?[+-]? ?{_NAME})*\}}?\|?(?: ?\^ ?\{{ ?-1 ?\}})?(?: ?\([^()=<>]*\))?|\\frac ?\{{ ?d[^{{}}]*\}} ?\{{ ?d[a-z] ?\}}|\\text ?\{{[^{{}}]*\}}|\( ?{_NAME}(?: ?, ?{_NAME})+ ?\)"
 )
-_NO_LABEL = re.compile(r"\\(?:sum|int|prod|lim|infty|pi|frac|sqrt|cdot|times|sin|cos|tan|log|ln|binom)(?![A-Za-z])|^[ei]$")
+_NO_LABEL = re.compile(r"\\(?:sum|int|prod|lim|infty|pi|sqrt|cdot|times|sin|cos|tan|log|ln|binom)(?![A-Za-z])|^[ei]$")
 
 
 def read_answer(text: str) -> Answer:
@@ -97,7 +101,9 @@ def _read(text: str, depth: int) -> Answer:
     if whole := _TEXT.fullmatch(text):
         pieces = [piece for piece in _split(whole[1], _ITEM)[0] if piece]
         if len(pieces) > 1:
-            return Answer("list", compact(text), parts=tuple(_read(f"\\text{{{piece}}}", depth + 1) for piece in pieces))
+            return Answer(
+                "list", compact(text), parts=tuple(_read(f"\\text{{{piece}}}", depth + 1) for piece in pieces)
+            )
         return _read(whole[1], depth + 1) if found is None else Answer("value", compact(text), text)
     readers = (_read_items, _read_words, _read_plus_minus, _read_matrix, _read_relation, _read_union, _read_brackets)
     for reader in readers:
@@ -138,15 +144,16 @@ def _joined_regions(parts: list[Answer]) -> Answer | None:
     if parts and _removed_points(parts[0]):  # x \ne 0, x \ne 1 or x \ne 0, 1
         removed = [_removed_points(part) if part.label == parts[0].label else [part.value] for part in parts]
         points = [point for some in removed for point in some]
-        return _without(points, parts[0].label) if all(plain_number(point) is not None for point in points) else None
+        are_numbers = all(plain_number(point) is not None for point in points)
+        return _without(points, parts[0].label) if are_numbers else None
     labels = {part.label for part in parts}
     is_region = [part.kind in ("tuple", "union") for part in parts]
     if len(labels) != 1 or labels == {""} or not any(is_region):
         return None
     label = parts[0].label
     for part, other in (parts, parts[::-1]) if len(parts) == 2 else ():
-        if part.kind == "tuple" and other.kind == "union" and (removed := _removed_points(other)):
-            return _union(_interval_without(part, removed), label)
+        if part.kind == "tuple" and (without := _removed_points(other)):
+            return _union(_interval_without(part, without), label)
     if len(parts) == 2 and all(part.kind == "tuple" for part in parts):
         low, high = sorted(parts, key=lambda part: part.parts[0].text == "-\\infty")
         if low.parts[1].text == "\\infty" and high.parts[0].text == "-\\infty":
@@ -180,13 +187,21 @@ def _read_matrix(text: str, depth: int) -> Answer | None:
         rows = _split(aligned[2], _ROW)[0]
         return _read(",".join(row.replace("&", "") for row in rows if row), depth + 1)
     match = _MATRIX.fullmatch(text)
-    if match is None or "\\begin" in match[2]:
+    if match is None or "\\begin" in match["rows"]:
         return None
-    rows = [row for row in _split(match[2], _ROW)[0] if row and row != "\\hline"]
-    parts = [
-        Answer("tuple", compact(row), parts=tuple(_read(cell, depth + 1) for cell in _split(row, _CELL)[0])) for row in rows
-    ]
+    rows = [_split(row, _CELL)[0] for row in _split(match["rows"], _ROW)[0] if row and row != "\\hline"]
+    if factor := {"-": "-1"}.get(match["factor"].strip(), match["factor"].strip()):
+        rows = [[_product(factor, cell) for cell in row] for row in rows]
+    parts = [Answer("tuple", "&".join(row), parts=tuple(_read(cell, depth + 1) for cell in row)) for row in rows]
     return Answer("matrix", compact(text), parts=tuple(parts))
+
+
+def _product(factor: str, cell: str) -> str:
+    value, other = plain_number(factor), plain_number(cell)
+    if value is None or other is None or len(factor) + len(cell) > MAX_PRODUCT_CHARACTERS:
+        return f"({factor})({cell})"
+    product = value * other
+    return f"{product.numerator}/{product.denominator}"
 
 
 def _read_relation(text: str, depth: int) -> Answer | None:
@@ -247,11 +262,14 @@ def _read_union(text: str, depth: int) -> Answer | None:
         parts = [_read(piece, depth + 1) for piece in pieces]
         return _union([piece for part in parts for piece in (part.parts if part.kind == "union" else (part,))], "")
     pieces, separators = _split(text, _MINUS_SET)
-    if len(separators) == 1 and _SYNONYMS.get(pieces[0], pieces[0]) == _REALS:
-        removed = _read(pieces[1], depth + 1)
-        if removed.kind == "set" and all(plain_number(part.value) is not None for part in removed.parts):
-            return _without([part.value for part in removed.parts], "")
-    return None
+    if len(separators) != 1:
+        return None
+    interval, removed = (_read(piece, depth + 1) for piece in pieces)
+    if interval.kind != "tuple" or removed.kind != "set":
+        return None
+    points = [part.value for part in removed.parts]
+    are_numbers = all(plain_number(point) is not None for point in points)
+    return _union(_interval_without(interval, points), "") if are_numbers and len(interval.parts) == 2 else None
 
 
 def _read_brackets(text: str, depth: int) -> Answer | None:
@@ -262,7 +280,7 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
     if opening == "\\{":
         pieces, separators = _split(inside, _SUCH_THAT)
         if len(separators) == 1:
-            return _read_set_by_condition(*pieces, depth)
+            return _read_set_by_condition(pieces[0], pieces[1], depth)
     pieces, separators = _split(inside, _ITEM)
     if opening in ("\\{", "{") and (separators or opening == "\\{"):
         parts = [_read(piece, depth + 1) for piece in pieces if piece]
@@ -315,15 +333,12 @@ def _removed_points(union: Answer) -> list[str]:
 
 
 def _interval_without(interval: Answer, points: list[str]) -> list[Answer]:
+    """The pieces between the points, which are plain numbers, that lie in the interval."""
     low, high = (plain_number(part.value) for part in interval.parts)
-    values = {point: plain_number(point) for point in points}
-    inside = [
-        point for point, value in values.items()
-        if value is not None and (low is None or low < value) and (high is None or value < high)
-    ]
+    values = sorted((value, point) for point in set(points) if (value := plain_number(point)) is not None)
+    inside = [point for value, point in values if (low is None or low < value) and (high is None or value < high)]
     ends = [interval.parts[0].value, *inside, interval.parts[1].value]
-    brackets = [interval.brackets[0], *[")("] * len(inside), interval.brackets[1]]
-    sides = "".join(brackets)
+    sides = interval.brackets[0] + ")(" * len(inside) + interval.brackets[1]
     return [
         _interval(ends[index], ends[index + 1], sides[2 * index : 2 * index + 2], "") for index in range(len(ends) - 1)
     ]
@@ -331,8 +346,7 @@ def _interval_without(interval: Answer, points: list[str]) -> list[Answer]:
 
 def _without(points: list[str], label: str) -> Answer:
     """The real numbers without some."""
-    ends = ["-\\infty", *sorted(points, key=lambda point: plain_number(point) or 0), "\\infty"]
-    return _union([_interval(low, high, "()", "") for low, high in zip(ends, ends[1:], strict=False)], label)
+    return _union(_interval_without(_interval("-\\infty", "\\infty", "()", ""), points), label)
 
 
 def _union(pieces: list[Answer], label: str) -> Answer:

@@ -43,7 +43,7 @@ _KINDS = ({"input", "output"}, {"arguments", "returns"})
 def check_item(item: Mapping[str, Any]) -> None:
     """Raises ValueError unless `item` is one of the two kinds above, with tests that doing nothing does not pass."""
     if not {"tests"} <= item.keys() <= {"tests", "function", "seconds"}:
-        raise ValueError(f"a code item has 'tests' and may have 'function' and 'seconds', not {sorted(item)}")
+        raise ValueError(f"a code item has 'tests', perhaps 'function' and 'seconds', not {sorted(item)}; mend the row")
     tests, seconds = item["tests"], item.get("seconds", SECONDS)
     if not isinstance(tests, list) or not tests:
         raise ValueError(f"the tests of a code item are a list with one test or more, not {tests!r}; drop the row")
@@ -55,7 +55,8 @@ def check_item(item: Mapping[str, Any]) -> None:
     for number, test in enumerate(tests, start=1):
         if not isinstance(test, dict) or test.keys() != _KINDS[is_called]:
             wanted = " and ".join(f"'{key}'" for key in sorted(_KINDS[is_called]))
-            raise ValueError(f"test {number} of a code item with{'' if is_called else 'out'} a function has {wanted}")
+            kind = "with a function" if is_called else "without a function"
+            raise ValueError(f"test {number} of a code item {kind} has {wanted} alone; mend or drop it")
         _check_function_test(number, test) if is_called else _check_program_test(number, test)
     if all(test["returns"] is None if is_called else not test["output"].strip() for test in tests):
         raise ValueError("a program that does nothing passes all tests of a code item; drop the row")

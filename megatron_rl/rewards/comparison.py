@@ -7,62 +7,61 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from megatron_rl.rewards.answers import Answer
 from megatron_rl.rewards.numbers import plain_number
-from megatron_rl.rewards.scalars import (
-    Rules,
-    Undecided,
-    is_rounded,
-    is_same_by_math_verify,
-    is_same_scalar,
-    read_or_none,
-)
+from megatron_rl.rewards.scalars import Rules, Undecided, is_same_scalar
+
+MAX_UNMATCHED_PARTS = 40  # each is compared with each
 
 _SYMBOL = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_.*)?")
-MAX_UNMATCHED_PARTS = 40  # each is compared with each
+_FUNCTION = re.compile(r"[A-Za-z]\(x\)")
+_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 
 
 def is_same_answer(reference: Answer, answer: Answer, rules: Rules) -> bool:
     """Whether an answer is the reference, or the set of it alone.
 
-    Raises Undecided where that takes an evaluation the rules do not allow, ValueError where the reference is unreadable.
+    Raises Undecided where that takes an evaluation the rules do not allow, ValueError for an unreadable reference.
     """
-    for one, other in ((reference, answer), (answer, reference)):
-        if one.kind == "set" and len(one.parts) == 1 and one.parts[0].kind == other.kind == "value":
-            return is_same_scalar(*((one.parts[0].value, other.value)[:: 1 if one is reference else -1]), rules)
-    return _is_same(reference, answer, rules)
+    sides = [
+        side.parts[0] if side.kind == "set" and len(side.parts) == 1 and other.kind == "value" else side
+        for side, other in ((reference, answer), (answer, reference))
+    ]
+    return _is_same(sides[0], sides[1], rules)
 
 
 def _is_same(reference: Answer, answer: Answer, rules: Rules) -> bool:
     if reference.text == answer.text:
         return True
+    kinds = {reference.kind, answer.kind}
     if answer.kind == "approximation":
         return _is_same_approximation(reference, answer, rules)
-    if "relation" in (reference.kind, answer.kind) or _names_differ(reference, answer):
+    if "relation" in kinds or _names_differ(reference, answer):
         return _is_same_relation(reference, answer, rules)
     if answer.kind == "other":
         return False  # a chain of equalities, or text that nests too deep
     if reference.kind == "other":
-        return _by_math_verify(reference, answer, rules)
-    kinds = {reference.kind, answer.kind}
-    if kinds <= {"list", "set"} and _are_named(reference) and not any(part.label for part in answer.parts):
-        return answer.kind == "list" and _are_same_in_order(reference.parts, answer.parts, rules)
+        return _is_same_by_math_verify(reference, answer, rules)
     if kinds == {"value"}:
         return is_same_scalar(reference.value, answer.value, rules)
     if kinds <= {"list", "set"}:
-        return _are_same_parts(reference, answer, rules, is_set="set" in kinds)
+        if _are_named(reference) and not any(part.label for part in answer.parts):  # (1, 2) for x=1, y=2
+            return answer.kind == "list" and _are_same_in_order(reference.parts, answer.parts, rules)
+        return _are_same_parts(reference, answer, "set" in kinds, rules)
     if kinds == {"tuple"}:
-        return _is_same_tuple(reference, answer, rules)
+        may_be_interval = len(reference.parts) == 2
+        has_same_ends = reference.brackets == answer.brackets or not may_be_interval
+        return has_same_ends and _are_same_in_order(reference.parts, answer.parts, rules)
     if kinds in ({"union"}, {"union", "list"}):
-        return _are_same_parts(reference, answer, rules, is_set=True)
+        return _are_same_parts(reference, answer, True, rules)
     if kinds == {"matrix"}:
-        return len(reference.parts) == len(answer.parts) and all(
-            _are_same_in_order(a.parts, b.parts, rules) for a, b in zip(reference.parts, answer.parts, strict=True)
-        )
-    parts = _in_order(reference), _in_order(answer)
-    return bool(parts[0] and parts[1] and _are_same_in_order(*parts, rules))
+        has_same_rows = len(reference.parts) == len(answer.parts)
+        rows = zip(reference.parts, answer.parts, strict=False)
+        return has_same_rows and all(_are_same_in_order(row.parts, other.parts, rules) for row, other in rows)
+    parts, others = _in_order(reference), _in_order(answer)
+    return bool(parts and others) and _are_same_in_order(parts, others, rules)
 
 
 def _in_order(answer: Answer) -> Sequence[Answer]:
@@ -78,25 +77,14 @@ def _in_order(answer: Answer) -> Sequence[Answer]:
     return ()
 
 
-def _is_same_tuple(reference: Answer, answer: Answer, rules: Rules) -> bool:
-    is_pair = len(reference.parts) == 2  # it may be an interval
-    if is_pair and reference.brackets != answer.brackets:
-        return False
-    return _are_same_in_order(reference.parts, answer.parts, rules)
-
-
 def _are_same_in_order(reference: Sequence[Answer], answer: Sequence[Answer], rules: Rules) -> bool:
+    """Whether all pairs are; one that is not decides, also where others are undecided."""
     if len(reference) != len(answer):
         return False
-    return _all_same(zip(reference, answer, strict=True), rules)
-
-
-def _all_same(pairs: zip[tuple[Answer, Answer]], rules: Rules) -> bool:
-    """Whether all pairs are; one that is not decides, also where others are undecided."""
     is_undecided = False
-    for pair in pairs:
+    for part, other in zip(reference, answer, strict=True):
         try:
-            if not _is_same(*pair, rules):
+            if not _is_same(part, other, rules):
                 return False
         except Undecided:
             is_undecided = True
@@ -105,38 +93,34 @@ def _all_same(pairs: zip[tuple[Answer, Answer]], rules: Rules) -> bool:
     return True
 
 
-def _are_same_parts(reference: Answer, answer: Answer, rules: Rules, is_set: bool) -> bool:
-    """Whether each part has its like on the other side, in any order."""
+def _are_same_parts(reference: Answer, answer: Answer, is_set: bool, rules: Rules) -> bool:
+    """Whether each part has its like on the other side, in any order; those with the same text or number have."""
     counts = [Counter(_key(part) for part in side.parts) for side in (reference, answer)]
+    parts = {_key(part): part for part in (*reference.parts, *answer.parts)}
     if is_set:
-        counts = [Counter(dict.fromkeys(count, 1)) for count in counts]
-    unmatched = [list((counts[side] - counts[1 - side]).elements()) for side in (0, 1)]
-    if not any(unmatched):
-        return True
-    if max(len(unmatched[0]), len(unmatched[1])) > MAX_UNMATCHED_PARTS:
+        counts = [Counter(count.keys()) for count in counts]
+    missing = [parts[key] for key in (counts[0] - counts[1]).elements()]
+    surplus = [parts[key] for key in (counts[1] - counts[0]).elements()]
+    if max(len(missing), len(surplus)) > MAX_UNMATCHED_PARTS:
         return False
-    by_key = [{_key(part): part for part in side.parts} for side in (reference, answer)]
     if not is_set:
-        return len(unmatched[0]) == len(unmatched[1]) and _are_paired(
-            [by_key[0][key] for key in unmatched[0]], [by_key[1][key] for key in unmatched[1]], rules
-        )
-    # An element of a set may equal one that is matched already: {1, 2/2, 2}.
-    return all(
-        any(_is_same(*((mine, theirs) if side == 0 else (theirs, mine)), rules) for theirs in by_key[1 - side].values())
-        for side in (0, 1)
-        for mine in (by_key[side][key] for key in unmatched[side])
+        return len(missing) == len(surplus) and all(_is_taken_from(surplus, part, rules) for part in missing)
+    # An element of a set may equal one that is matched already, as in {1, 2/2, 2}.
+    return all(_is_among(part, (parts[key] for key in counts[1]), rules, False) for part in missing) and all(
+        _is_among(part, (parts[key] for key in counts[0]), rules, True) for part in surplus
     )
 
 
-def _are_paired(reference: list[Answer], answer: list[Answer], rules: Rules) -> bool:
-    for part in reference:
-        for index, other in enumerate(answer):
-            if _is_same(part, other, rules):
-                del answer[index]
-                break
-        else:
-            return False
-    return True
+def _is_taken_from(surplus: list[Answer], part: Answer, rules: Rules) -> bool:
+    for index, other in enumerate(surplus):
+        if _is_same(part, other, rules):
+            del surplus[index]
+            return True
+    return False
+
+
+def _is_among(part: Answer, others: Iterable[Answer], rules: Rules, are_references: bool) -> bool:
+    return any(_is_same(other, part, rules) if are_references else _is_same(part, other, rules) for other in others)
 
 
 def _key(part: Answer) -> object:
@@ -147,24 +131,34 @@ def _key(part: Answer) -> object:
 def _are_named(answer: Answer) -> bool:
     """Whether it is a list of values of different symbols, as x=1, y=2."""
     labels = [part.label for part in answer.parts]
-    return answer.kind == "list" and all(labels) and len({label.partition("_")[0] for label in labels}) == len(labels)
+    return answer.kind == "list" and all(labels) and len({_symbol(label) for label in labels}) == len(labels)
 
 
 def _names_differ(reference: Answer, answer: Answer) -> bool:
-    """Whether both are named, and by different symbols; x_1 may be x."""
-    labels = reference.label, answer.label
-    return all(labels) and labels[0] not in (labels[1], labels[1].partition("_")[0]) and labels[1] != labels[0].partition("_")[0]
+    """Whether both are named, and by different symbols; x_1 may be x, and y may be f(x)."""
+    label, other = reference.label, answer.label
+    if not label or not other or label == other or label == _symbol(other) or other == _symbol(label):
+        return False
+    return not ("y" in (label, other) and any(_FUNCTION.fullmatch(name) for name in (label, other)))
+
+
+def _symbol(label: str) -> str:
+    return label.partition("_")[0]
 
 
 def _is_same_approximation(reference: Answer, answer: Answer, rules: Rules) -> bool:
     """An exact value with its decimal, if both agree: either may be the reference, the decimal only of decimals."""
-    if reference.kind != "value" or (reference.label and answer.label not in ("", reference.label)):
+    exact, decimal = (part.value for part in answer.parts)
+    value = plain_number(decimal)
+    if reference.kind != "value" or value is None or _names_differ(reference, answer):
         return False
-    exact, decimal = answer.parts
-    if not is_rounded(exact.value, decimal.value, rules):
-        return False
-    return is_same_scalar(reference.value, exact.value, rules) or (
-        "." in reference.value and plain_number(decimal.value) == plain_number(reference.value)
+    if not rules.may_evaluate:
+        raise Undecided
+    from megatron_rl.rewards.symbolic import is_rounded
+
+    is_reference = "." in reference.value and value == plain_number(reference.value)
+    return is_rounded(exact, value, len(decimal.partition(".")[2].strip())) and (
+        is_reference or is_same_scalar(reference.value, exact, rules)
     )
 
 
@@ -173,41 +167,33 @@ def _is_same_relation(reference: Answer, answer: Answer, rules: Rules) -> bool:
 
     A reference that is solved for a symbol is a value: 2x=10 is no answer where x=5 is asked for, nor 2x<10 for x<5.
     """
-    sides = _sides(reference), _sides(answer)
-    if sides[0] is None or sides[1] is None:
-        return False
-    (left, sign, right), (other_left, other_sign, other_right) = sides
-    if _SYMBOL.fullmatch(left) and not re.search(r"(?<![\\A-Za-z])[A-Za-z]", right):
+    relation, other = _relation(reference), _relation(answer)
+    if relation is None or other is None or (_SYMBOL.fullmatch(relation[0]) and not _LETTER.search(relation[2])):
         return False
     if not rules.may_evaluate:
         raise Undecided
-    from megatron_rl.rewards.values import is_multiple
+    from megatron_rl.rewards.symbolic import is_same_relation
 
-    if _is_greater(sign) != _is_greater(other_sign):
-        other_left, other_right = other_right, other_left
-        other_sign = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}.get(other_sign, other_sign)
-    gold, tree = read_or_none(f"({left})-({right})"), read_or_none(f"({other_left})-({other_right})")
-    if sign != other_sign or tree is None:
-        return False
-    return gold is not None and is_multiple(gold, tree, positive=sign != "=")
+    return is_same_relation(relation, other)
 
 
-def _is_greater(sign: str) -> bool:
-    return sign in (">", "\\ge")
-
-
-def _sides(answer: Answer) -> tuple[str, str, str] | None:
+def _relation(answer: Answer) -> tuple[str, str, str] | None:
+    """(left, sign, right) of an equation, a labelled value or a half line; None for anything else."""
     if answer.kind == "relation":
         return answer.parts[0].value, answer.brackets, answer.parts[1].value
-    if answer.kind == "tuple" and answer.label and len(answer.parts) == 2:  # a half line
-        low, high = (part.value for part in answer.parts)
-        if low == "-\\infty":
-            return answer.label, "<" if answer.brackets[1] == ")" else "\\le", high
-        return (answer.label, ">" if answer.brackets[0] == "(" else "\\ge", low) if high == "\\infty" else None
-    return (answer.label, "=", answer.value) if answer.kind == "value" and answer.label else None
+    if answer.kind == "value" and answer.label:
+        return answer.label, "=", answer.value
+    if answer.kind != "tuple" or not answer.label or len(answer.parts) != 2:
+        return None
+    low, high = (part.value for part in answer.parts)
+    if low == "-\\infty":
+        return answer.label, "<" if answer.brackets[1] == ")" else "\\le", high
+    return (answer.label, ">" if answer.brackets[0] == "(" else "\\ge", low) if high == "\\infty" else None
 
 
-def _by_math_verify(reference: Answer, answer: Answer, rules: Rules) -> bool:
+def _is_same_by_math_verify(reference: Answer, answer: Answer, rules: Rules) -> bool:
     if not rules.may_evaluate:
         raise Undecided
+    from megatron_rl.rewards.symbolic import is_same_by_math_verify
+
     return is_same_by_math_verify(reference.text, answer.text)

@@ -1,6 +1,6 @@
 """The value of an expression tree at a point: exact where it is rational, else by mpmath; bounded in time.
 
-Not covered: infinity, and results beyond the limits below; both raise Undefined.
+Not covered: infinity, and results beyond the limits below; both raise UndefinedError.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from mpmath import mp
+from mpmath import mp  # type: ignore[import-untyped]
 
 from megatron_rl.rewards.expressions import Tree
 
@@ -25,11 +25,12 @@ _FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
     **{name: getattr(mp, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth")},
     **{f"arc{name}": getattr(mp, f"a{name}") for name in ("sin", "cos", "tan", "cot")},
     **{f"ar{name}": getattr(mp, f"a{name}") for name in ("sinh", "cosh", "tanh")},
-    **{"ln": mp.log, "lg": mp.log10},
+    "ln": mp.log,
+    "lg": mp.log10,
 }
 
 
-class Undefined(ArithmeticError):
+class UndefinedError(ArithmeticError):
     """The tree has no value at this point, or none that is cheap to compute."""
 
 
@@ -42,9 +43,9 @@ def evaluate(tree: Tree, point: Mapping[str, Fraction], log_base: int | None) ->
     try:
         value = evaluation.value(tree)
         if not isinstance(value, Fraction) and not mp.isfinite(value):
-            raise Undefined("infinite")
+            raise UndefinedError("infinite")
     except (ValueError, ZeroDivisionError, OverflowError, TypeError, NotImplementedError, mp.NoConvergence) as error:
-        raise Undefined(str(error)) from error
+        raise UndefinedError(str(error)) from error
     return value, max(evaluation.largest, abs(inexact(value)))
 
 
@@ -79,7 +80,7 @@ class _Evaluation:
 
     def constant(self, name: str) -> Value:
         if name == "infinity":
-            raise Undefined("infinite")
+            raise UndefinedError("infinite")
         return mp.mpc(0, 1) if name == "i" else +mp.pi if name == "pi" else +mp.e
 
     def call(self, name: str, values: list[Value]) -> Value:
@@ -99,7 +100,7 @@ class _Evaluation:
         if name == "logarithm":
             return mp.log(inexact(values[0])) / mp.log(inexact(values[1]))
         if abs(first) > 10**MAX_LOG10 or (name.endswith("h") and abs(first) > MAX_LOG10):
-            raise Undefined("too large")
+            raise UndefinedError("too large")
         return _FUNCTIONS[name](inexact(first))
 
 
@@ -107,17 +108,17 @@ def power(base: Value, exponent: Value) -> Value:
     """base^exponent; exact for a rational base and an integer exponent."""
     if base == 0:
         if not isinstance(exponent, Fraction) or exponent <= 0:
-            raise Undefined("0 to the power of 0 or less")
+            raise UndefinedError("0 to the power of 0 or less")
         return Fraction(0)
     if isinstance(exponent, Fraction) and exponent.denominator == 1:
         if isinstance(base, Fraction):
             num_bits = max(base.numerator.bit_length(), base.denominator.bit_length())
             if abs(base) != 1 and num_bits * abs(exponent.numerator) > MAX_EXACT_BITS:
-                raise Undefined("too large")
+                raise UndefinedError("too large")
             return base ** (exponent.numerator if abs(base) != 1 else exponent.numerator % 2)
         exponent = exponent.numerator
     if abs(exponent) > 10**MAX_LOG10 or abs(exponent * mp.log10(abs(inexact(base)))) > MAX_LOG10:
-        raise Undefined("too large")
+        raise UndefinedError("too large")
     return mp.power(inexact(base), inexact(exponent))
 
 
@@ -138,10 +139,10 @@ def factorial(value: Value) -> Value:
     """n!, by gamma where n is no integer."""
     if isinstance(value, Fraction) and value.denominator == 1:
         if not 0 <= value <= MAX_FACTORIAL:
-            raise Undefined("no factorial, or too large")
+            raise UndefinedError("no factorial, or too large")
         return Fraction(math.factorial(value.numerator))
     if abs(value) > MAX_FACTORIAL or mp.dps > MAX_GAMMA_DIGITS:
-        raise Undefined("too large")
+        raise UndefinedError("too large")
     return mp.factorial(inexact(value))
 
 
@@ -149,10 +150,10 @@ def binomial(total: Value, chosen: Value) -> Value:
     """total over chosen, by gamma where they are no integers."""
     if isinstance(total, Fraction) and isinstance(chosen, Fraction) and total.denominator == chosen.denominator == 1:
         if not 0 <= chosen <= total <= MAX_FACTORIAL:
-            raise Undefined("no binomial, or too large")
+            raise UndefinedError("no binomial, or too large")
         return Fraction(math.comb(total.numerator, chosen.numerator))
     if abs(total) > MAX_FACTORIAL or abs(chosen) > MAX_FACTORIAL or mp.dps > MAX_GAMMA_DIGITS:
-        raise Undefined("too large")
+        raise UndefinedError("too large")
     return mp.binomial(inexact(total), inexact(chosen))
 
 
@@ -162,7 +163,7 @@ def _fold(operation: Callable[[Value, Value], Value], values: list[Value]) -> Va
     for value in rest:
         if isinstance(result, Fraction) and isinstance(value, Fraction):
             if result.numerator.bit_length() + value.numerator.bit_length() > 4 * MAX_EXACT_BITS:
-                raise Undefined("too large")
+                raise UndefinedError("too large")
             result = operation(result, value)
         else:
             result = operation(inexact(result), inexact(value))

@@ -3,7 +3,7 @@ r"""Expressions in plain LaTeX as trees of tuples: numbers, symbols, + * / ^, ro
 A tree is `("number", Fraction)`, `("symbol", name)`, `("constant", "pi" | "e" | "i" | "infinity")`,
 `("+", *terms)`, `("*", *factors)`, `("-", a)`, `("/", a, b)`, `("^", a, b)`, `("root", a, degree)` or
 `("call", function, *arguments)`.
-Not covered: sums, integrals, limits, derivatives, matrices, logic. Such text raises Unreadable.
+Not covered: sums, integrals, limits, derivatives, matrices, logic. Such text raises UnreadableError.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ Tree = tuple[Any, ...]
 
 _SYNONYMS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsec": "?", "tg": "tan", "ctg": "cot"}
 _CONSTANTS = {"e": "e", "i": "i", "pi": "pi", r"\pi": "pi", r"\infty": "infinity", r"\imath": "i", "infty": "infinity"}
-_GREEK = frozenset(
-    rf"\{name}"
-    for name in (
-        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
-        "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar"
-    ).split()
-)
+_LETTERS = r"""
+    \alpha \beta \gamma \delta \epsilon \varepsilon \zeta \eta \theta \vartheta \iota \kappa \lambda \mu \nu \xi \rho
+    \sigma \tau \upsilon \phi \varphi \chi \psi \omega \Gamma \Delta \Theta \Lambda \Xi \Pi \Sigma \Upsilon \Phi \Psi
+    \Omega \ell \hbar
+"""
+_GREEK = frozenset(_LETTERS.split())
 _TIMES = (r"\cdot", r"\times", "*", r"\ast")
 _CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\lvert": r"\rvert"}
 _ROUNDING = {r"\lfloor": "floor", r"\lceil": "ceiling", r"\lvert": "absolute"}
@@ -42,7 +41,7 @@ _WORDS = sorted((*FUNCTIONS, *_SYNONYMS, "sqrt", "pi", "infty"), key=len, revers
 _WORD_PARTS = re.compile("|".join((*_WORDS, "[A-Za-z]")))
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """The text is no expression of this grammar."""
 
 
@@ -55,7 +54,7 @@ def read_expression(text: str) -> Tree:
     reader = _Reader(_tokens(text))
     tree = reader.sum()
     if reader.next:
-        raise Unreadable(f"'{reader.next}' is out of place")
+        raise UnreadableError(f"'{reader.next}' is out of place")
     return tree
 
 
@@ -72,7 +71,7 @@ def _tokens(text: str) -> list[str]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise Unreadable(f"'{text[position]}' has no meaning here")
+            raise UnreadableError(f"'{text[position]}' has no meaning here")
         position = match.end()
         if match["word"] is None:
             tokens.append(match["number"] or match["mark"])
@@ -80,7 +79,7 @@ def _tokens(text: str) -> list[str]:
         word = match["word"].removeprefix(r"\text").strip("{ }")
         parts = [_SYNONYMS.get(part, part) for part in _WORD_PARTS.findall(word)]
         if "?" in parts or (len(parts) > 3 and len(parts) == len(word)):
-            raise Unreadable(f"'{word}' is a word")
+            raise UnreadableError(f"'{word}' is a word")
         tokens += parts
     return tokens
 
@@ -107,7 +106,7 @@ class _Reader:
 
     def expect(self, token: str) -> None:
         if not self.take(token):
-            raise Unreadable(f"'{token}' is missing")
+            raise UnreadableError(f"'{token}' is missing")
 
     def sum(self) -> Tree:
         terms = []
@@ -131,7 +130,7 @@ class _Reader:
             elif sign := self.take("/", r"\div"):
                 num_divisions += 1
                 if num_divisions > MAX_DEPTH:
-                    raise Unreadable(f"more than {MAX_DEPTH} divisions")
+                    raise UnreadableError(f"more than {MAX_DEPTH} divisions")
                 over = factors.pop()
                 factors.append(("/" if sign == "/" else "divided", over, self.power()))
             elif self.starts_factor():
@@ -144,7 +143,7 @@ class _Reader:
         if not token or token in (")", "]", "}", "+", "-", r"\rfloor", r"\rceil", r"\rvert", "^", "_", "!", "'", "%"):
             return False
         if token[0].isdigit() or token[0] == ".":
-            raise Unreadable("a number follows without a sign between")
+            raise UnreadableError("a number follows without a sign between")
         return token != "|" or self._bars == 0
 
     def power(self) -> Tree:
@@ -189,7 +188,7 @@ class _Reader:
     def deeper(self) -> None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise Unreadable(f"it nests deeper than {MAX_DEPTH}")
+            raise UnreadableError(f"it nests deeper than {MAX_DEPTH}")
 
     def atom_within(self) -> Tree:
         token = self.next
@@ -223,7 +222,7 @@ class _Reader:
             return self.call(name)
         if token in _GREEK or (len(token) == 1 and token.isalpha()):
             return self.symbol(token)
-        raise Unreadable(f"'{token}' has no meaning here" if token else "the text ends too soon")
+        raise UnreadableError(f"'{token}' has no meaning here" if token else "the text ends too soon")
 
     def number(self, token: str) -> Tree:
         value = plain_number(token)
@@ -258,7 +257,11 @@ class _Reader:
                 self._position += bool(self.next)
         while self.take("'"):
             name += "'"
-        if self.next == "(" and self._tokens[self._position + 1][:1].isdigit() and self._tokens[self._position + 2] == ")":
+        if (
+            self.next == "("
+            and self._tokens[self._position + 1][:1].isdigit()
+            and self._tokens[self._position + 2] == ")"
+        ):
             name += f"({self._tokens[self._position + 1]})"  # a value of a function: I(0) is not 0
             self._position += 3
         return ("symbol", name)

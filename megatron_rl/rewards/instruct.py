@@ -127,7 +127,7 @@ def _loose(text: str) -> list[str]:
 
 
 def _check_instruction(identifier: Any, given: Any) -> None:
-    if identifier not in INSTRUCTIONS:
+    if not isinstance(identifier, str) or identifier not in INSTRUCTIONS:
         nearest = get_close_matches(str(identifier), INSTRUCTIONS, n=1, cutoff=0.0)[0]
         raise ValueError(f"unknown instruction {identifier!r}; the nearest known one is '{nearest}'")
     if not isinstance(given, Mapping):
@@ -140,7 +140,9 @@ def _check_instruction(identifier: Any, given: Any) -> None:
         if rule := _broken_rule(name, value):
             raise ValueError(f"{name} of {identifier} is {value!r}; {rule}")
     if values.get("nth_paragraph", 0) > values.get("num_paragraphs", 0):
-        raise ValueError(f"{identifier} asks for paragraph {values['nth_paragraph']} of {values['num_paragraphs']}")
+        raise ValueError(
+            f"{identifier} asks for paragraph {values['nth_paragraph']} of {values['num_paragraphs']}; drop the row"
+        )
 
 
 def _broken_rule(name: str, value: Any) -> str:
@@ -153,14 +155,16 @@ def _broken_rule(name: str, value: Any) -> str:
             return "" if value in RELATIONS else f"use one of {', '.join(RELATIONS)}"
         case "language":
             nearest = get_close_matches(str(value), language.LANGUAGES, n=1, cutoff=0.0)[0]
-            return "" if value in language.LANGUAGES else f"not a known language code; the nearest is '{nearest}'"
+            is_known = isinstance(value, str) and value in language.LANGUAGES
+            return "" if is_known else f"not a known language code; the nearest is '{nearest}'"
         case "letter":
             return "" if _is_text(value) and len(value) == 1 else "give one character"
         case _ if name in _TEXTS:
             return "" if _is_text(value) else "give a text that is not empty"
         case _:
-            is_count = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-            return "" if is_count and value == int(value) else "give a whole number"
+            is_whole = isinstance(value, int) and not isinstance(value, bool)
+            is_whole = is_whole or (isinstance(value, float) and value.is_integer())
+            return "" if is_whole and value >= 0 else "give a whole number"
 
 
 def _is_text(value: Any) -> bool:

@@ -14,9 +14,9 @@ from typing import Any
 from megatron_rl.rewards.answers import read_answer
 from megatron_rl.rewards.boxes import boxed_answer
 from megatron_rl.rewards.comparison import is_same_answer
-from megatron_rl.rewards.notation import compact, plain
+from megatron_rl.rewards.notation import compact, nesting, plain
 from megatron_rl.rewards.numbers import MAX_NUMBER_CHARACTERS, plain_number
-from megatron_rl.rewards.scalars import Rules, Undecided, is_same_by_math_verify, nesting
+from megatron_rl.rewards.scalars import Rules, Undecided
 from megatron_rl.types import Verdict
 
 MAX_ANSWER_CHARACTERS = 2_000  # of what is no plain number
@@ -41,7 +41,7 @@ def check_item(item: Mapping[str, Any]) -> None:
     tolerance = item.get("relative_tolerance", 0.0)
     if not isinstance(tolerance, float) or not 0.0 <= tolerance <= MAX_RELATIVE_TOLERANCE:
         raise ValueError(
-            f"the relative_tolerance of a math item is a number from 0.0 to {MAX_RELATIVE_TOLERANCE}, not {tolerance!r}; "
+            f"the relative_tolerance of a math item is from 0.0 to {MAX_RELATIVE_TOLERANCE}, not {tolerance!r}; "
             "mend or remove it"
         )
 
@@ -83,7 +83,8 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
 
 def load() -> None:
     """Imports what `judge` needs and builds its parser, so that the first case is as fast as the others."""
-    judge("x+1", {"answer": "1+x"})
+    from megatron_rl.rewards.symbolic import is_same_by_math_verify
+
     is_same_by_math_verify("x+1", "1+x")
 
 

@@ -38,13 +38,15 @@ _SPELLINGS = [
         (rf"\{{([^{{}}]*)\\over{_END}([^{{}}]*)\}}", r"\\frac{\1}{\2}"),
         (rf"\\[dt]binom{_END}", r"\\binom"),
         (rf"\\(?:left|right|[bB]igg?[lrm]?){_END}\.?", ""),
-        (rf"\\(?:displaystyle|textstyle|limits|nolimits){_END}|(?<!\\)\\[!/]", ""),
+        (rf"\\(?:displaystyle|textstyle|limits|nolimits|tiny|small|normalsize|large|Large|LARGE|huge){_END}", ""),
+        (r"(?<!\\)\\[!/]|\\(?:[hv]space\*?|[hv]?phantom)\s*\{[^{}]*\}", ""),
         (r"(?<=[0-9])(?:\{,\}|,?(?<!\\)\\,)(?=[0-9]{3}(?![0-9]))", ""),  # thousands, written so that they are no list
         (rf"(?<!\\)\\[,;:> \n]|~|\\(?:quad|qquad|thinspace|enspace){_END}", " "),
         (r"(?<!\\)\\[()\[\]]|(?<!\\)\$", ""),
         (r"\{([,:])\}", r"\1"),
         (r"\\%", "%"),
         (rf"\\(?:{_FONTS}|operatorname\*?)(?=\s*\{{)", r"\\text"),
+        (r"(?<=[0-9])\^\s*(?:\{\s*)?\\text\s*\{\s*(?:st|nd|rd|th)\s*\}(?:\s*\})?", ""),
         (rf"\^\s*(?:\{{\s*\\circ\s*\}}|\\circ{_END})|\\(?:degree|textdegree){_END}", r"^\\circ "),
         (rf"\\(?:leq|leqslant|le){_END}|<=", r"\\le "),
         (rf"\\(?:geq|geqslant|ge){_END}|>=", r"\\ge "),
@@ -85,6 +87,22 @@ def compact(text: str) -> str:
     '(\\frac{1}{2},1 2,\\pi x)'
     """
     return _SPACE.sub("", text) if " " in text else text
+
+
+def nesting(text: str) -> int:
+    """How deep the brackets of `text` stand in one another.
+
+    >>> nesting("(1+[2])(3)")
+    2
+    """
+    depth = deepest = 0
+    for character in text:
+        if character in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in ")]}":
+            depth -= 1
+    return deepest
 
 
 def _in_ascii(text: str) -> str:

@@ -5,77 +5,40 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# One unit a line, its spellings after its name. Longer words need no entry: only spellings that differ do.
-_SPELLINGS = """
-mm millimeter millimetre
-cm centimeter centimetre
-m meter metre
-km kilometer kilometre kms
-inch in inches
-foot ft feet
-yard yd yds
-mile mi
-mg milligram
-g gram gm
-kg kilogram kgs
-tonne ton
-ounce oz
-pound lb lbs
-s second sec secs
-minute min mins
-hour h hr hrs
-day
-week
-month
-year yr yrs
-ml milliliter millilitre mL
-l liter litre L
-gallon gal
-cent ¢
-dollar $ usd USD
-euro € EUR
-pound_sterling £
-yen ¥
-rupee Rs rs INR
-percent % percentage pct
-degree ^\\circ deg
-celsius C
-fahrenheit F
-kelvin K
-radian rad
-newton N
-joule J
-kj kilojoule kJ
-watt W
-kw kilowatt kW
-volt V
-ampere A amp
-ohm Ω
-hertz Hz
-pascal Pa
-mole mol
-square sq
-cubic cu
-people person
-mph
-child children
+# A unit, then its spellings; a plural ending and capitals need none.
+_SPELLINGS = r"""
+    mm millimeter millimetre; cm centimeter centimetre; m meter metre; km kilometer kilometre kms
+    inch in; foot ft feet; yard yd yds; mile mi; mg milligram; g gram gm; kg kilogram kgs; ounce oz; pound lb lbs
+    s second sec secs; minute min mins; hour h hr hrs; day; week; month; year yr yrs
+    ml milliliter millilitre mL; l liter litre L; gallon gal
+    cent ¢; dollar $ usd USD; euro € EUR; pound_sterling £; yen ¥; rupee Rs rs INR; percent % percentage pct
+    degree ^\circ deg; radian rad; celsius C; fahrenheit F; kelvin K; newton N; joule J; kj kilojoule kJ
+    watt W; kw kilowatt kW; volt V; ampere A amp; ohm Ω; hertz Hz; pascal Pa; mole mol; mph
+    square sq; cubic cu; people person; child children
 """
-_CANONICAL = {word: line.split()[0] for line in _SPELLINGS.strip().splitlines() for word in line.split()}
-_GENERIC = frozenset("unit of the a an in each about approximately exactly total only".split())
-_NO_UNIT = frozenset(
-    "or and not no nor none if when where for mod modulo base to from with but is are was plus minus times over half "
-    "maybe perhaps possibly however unless except instead rather alternatively one two three four five six seven "
-    "eight nine ten eleven twelve thirds quarter all any either undefined infinity infinite less more than least most between through even odd "
-    "answer false true wrong".split()
+_CANONICAL = {word: line.split()[0] for line in re.split("[;\n]", _SPELLINGS) for word in line.split()}
+_GENERIC = frozenset(
+    ("unit", "of", "the", "a", "an", "in", "each", "about", "approximately", "exactly", "total", "only")
 )
+_HEDGES = """
+    or and not no nor none if when where for mod modulo base to from with but is are was plus minus times over between
+    through maybe perhaps possibly however unless except instead rather alternatively any all either less more than
+    least most even odd one two three four five six seven eight nine ten eleven twelve half thirds quarter undefined
+    infinity infinite answer false true wrong
+"""
+_NO_UNIT = frozenset(_HEDGES.split())
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+PERCENT = frozenset({("percent", 1)})
 
-_LONG = "|".join(sorted((re.escape(word) for word in _CANONICAL if len(word) > 1 and word[0].isalpha()), key=len)[::-1])
-_EXPONENT = r"(?: ?\^ ?(?:\{ ?-?[0-9] ?\}|-?[0-9]))"
-_ATOM = rf"(?:\\text ?\{{[^{{}}0-9=<>+]*\}}|%|\^\\circ|(?<![A-Za-z\\])(?:{_LONG}|per|[a-z]{{4,}})s?(?![A-Za-z])|(?<=circ )[CF](?![A-Za-z]){{LETTERS}}){_EXPONENT}?"
-_UNIT = rf"(?: ?(?:[/*]|\\cdot|\\times|-(?=\\text))? ?{_ATOM})+$"
-_TRAILING = re.compile(_UNIT.replace("{LETTERS}", ""))
-_TRAILING_LETTER = re.compile(_UNIT.replace("{LETTERS}", r"|(?<=[0-9} /])[mgshlLNJWVAKCF](?![A-Za-z])"))
+_LONG = "|".join(sorted((word for word in _CANONICAL if len(word) > 1 and word.isalpha()), key=len, reverse=True))
+_TEXT = r"\\text ?\{[^{}0-9=<>+]*\}"
+_BARE = rf"(?<![A-Za-z\\])(?:{_LONG}|per|[a-z]{{4,}})s?(?![A-Za-z])|(?<=circ )[CF](?![A-Za-z])"
+_LETTER = r"(?<=[0-9} /])[mgshlLNJWVAKCF](?![A-Za-z])"
+_EXPONENT = r"(?: ?\^ ?(?:\{ ?-?[0-9] ?\}|-?[0-9]))?"
+_JOINT = r" ?(?:[/*]|\\cdot|\\times|-(?=\\text))? ?"
+_TRAILING = re.compile(rf"(?:{_JOINT}(?:{_TEXT}|%|\^\\circ|{_BARE}){_EXPONENT})+$")
+_TRAILING_LETTER = re.compile(rf"(?:{_JOINT}(?:{_TEXT}|%|\^\\circ|{_BARE}|{_LETTER}){_EXPONENT})+$")
+_UNIT_FRACTION = re.compile(rf"\\frac ?\{{ ?({_TEXT}) ?\}} ?\{{ ?({_TEXT}{_EXPONENT}) ?\}}")
 _ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc|cis)(?![a-z])")  # its degrees are no unit of the value
 _CURRENCY = re.compile(r"^(-? ?)(\\\$|[€£¥]|(?:Rs|USD)\b\.?) ?")
 _NAME = re.compile(r"[A-Za-z_]+|\^\\circ|[%$€£¥¢Ω]|\^ ?\{? ?(-?[0-9]) ?\}?|/|\(")
@@ -94,7 +57,7 @@ def split_unit(text: str, single_letters: bool) -> Quantity:
     >>> split_unit("12 \\text{ cm}^2", False)
     Quantity(value='12', unit=frozenset({('cm', 2)}))
     """
-    names = ""
+    names, text = "", _UNIT_FRACTION.sub(r"\1/\2", text)
     if currency := _CURRENCY.match(text):
         text, names = currency[1].strip() + text[currency.end() :], currency[2].strip("\\.")
     trailing = (_TRAILING_LETTER if single_letters else _TRAILING).search(text)

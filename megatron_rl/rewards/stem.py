@@ -18,7 +18,7 @@ from typing import Any
 from megatron_rl.rewards import math
 from megatron_rl.rewards.boxes import boxed_answer
 from megatron_rl.rewards.choices import chosen_option, option_of_last_line
-from megatron_rl.rewards.expressions import Unreadable, read_expression
+from megatron_rl.rewards.expressions import UnreadableError, read_expression
 from megatron_rl.rewards.measures import Quantity, agree, leeway, quantity, with_unit
 from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.statements import statements
@@ -103,7 +103,7 @@ def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
     if reference is not None and (distance := leeway(reference, _tolerance(item))):
         from megatron_rl.rewards.values import is_within
 
-        with suppress(Unreadable):
+        with suppress(UnreadableError):
             is_near = is_within(read_expression(answer), reference.number, distance)
             return _right() if is_near else _wrong("another value")
     return math.judge(answer, _formula_item(item))

@@ -12,9 +12,9 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from mpmath import mp
+from mpmath import mp  # type: ignore[import-untyped]
 
-from megatron_rl.rewards.evaluation import Undefined, Value, evaluate, inexact
+from megatron_rl.rewards.evaluation import UndefinedError, Value, evaluate, inexact
 from megatron_rl.rewards.expressions import INVERSE, LOGARITHMIC, TRIGONOMETRIC, Tree, symbols
 
 DIGITS, EQUAL_DIGITS = 60, 40
@@ -48,7 +48,7 @@ def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
     """Whether a tree without symbols has a real value that is no further from `value` than that."""
     try:
         exact, _ = evaluate(tree, {}, None)
-    except (Undefined, KeyError):
+    except (UndefinedError, KeyError):
         return False
     return _is_real(exact) and bool(abs(inexact(exact) - inexact(value)) <= inexact(distance))
 
@@ -57,7 +57,7 @@ def is_bounded(tree: Tree) -> bool:
     """Whether a tree has a value of a size that can be computed, or symbols."""
     try:
         return bool(symbols(tree)) or evaluate(tree, {}, None) is not None
-    except Undefined:
+    except UndefinedError:
         return False
 
 
@@ -76,7 +76,7 @@ def is_finished(tree: Tree, reference: Tree) -> bool:
     and quotients of complex numbers, and functions of a kind that the reference does without: an arctangent for pi/4,
     a root or a binomial for 10. A power of real numbers is finished.
     """
-    if not _is_carried_out(reference):
+    if not _is_carried_out(reference) or "combinatorial" in {_KINDS.get(name) for name in _functions(reference)}:
         return True
     if _is_rational(reference) and not _is_rational(tree):
         return False
@@ -143,14 +143,17 @@ def _values_at(
 ) -> list[tuple[Value, Value, Value]]:
     values = []
     for point in points:
-        with suppress(Undefined):
+        with suppress(UndefinedError):
             values.append(_evaluate_both(reference, tree, point, log_base))
     return values
 
 
 def _real_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
     for index, (low, high) in enumerate(_RANGES):
-        spread = [Fraction((index * 3571 + number * 6101 + number * number * 131 + 17) % 9973, 9973) for number in range(len(names))]
+        spread = [
+            Fraction((index * 3571 + number * 6101 + number * number * 131 + 17) % 9973, 9973)
+            for number in range(len(names))
+        ]
         yield {name: Fraction(low) + Fraction(high - low) * part for name, part in zip(names, spread, strict=True)}
 
 
@@ -172,7 +175,7 @@ def _evaluate_both(
                 return a, b, size
             needed = _digits(size)
             if needed > MAX_DIGITS:
-                raise Undefined("too large")
+                raise UndefinedError("too large")
             if needed <= digits:
                 return inexact(a), inexact(b), size
         digits = needed  # a sum of huge numbers, where small ones count as well

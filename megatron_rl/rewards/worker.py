@@ -36,7 +36,8 @@ def main() -> None:
     """Judges cases until the input ends."""
     parent, max_seconds = int(sys.argv[1]), float(sys.argv[2])
     layers.die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to a whole job; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     failures, sandbox = {}, None
     try:  # before anything else: what it is forked from should have seen nothing

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,11 +18,16 @@ from megatron_rl.algorithms.groups import is_informative, prompts_for_round
 from megatron_rl.config import Recipe
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.log import get_logger
+from megatron_rl.preempt import Preempted, Preemption
 from megatron_rl.rewards.score import Case, Scorer
+from megatron_rl.rollout.bank import Shelf
 from megatron_rl.rollout.engine import Engine
+from megatron_rl.run import Run
 from megatron_rl.seeds import request_seed
 from megatron_rl.spans import span
 from megatron_rl.types import OUTCOMES, Collected, Groups, Prompt, Request, Sample, State, Verdict
+
+STRAGGLER_SECONDS, STRAGGLER_RATIO = 10.0, 2.0  # chosen: an engine slower than both is named in the log
 
 
 class Rollouts:
@@ -31,14 +38,11 @@ class Rollouts:
         engine: Engine,
         tokenizer: Any,
         scorer: Scorer,
-        *,
-        run_seed: int,
-        sequences_per_wave: int,
-        max_unjudged_share: float,
+        preemption: Preemption,
+        run: Run,
     ) -> None:
-        self.engine, self.tokenizer, self.scorer = engine, tokenizer, scorer
-        self.run_seed, self.sequences_per_wave = run_seed, sequences_per_wave
-        self.max_unjudged_share = max_unjudged_share
+        self.engine, self.tokenizer, self.scorer, self.preemption = engine, tokenizer, scorer, preemption
+        self.run, self.sequences_per_wave = run, run.scale.sequences_per_wave
 
     def collect(self, prompts: PromptStream, recipe: Recipe, state: State) -> Collected:
         """`prompts_per_step` informative groups, or fewer when `max_rounds` rounds did not find them.
@@ -46,8 +50,9 @@ class Rollouts:
         A round takes new prompts from the stream, more than are missing where the last step kept few; groups beyond
         what the step needs are dropped, because the policy will have moved on by the next step.
 
-        Raises RuntimeError when more than `max_unjudged_share` of a round's samples could not be judged: what is left
-        of the groups is no fair sample.
+        Waves that an attempt before this one finished are not generated again. Raises Preempted where this one has to
+        leave: what was finished is banked. Raises RuntimeError when more than `run.max_unjudged_share` of a round's
+        samples could not be judged: what is left of the groups is no fair sample.
         """
         sampling, dynamic = recipe.sampling, recipe.algorithm.dynamic_sampling
         max_rounds = 1 if dynamic is None else dynamic.max_rounds
@@ -55,6 +60,12 @@ class Rollouts:
         num_prompts, num_kept = prompts_for_round(wanted, state.keep_rate, wanted), 0
         kept: list[Groups] = []
         tried: list[Groups] = []
+        shelf = Shelf(
+            directory=self.run.directory,
+            step=state.step,
+            trail=state.trail,
+            min_seconds=self.run.bank_waves_longer_than_seconds,
+        )
         while num_prompts and len(tried) < max_rounds:
             groups = self.answer(
                 prompts.take(num_prompts, {domain.name for domain in recipe.domains}),
@@ -63,6 +74,7 @@ class Rollouts:
                 max_response_tokens=sampling.max_response_tokens,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
+                shelf=shelf,
             )
             self._check_verifiers(groups, state.step)
             informative = list(range(len(groups)))
@@ -95,8 +107,12 @@ class Rollouts:
         max_response_tokens: int,
         temperature: float,
         top_p: float,
+        shelf: Shelf | None = None,
     ) -> Groups:
-        """One group per prompt, in order. Engines share the requests out in turn and work through theirs in waves."""
+        """One group per prompt, in order. Engines share the requests out in turn and work through theirs in waves.
+
+        With a shelf, waves are looked for there first and kept there. Raises Preempted on all ranks.
+        """
         ranks, version = self.engine.ranks, self.engine.version
         assert version is not None, "the engine has no weights before its first refit"
         requests = self._requests(prompts, step, samples_per_prompt)
@@ -104,8 +120,12 @@ class Rollouts:
         options = {"max_response_tokens": max_response_tokens, "temperature": temperature, "top_p": top_p}
         samples: dict[int, Sample] = {}
         scored: list[tuple[dict[int, Sample], Future[list[Verdict]]]] = []
+        seconds = 0.0
         for wave in waves(requests[ranks.engine :: num_engines], self.sequences_per_wave):
-            made = self.engine.generate([request for _, request in wave], **options)
+            if ranks.engine_size == 1 and self.preemption.reason:  # else the engine's ranks might not agree
+                break
+            made, wave_seconds = self._wave([request for _, request in wave], options, shelf)
+            seconds += wave_seconds
             rows = {row + j: sample for (row, _), part in zip(wave, made, strict=True) for j, sample in enumerate(part)}
             samples |= rows
             if ranks.engine_rank == 0:  # the ranks of an engine hold the same samples; one of them scores
@@ -114,11 +134,11 @@ class Rollouts:
                 scored.append((rows, self.scorer.submit(self._cases(at, rows))))
         with span("score"):
             mine = {row: numbers for rows, verdicts in scored for row, numbers in _numbers(rows, verdicts.result())}
-        everyone = {
-            row: [engine, *numbers]
-            for engine, part in parallel.gather((ranks.engine, mine))
-            for row, numbers in part.items()
-        }
+        parts = parallel.gather((ranks.engine, mine, seconds, self.preemption.reason))
+        if reasons := [reason for *_, reason in parts if reason]:
+            raise Preempted(reasons[0])
+        self._name_straggler(step, {engine: seconds for engine, _, seconds, _ in parts})
+        everyone = {row: [engine, *numbers] for engine, part, *_ in parts for row, numbers in part.items()}
         table = torch.tensor([everyone[row] for row in range(len(prompts) * samples_per_prompt)], dtype=torch.float64)
         table = table.reshape(len(prompts), samples_per_prompt, 6)
         return Groups(
@@ -133,19 +153,40 @@ class Rollouts:
             policy_version=version,
         )
 
+    def _wave(
+        self, requests: list[Request], options: dict[str, Any], shelf: Shelf | None
+    ) -> tuple[list[tuple[Sample, ...]], float]:
+        """The samples of a wave, and the seconds that it took to generate them now."""
+        if shelf is not None and (found := shelf.find(requests, options)) is not None:
+            return found, 0.0
+        began = time.perf_counter()
+        made = self.engine.generate(requests, **options)
+        seconds = time.perf_counter() - began
+        if shelf is not None and self.engine.ranks.engine_rank == 0:
+            shelf.keep(requests, options, made, seconds)
+        return made, seconds
+
+    def _name_straggler(self, step: int, seconds: Mapping[int, float]) -> None:
+        slowest, usual = max(seconds, key=seconds.__getitem__), statistics.median(seconds.values())
+        if self.engine.ranks.is_main and seconds[slowest] > max(STRAGGLER_SECONDS, STRAGGLER_RATIO * usual):
+            get_logger().warning(
+                "step %d: engine %d took %.0f s to generate, where %.0f s is usual",
+                step, slowest, seconds[slowest], usual,
+            )  # fmt: skip
+
     def _check_verifiers(self, groups: Groups, step: int) -> None:
-        share = float((~groups.judged).double().mean())
-        if share > self.max_unjudged_share:
+        share, limit = float((~groups.judged).double().mean()), self.run.max_unjudged_share
+        if share > limit:
             counts = Counter(
                 f"{OUTCOMES[outcome]} in {prompt.domain}"
                 for prompt, row in zip(groups.prompts, groups.outcomes.tolist(), strict=True)
                 for outcome in row
                 if outcome
             )
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
             raise RuntimeError(
-                f"step {step}: {share:.0%} of {groups.rewards.numel()} samples could not be judged "
-                f"({', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}), more than run.max_unjudged_share={self.max_unjudged_share:g}; "
-                "mend the verifiers, or raise that share"
+                f"step {step}: {share:.0%} of {groups.rewards.numel()} samples could not be judged ({kinds}), more "
+                f"than run.max_unjudged_share={limit:g}; mend the verifiers, or raise that share"
             )
 
     def _requests(self, prompts: Sequence[Prompt], step: int, samples_per_prompt: int) -> list[tuple[int, Request]]:
@@ -155,7 +196,7 @@ class Rollouts:
                 index * samples_per_prompt + first,
                 Request(
                     prompt=prompt,
-                    seed=request_seed(self.run_seed, step, prompt.serial) + first,
+                    seed=request_seed(self.run.seed, step, prompt.serial) + first,
                     num_samples=min(self.sequences_per_wave, samples_per_prompt - first),
                 ),
             )

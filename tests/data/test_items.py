@@ -15,6 +15,13 @@ from megatron_rl.data.items import Item, read_items
 ENTRY = {"question": "?", "answer": "olleh", "metadata": {"word": "hello"}}
 MATH = {"id": "a", "domain": "math", "prompt": "2+3?", "item": {"answer": "5"}}
 LOGIC = {"id": "b", "domain": "logic", "prompt": "hello", "item": {"task": "spell_backward", "entry": ENTRY}}
+TEST = {"input": "3\n", "output": "6\n"}
+CODE = {"id": "c", "domain": "code", "prompt": "Double it.", "item": {"tests": [TEST]}}
+CALLS = [{"arguments": [3], "returns": 6}]
+CALL = {"id": "d", "domain": "code", "prompt": "Double it.", "item": {"function": "f", "tests": CALLS}}
+STEM = {"id": "e", "domain": "stem", "prompt": "g?", "item": {"answer": "9.81", "unit": "m/s^2"}}
+NO_COMMA = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+INSTRUCT = {"id": "f", "domain": "instruct", "prompt": "Say it.", "item": NO_COMMA}
 
 
 def lines(*rows: Any) -> str:
@@ -27,8 +34,9 @@ def without(row: dict[str, Any], key: str) -> dict[str, Any]:
 
 def test_items_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
-    path.write_text(lines(LOGIC, MATH))
-    assert read_items(path) == (Item(**LOGIC), Item(**MATH))
+    rows = (LOGIC, INSTRUCT, CODE, MATH, CALL, STEM)
+    path.write_text(lines(*rows))
+    assert read_items(path) == tuple(Item(**row) for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +53,34 @@ def test_items_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
         (lines(MATH | {"prompt": " "}), 1, "prompt is ' '"),
         (lines(MATH | {"domain": "maths"}), 1, "unknown domain 'maths'"),
         (lines(MATH | {"item": "5"}), 1, "item is a JSON str"),
+        (lines(MATH) + "[" * 100_000 + "\n", 2, "nests too deep"),
+        (lines(MATH | {"item": {"answer": float("nan")}}), 1, "NaN is no number of JSON"),
+        (lines(MATH | {"prompt": "half \ud800"}), 1, "prompt has half a character"),
         (lines(MATH | {"item": {"answer": ""}}), 1, "the answer of a math item"),
-        (lines(MATH | {"item": {"answer": "5", "unit": "m"}}), 1, "the key 'answer' alone"),
+        (lines(MATH | {"item": {"answer": "\\frac{1}{2"}}), 1, "braces that do not close"),
+        (lines(MATH | {"item": {"answer": "5", "unit": "m"}}), 1, "not ['answer', 'unit']"),
+        (lines(MATH | {"item": {"answer": "5", "relative_tolerance": 0.5}}), 1, "relative_tolerance of a math item"),
+        (lines(CODE | {"item": {}}), 1, "a code item has 'tests'"),
+        (lines(CODE | {"item": {"tests": []}}), 1, "with one test or more"),
+        (lines(CODE | {"item": {"tests": [TEST | {"output": 6}]}}), 1, "the output of test 1 is a text"),
+        (lines(CODE | {"item": {"tests": [TEST | {"output": " "}]}}), 1, "a program that does nothing passes"),
+        (lines(CODE | {"item": {"tests": CALLS}}), 1, "test 1 of a code item without a function"),
+        (lines(CODE | {"item": {"tests": [TEST], "function": "f"}}), 1, "test 1 of a code item with a function"),
+        (lines(CODE | {"item": {"tests": [TEST], "seconds": 0}}), 1, "the seconds of a code item"),
+        (lines(STEM | {"item": {"answer": " "}}), 1, "the answer of a stem item"),
+        (lines(STEM | {"item": {"answer": "fast", "unit": "m/s"}}), 1, "but is no number"),
+        (lines(STEM | {"item": {"answer": "D", "choices": ["a", "b"]}}), 1, "is none of the choices ['A', 'B']"),
+        (lines(STEM | {"item": {"answer": "A", "choices": ["a", ""]}}), 1, "choices are 2 to 26 texts"),
         (lines(LOGIC | {"item": {"task": "spel", "entry": ENTRY}}), 1, "not one of reasoning-gym's"),
-        (lines(LOGIC | {"item": {"task": "n_queens", "entry": ENTRY}}), 1, "executes the answer"),
+        (lines(LOGIC | {"item": {"task": "composite", "entry": ENTRY}}), 1, "it wraps other tasks"),
+        (lines(LOGIC | {"item": {"task": "spell_backward", "entry": {}}}), 1, "a logic entry has the keys"),
         (lines(LOGIC | {"item": {"task": "spell_backward", "entry": ENTRY | {"answer": ""}}}), 1, "is a text"),
+        (lines(INSTRUCT | {"item": {"instruction_id_list": [], "kwargs": []}}), 1, "a list with an instruction in it"),
+        (lines(INSTRUCT | {"item": NO_COMMA | {"kwargs": []}}), 1, "kwargs is a list of 1"),
+        (lines(INSTRUCT | {"item": NO_COMMA | {"instruction_id_list": ["no_commas"]}}), 1, "unknown instruction"),
+        (lines(INSTRUCT | {"item": NO_COMMA | {"instruction_id_list": [{}]}}), 1, "unknown instruction {}"),
+        (lines(INSTRUCT | {"item": NO_COMMA | {"kwargs": [{"n": 1}]}}), 1, "has the kwargs [], not ['n']"),
+        (lines(INSTRUCT | {"item": NO_COMMA | {"mode": "lose"}}), 1, "mode is 'lose'"),
     ],
 )
 def test_a_line_that_can_not_be_meant_ends_in_one_line_that_names_it(

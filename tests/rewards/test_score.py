@@ -18,24 +18,46 @@ from megatron_rl.rewards.score import Scorer
 from tests.rewards.interpreters import readable_python
 
 ROOT = Path(__file__).parents[2]
-HANG = ("math", r"\boxed{9^{9^{9^9}}}", {"answer": "5"})
+HANG = ("math", r"\boxed{x}", {"answer": r"\nabla h"})  # no grammar of ours: math-verify is asked
+FAIL = ("math", r"\boxed{x}", {"answer": r"\nabla f"})
 RIGHT = ("math", r"\boxed{1+x}", {"answer": "x+1"})
 WRONG = ("math", r"\boxed{2+x}", {"answer": "x+1"})
+MATH_VERIFY = """
+import collections, itertools
+class LatexExtractionConfig: pass
+def parse(text, *_, **__):
+    if "nabla h" in text: collections.deque(itertools.repeat(0), maxlen=0)  # in C, for ever, deaf to signals
+    if "nabla f" in text: raise ArithmeticError("planted")
+    return [text]
+def verify(gold, value, **_): return gold == value
+"""
 
 
 @pytest.fixture(scope="module")
-def scorer() -> Iterator[Scorer]:
-    with Scorer(num_processes=1, timeout_seconds=2.0) as scorer:
-        yield scorer
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
+    with pytest.MonkeyPatch.context() as patch:
+        plant(tmp_path_factory.mktemp("modules"), patch)
+        with Scorer(num_processes=1, timeout_seconds=2.0) as scorer:
+            yield scorer
 
 
 @pytest.fixture
 def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for modules that verifiers import instead of the real ones, which take seconds."""
-    for name in ("math_verify", "reasoning_gym"):
-        (tmp_path / f"{name}.py").write_text("raise ImportError('left out')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return tmp_path
+    """A folder for modules that verifiers import instead of the real ones, with a math-verify that can hang."""
+    return plant(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing planted."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
+def plant(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    (folder / "math_verify.py").write_text(MATH_VERIFY)
+    (folder / "langdetect.py").write_text("raise ImportError('left out')")  # it takes a second
+    patch.setenv("PYTHONPATH", str(folder))
+    return folder
 
 
 def spelled(text: str) -> tuple[str, str, dict]:
@@ -66,12 +88,11 @@ def test_a_hanging_verifier_is_a_timeout_and_the_other_cases_are_still_judged(sc
 
 
 def test_a_verifier_that_raises_is_a_crash_and_no_wrong_answer(scorer: Scorer) -> None:
-    (verdict,) = scorer.score([("math", r"\boxed{x}", {"answer": "}"})])
-    assert verdict.outcome == "crashed"
-    assert "can not be read" in verdict.detail
+    (verdict,) = scorer.score([FAIL])
+    assert (verdict.outcome, verdict.detail) == ("crashed", "ArithmeticError: planted")
 
 
-def test_a_killed_process_costs_only_the_case_in_hand() -> None:
+def test_a_killed_process_costs_only_the_case_in_hand(light: Path) -> None:
     with Scorer(num_processes=1, timeout_seconds=60.0) as scorer:
         scorer.score([RIGHT])  # returns when the process is ready
         (process,) = scorer.workers.process_ids
@@ -101,7 +122,7 @@ def test_a_call_after_an_interrupted_one_gets_its_own_verdicts(scorer: Scorer, m
     assert [verdict.score for verdict in scorer.score([WRONG, RIGHT])] == [0.0, 1.0]
 
 
-def test_several_processes_share_the_cases() -> None:
+def test_several_processes_share_the_cases(light: Path) -> None:
     with Scorer(num_processes=2, timeout_seconds=2.0) as scorer:
         assert len(set(scorer.workers.process_ids)) == 2
         verdicts = scorer.score([HANG] + [spelled(f"olle{i}") for i in range(100)] + [spelled("olleh")])
@@ -116,7 +137,7 @@ def test_a_short_case_costs_the_trainer_less_than_a_millisecond(scorer: Scorer) 
     assert seconds < 0.256, "of CPU; 0.03 on an idle core, so this holds on a busy one"
 
 
-def test_a_slow_case_keeps_one_process_and_delays_no_other_case() -> None:
+def test_a_slow_case_keeps_one_process_and_delays_no_other_case(light: Path) -> None:
     with Scorer(num_processes=2, timeout_seconds=20.0) as scorer:
         while not all(worker.is_ready for worker in scorer.workers._workers):
             scorer.score([RIGHT])
@@ -175,12 +196,7 @@ if any("rewards.worker" in word for word in sys.orig_argv):
         assert scorer.workers.levels["code"].lacking == "seccomp (planted)"
 
 
-def test_a_verifier_that_executes_its_answer_gets_nowhere(light: Path) -> None:
-    (light / "reasoning_gym.py").write_text("""
-import os, socket
-def get_score_answer_fn(task):
-    return lambda answer, entry: eval(answer)
-""")
+def test_a_verifier_that_is_made_to_execute_code_gets_nowhere(light: Path) -> None:
     attempts = [
         "open('/etc/passwd')",
         "open('/tmp/escaped', 'w')",
@@ -192,13 +208,31 @@ def get_score_answer_fn(task):
         "socket.socket()",
         "__import__('resource').setrlimit(9, (-1, -1))",
     ]
+    (light / "math_verify.py").write_text(f"""
+import os, socket
+class LatexExtractionConfig: pass
+def parse(text, *_, **__): return [text]
+def verify(gold, value, **_):
+    number = value[0][7:-1] if "nabla" in gold[0] else -1
+    return bool(eval([*{attempts!r}, "True"][int(number)]))
+""")
     with Scorer(1, 20.0) as scorer:
-        assert scorer.score([spelled("1.0")])[0].score == 1.0, "it is evaluated"
-        for attempt in attempts:
-            (verdict,) = scorer.score([spelled(f"{attempt} and 1.0")])
+        cases = [("math", f"\\boxed{{{number}}}", {"answer": r"\nabla"}) for number in range(len(attempts) + 1)]
+        *verdicts, last = scorer.score(cases)
+        assert last.score == 1.0, "it is executed"
+        for attempt, verdict in zip(attempts, verdicts, strict=True):
             assert verdict.outcome == "crashed", f"{attempt}: {verdict}"
         assert {"rlimits", "seccomp"} <= set(scorer.workers.levels["verifiers"].present)
         assert {"uid", "landlock"} & set(scorer.workers.levels["verifiers"].present)
+
+
+def test_the_libraries_of_the_verifiers_work_in_a_confined_process(real: None) -> None:
+    by_math_verify = ("math", r"\boxed{\frac{2}{4}}", {"answer": r"\int_0^1 x dx"})
+    italian = ("instruct", "Il gatto dorme sul tavolo della cucina.", language("it"))
+    with Scorer(1, 60.0) as scorer:
+        verdicts = scorer.score([by_math_verify, italian, ("instruct", italian[1], language("de"))])
+    assert [verdict.outcome for verdict in verdicts] == ["judged"] * 3, verdicts
+    assert [verdict.score for verdict in verdicts] == [1.0, 1.0, 0.0]
 
 
 def test_no_process_is_left_after_close(light: Path) -> None:
@@ -224,7 +258,7 @@ scorer.score([{case!r}])
     root = str(Path(__file__).parents[2])
     light.chmod(0o755)
     python = sys.executable if slow == "hang" else readable_python()  # with a user of its own, where it can have one
-    environment = os.environ | {"PYTHONPATH": root if slow == "hang" else f"{root}:{light}"}
+    environment = os.environ | {"PYTHONPATH": f"{root}:{light}"}
     with subprocess.Popen([python, "-c", program], stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
@@ -236,7 +270,7 @@ scorer.score([{case!r}])
     wait_for_the_end_of(processes)
 
 
-def test_a_worker_imports_neither_torch_nor_vllm() -> None:
+def test_a_worker_imports_neither_torch_nor_vllm(real: None) -> None:
     program = (
         "import sys; from megatron_rl.rewards import worker\n"
         "for verifier in worker.VERIFIERS.values(): verifier.load()\n"
@@ -251,17 +285,18 @@ def test_processes_that_do_not_start_are_an_error_and_no_verdict(monkeypatch: py
         scorer.score([RIGHT])
 
 
-def test_a_verifier_that_can_not_be_imported_is_an_error_and_no_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "reasoning_gym.py").touch()
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+def test_a_verifier_that_can_not_be_imported_is_an_error_and_no_verdict(light: Path) -> None:
+    (light / "reasoning_gym.py").touch()
     with Scorer(1, 2.0) as scorer:
         assert scorer.score([RIGHT])[0].score == 1.0
         with pytest.raises(
             RuntimeError, match="the logic verifier can not be loaded: .*word lists are missing; install it"
         ):
             scorer.score([spelled("olleh")])
+
+
+def language(code: str) -> dict:
+    return {"instruction_id_list": ["language:response_language"], "kwargs": [{"language": code}]}
 
 
 def doubled(program: str) -> tuple[str, str, dict]:

@@ -15,12 +15,13 @@ from megatron_rl.config import Recipe
 from megatron_rl.data.items import Item
 from megatron_rl.data.prompts import PromptStream, load_tokenizer
 from megatron_rl.parallel import Ranks
+from megatron_rl.preempt import Preempted, Preemption
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts, joined
 from megatron_rl.seeds import SAMPLES_PER_REQUEST, request_seed
 from megatron_rl.types import Request, Sample, State
 from recipes import prorl_v2
-from tests.models import replaced
+from tests.models import make_run, replaced
 from tests.samples import sample_of
 
 DEMO = Path(__file__).parents[2] / "demo"
@@ -100,17 +101,24 @@ def stream_of(tokenizer: Any, answer: str) -> PromptStream:
 
 
 @pytest.fixture
-def rollouts(tokenizer: Any, scorer: Scorer) -> Callable[..., Rollouts]:
+def rollouts(tokenizer: Any, scorer: Scorer, tmp_path: Path) -> Callable[..., Rollouts]:
     """Rollouts over a scripted engine: mixed answers for these prompts of the stream, right ones for the others."""
 
-    def make(informative: set[int], *, sequences_per_wave: int = 300) -> Rollouts:
+    def make(
+        informative: set[int], *, sequences_per_wave: int = 300, directory: Path = tmp_path, banks: bool = False
+    ) -> Rollouts:
         def answers(serial: int) -> list[str]:
             return [WRONG, RIGHT, WRONG] if serial in informative else [RIGHT] * NUM_SAMPLES
 
         engine: Any = ScriptedEngine(tokenizer, answers)
-        return Rollouts(
-            engine, tokenizer, scorer, run_seed=11, sequences_per_wave=sequences_per_wave, max_unjudged_share=0.5
+        run = dataclasses.replace(
+            make_run(DEMO / "model", sequences_per_wave=sequences_per_wave),
+            seed=11,
+            directory=directory,
+            max_unjudged_share=0.5,
+            bank_waves_longer_than_seconds=0.0 if banks else 1e9,
         )
+        return Rollouts(engine, tokenizer, scorer, Preemption(None, 0.0), run)
 
     return make
 
@@ -215,6 +223,56 @@ def test_a_group_larger_than_a_wave_is_the_same_in_parts(rollouts, stream: Promp
     assert dict(parted.samples) == dict(whole.samples)
     for field in ("rewards", "outcomes", "lengths", "truncated", "owners"):
         assert torch.equal(getattr(parted, field), getattr(whole, field)), field
+
+
+def test_banked_waves_are_not_generated_again(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    first, again = (rollouts({0, 2, 3, 5}, sequences_per_wave=9, banks=True) for _ in range(2))
+    whole = first.collect(stream, recipe, at(0))
+    stream.seek(0)
+    from_bank = again.collect(stream, recipe, at(0))
+    assert again.engine.asked == []
+    assert dict(from_bank.groups.samples) == dict(whole.groups.samples)
+    assert torch.equal(from_bank.groups.rewards, whole.groups.rewards)
+
+
+def test_a_damaged_wave_is_generated_again(rollouts, stream: PromptStream, recipe: Recipe, tmp_path: Path) -> None:
+    first, again = (rollouts({0, 2, 3, 5}, sequences_per_wave=9, banks=True) for _ in range(2))
+    whole = first.collect(stream, recipe, at(0))
+    stream.seek(0)
+    files = sorted((tmp_path / "rollouts" / "step_000000").iterdir())
+    assert len(files) == 3
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    assert dict(again.collect(stream, recipe, at(0)).groups.samples) == dict(whole.groups.samples)
+    assert len(again.engine.asked) == 1
+
+
+def test_another_policy_s_waves_are_left_alone(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    first, again = (rollouts({0, 2, 3, 5}, banks=True) for _ in range(2))
+    first.collect(stream, recipe, at(0))
+    stream.seek(0)
+    again.collect(stream, recipe, dataclasses.replace(at(0), trail="another"))
+    assert len(again.engine.asked) == 2
+
+
+def test_a_step_that_has_to_leave_goes_on_with_what_it_finished(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    leaving, again = (rollouts({0, 2, 3, 5}, sequences_per_wave=3, banks=True) for _ in range(2))
+    generate = leaving.engine.generate
+
+    def until_told(requests: Sequence[Request], **options: Any) -> list[tuple[Sample, ...]]:
+        if len(leaving.engine.asked) == 1:
+            leaving.preemption.deadline = 0.0  # time is up during the second wave
+        return generate(requests, **options)
+
+    leaving.engine.generate = until_told
+    with pytest.raises(Preempted, match="the time limit is near"):
+        leaving.collect(stream, recipe, at(0))
+    stream.seek(0)
+    collected = again.collect(stream, recipe, at(0))
+    assert [asked for asked, _, _ in leaving.engine.asked] == [[0], [1]]
+    assert [asked for asked, _, _ in again.engine.asked] == [[2], [3], [4], [5]]
+    stream.seek(0)
+    whole = rollouts({0, 2, 3, 5}, sequences_per_wave=3).collect(stream, recipe, at(0))
+    assert dict(collected.groups.samples) == dict(whole.groups.samples)
 
 
 def test_an_answer_cut_off_is_told_from_one_that_ended(rollouts, stream: PromptStream, recipe: Recipe) -> None:

@@ -1,0 +1,55 @@
+"""Verdicts on stored responses: a file of cases in, a line of JSON for each out, in order and in bounded memory.
+
+A case is a line `{"id": .., "domain": .., "response": .., "item": ..}`, its item as in a data file; see docs/data.md.
+Several cases may have the same id, as the responses to one problem do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from megatron_rl.rewards.rows import parse_row
+from megatron_rl.rewards.score import Scorer
+
+CASES_AT_ONCE = 512  # they are held in memory
+
+_KEYS = ("id", "domain", "response", "item")
+
+
+def check_cases(path: Path, output: Path | None) -> None:
+    """Reads the whole file, so that a job does not end at its last line; `output` is where the verdicts shall go.
+
+    Raises ValueError `path:line: what is wrong; remedy` at the first line that can not be meant.
+    """
+    if output is not None and (not output.parent.is_dir() or output.is_dir() or output.resolve() == path.resolve()):
+        raise ValueError(f"output {output}: the cases themselves, or no file of an existing folder; name another")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give a file with one case a line")
+    if not sum(1 for _ in _cases(path)):
+        raise ValueError(f"{path}:1: the file is empty; write one case a line")
+
+
+def score_cases(path: Path, scorer: Scorer) -> Iterator[str]:
+    """The lines `{"id": .., "score": .., "outcome": .., "detail": ..}`, in the order of the cases.
+
+    Raises ValueError as `check_cases`, and RuntimeError where a verifier can not be started.
+    """
+    rows = _cases(path)
+    while batch := list(islice(rows, CASES_AT_ONCE)):
+        verdicts = scorer.score([(row["domain"], row["response"], row["item"]) for row in batch])
+        for row, verdict in zip(batch, verdicts, strict=True):
+            found = {"score": verdict.score, "outcome": verdict.outcome, "detail": verdict.detail}
+            yield json.dumps({"id": row["id"], **found})
+
+
+def _cases(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield parse_row(line, _KEYS)
+            except ValueError as error:
+                raise ValueError(f"{path}:{number}: {error}") from None

@@ -1,0 +1,52 @@
+"""One line of a data file or of a case file: a JSON object with an id, a domain and an item that its verifier reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from megatron_rl.rewards.score import VERIFIERS
+
+
+def parse_row(line: bytes, keys: Sequence[str]) -> dict[str, Any]:
+    """The object of a line, which has exactly these keys: texts, but for the item.
+
+    Raises ValueError, what is wrong and the remedy, where the line can not be meant.
+    """
+    row = _json_object(line)
+    if missing := [key for key in keys if key not in row]:
+        raise ValueError(f"key '{missing[0]}' is missing; a line has {', '.join(keys)}")
+    if extra := sorted(row.keys() - set(keys)):
+        raise ValueError(f"unknown key '{extra[0]}'; a line has {', '.join(keys)}")
+    for key in keys:
+        if key != "item" and not isinstance(row[key], str):
+            raise ValueError(f"{key} is {row[key]!r}; write a text")
+    for key in ("id", "domain"):
+        if not row[key].strip():
+            raise ValueError(f"{key} is {row[key]!r}; write a text that is not empty")
+    if row["domain"] not in VERIFIERS:
+        raise ValueError(f"unknown domain '{row['domain']}'; use one of {', '.join(VERIFIERS)}")
+    if not isinstance(row["item"], dict):
+        raise ValueError(f"item is a JSON {type(row['item']).__name__}; write an object as docs/data.md says")
+    VERIFIERS[row["domain"]].check_item(row["item"])
+    return row
+
+
+def _json_object(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line, parse_constant=_refuse)
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8; save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        wrong = "an empty line" if not line.strip() else f"not JSON ({error.msg} at column {error.colno})"
+        raise ValueError(f"{wrong}; write one JSON object a line") from None
+    except RecursionError:
+        raise ValueError("JSON that nests too deep; write a flat object as docs/data.md says") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON {type(row).__name__}; write one JSON object a line")
+    return row
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON; write a finite one, or drop the line")

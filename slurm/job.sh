@@ -1,0 +1,185 @@
+# What the job scripts share: one attempt of a run, its logs, and what follows its end. Sourced by bash, never run.
+#
+# A run is one directory and as many attempts as it takes. The training command says by its exit code what is next:
+#   0    the run is done                          the file DONE is written
+#   85   it stopped in good order, to go on later the job is requeued
+#   2    what was asked for can not be            the file FAILED is written, with the reason
+#   any  something broke                          the job is requeued; FAILED after three times in a row from the same
+#                                                 checkpoint
+# A job that Slurm ends (scancel, preemption, a lost node) is left to Slurm.
+# Each attempt has a folder RUN_DIR/logs/attempt_N: task_K.log with the output of task K, `checkpoint` (the newest one
+# at its start) and `ending` (the exit code, `slurm` or `gave_up`; missing where a node lost its power).
+
+{ set +vx; } 2>/dev/null # NeMo-Run's scripts trace every line
+readonly requeue_code=85 user_error=2 max_failures=3
+# After the notice of --signal. What is still running then is ended, so that it can be requeued before the time limit.
+readonly grace_seconds=${GRACE_SECONDS:-540}
+readonly settle_seconds=${SETTLE_SECONDS:-5}
+
+if [[ -e ${BASH_SOURCE[0]%/*}/site.env ]]; then
+    # shellcheck source=/dev/null
+    source "${BASH_SOURCE[0]%/*}/site.env"
+fi
+export PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1
+
+say() { echo "$(date '+%F %T') job ${SLURM_JOB_ID:-none}: $*"; }
+
+# Runs the training command, with the run directory as its first argument, as one step of the job: a task per GPU.
+run_job() {
+    begin_attempt "$1"
+    run_step "${@:2}"
+    exit $?
+}
+
+# Makes the attempt's folder, unless the run is over, and arranges for end_attempt.
+begin_attempt() {
+    : "${SLURM_JOB_ID:?is not set: submit with sbatch}"
+    run_dir=$(realpath -m "$1")
+    if [[ -e $run_dir/DONE ]]; then
+        say "$run_dir is done; nothing to do"
+        exit 0
+    fi
+    if [[ -e $run_dir/FAILED ]]; then
+        say "$run_dir was given up: $(<"$run_dir/FAILED"); remove that file to go on"
+        exit 1
+    fi
+    local other
+    other=$(cat "$run_dir/job" 2>/dev/null)
+    if [[ -n $other && $other != "$SLURM_JOB_ID" && -n $(squeue -h -t RUNNING -j "$other" 2>/dev/null) ]]; then
+        say "job $other is at work in $run_dir; wait for its end, or choose another with RUN_DIR"
+        exit 1
+    fi
+    mkdir -p "$run_dir/logs" && echo "$SLURM_JOB_ID" >"$run_dir/job" || exit 1
+    attempt_number=0
+    while [[ -e $run_dir/logs/attempt_$attempt_number ]]; do ((attempt_number += 1)); done
+    attempt=$run_dir/logs/attempt_$attempt_number
+    mkdir "$attempt" || exit 1
+    newest_checkpoint >"$attempt/checkpoint"
+    ended_by_slurm=
+    trap 'ended_by_slurm=yes; exit 143' TERM
+    trap 'end_attempt $?' EXIT
+    say "attempt $attempt_number from $(<"$attempt/checkpoint") on $SLURM_JOB_NODELIST, logs in $attempt"
+    # Attempts that left no ending: a node that took everything with it.
+    if (($(failures_in_a_row $((attempt_number - 1))) >= max_failures)); then
+        give_up "$max_failures attempts in a row from $(newest_checkpoint) failed or vanished$(last_step)"
+    fi
+}
+
+# Runs a command as a step, in the container where there is one; returns its exit code.
+run_step() {
+    local options=() code is_interrupted mounts
+    if [[ -n ${CONTAINER_IMAGE:-} ]]; then
+        mounts=$PWD:$PWD,$run_dir:$run_dir${CONTAINER_MOUNTS:+,$CONTAINER_MOUNTS}
+        if [[ $CONTAINER_IMAGE == *.sif ]]; then
+            set -- apptainer exec --nv --writable-tmpfs --no-home --bind "$mounts" --pwd "$PWD" "$CONTAINER_IMAGE" "$@"
+        else
+            options=(--container-image="$CONTAINER_IMAGE" --container-mounts="$mounts" --container-workdir="$PWD"
+                --container-writable --no-container-mount-home)
+        fi
+    fi
+    # --kill-on-bad-exit would turn 85 into the signal that the slower tasks are killed with.
+    # --cpu-bind: Slurm may else give each task a single core.
+    srun --output="$attempt/task_%t.log" --kill-on-bad-exit=0 --wait=60 --cpu-bind=none "${options[@]}" "$@" &
+    step=$!
+    trap 'is_interrupted=yes; pass_on_notice' USR1
+    while is_interrupted=; wait "$step"; code=$?; [[ -n $is_interrupted ]]; do :; done
+    return "$code"
+}
+
+# Tells the step that its time is nearly up, and ends it where it does not heed that.
+pass_on_notice() {
+    say "time is nearly up: the training is asked to stop"
+    kill -USR1 "$step"
+    (
+        sleep "$grace_seconds"
+        say "still running $grace_seconds s after the notice: ended"
+        kill -TERM "$step"
+    ) &
+}
+
+# Decides what follows from an exit code; runs when the script exits.
+end_attempt() {
+    local code=$1 failures
+    trap - EXIT
+    set +e
+    # Slurm ends the steps before the script: what looks like a failure may be the end of the job.
+    trap 'ended_by_slurm=yes' TERM
+    [[ ! -e $attempt/ending ]] || exit 1 # it was given up at its start
+    [[ $code == 0 || -n $ended_by_slurm ]] || sleep "$settle_seconds"
+    if [[ -n $ended_by_slurm ]]; then
+        echo slurm >"$attempt/ending"
+        say "ended by Slurm"
+        exit 143
+    fi
+    echo "$code" >"$attempt/ending"
+    case $code in
+        0)
+            say "done"
+            touch "$run_dir/DONE"
+            exit 0
+            ;;
+        "$requeue_code")
+            requeue "stopped in good order$(last_step)"
+            ;;
+        "$user_error")
+            give_up "the training command refused what it was asked for; its log says why"
+            ;;
+    esac
+    failures=$(failures_in_a_row "$attempt_number")
+    if ((failures >= max_failures)); then
+        give_up "$failures attempts in a row from $(newest_checkpoint) failed$(last_step), the last with exit code $code"
+    fi
+    show_end_of_log
+    requeue "failed with exit code $code$(last_step), $failures of $max_failures times in a row from $(newest_checkpoint)"
+}
+
+# Puts the job back into the queue, under its own number; Slurm ends this script with that.
+requeue() {
+    say "$1"
+    if [[ ${REQUEUE:-yes} == yes ]] && scontrol requeue "$SLURM_JOB_ID"; then
+        sleep 60
+    fi
+    say "not requeued; submit again to go on"
+    exit "$code"
+}
+
+# Ends the run for good, with the reason.
+give_up() {
+    echo gave_up >"$attempt/ending"
+    echo "$*" >"$run_dir/FAILED"
+    show_end_of_log
+    say "FAILED: $*"
+    exit 1
+}
+
+show_end_of_log() {
+    [[ ! -e $attempt/task_0.log ]] || tail -n 20 "$attempt/task_0.log"
+}
+
+# Prints the name of the newest checkpoint.
+newest_checkpoint() {
+    local found=("$run_dir"/checkpoints/step_??????)
+    [[ -d ${found[-1]} ]] && basename "${found[-1]}" || echo "the start"
+}
+
+# Prints the last step that was recorded, for a message.
+last_step() {
+    local step
+    step=$(tail -n 1 "$run_dir/metrics.jsonl" 2>/dev/null | sed -nE 's/.*"step": ?([0-9]+).*/\1/p')
+    [[ -z $step ]] || echo " after step $step"
+}
+
+# Prints how many attempts up to this number failed in a row from what is now the newest checkpoint. Those that Slurm
+# ended say nothing; one that stopped in good order, or that the run was given up at, ends the row.
+failures_in_a_row() {
+    local number count=0 folder ending checkpoint
+    checkpoint=$(newest_checkpoint)
+    for ((number = $1; number >= 0; number--)); do
+        folder=$run_dir/logs/attempt_$number
+        ending=$(cat "$folder/ending" 2>/dev/null)
+        [[ $(cat "$folder/checkpoint" 2>/dev/null) == "$checkpoint" ]] || break
+        [[ $ending != "$requeue_code" && $ending != gave_up ]] || break
+        [[ $ending == slurm ]] || ((count += 1))
+    done
+    echo "$count"
+}

@@ -1,0 +1,196 @@
+"""What becomes of a job when its training command ends, on a real Slurm, with a stand-in for the command."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(180)]
+
+ROOT = Path(__file__).parents[2]
+# Takes the next word of the file `plan` at each start of the job.
+STAND_IN = """
+import os, pathlib, signal, sys, time
+plan = pathlib.Path("plan").read_text().split()
+word = plan[min(int(os.environ.get("SLURM_RESTART_COUNT", 0)), len(plan) - 1)]
+checkpoint = pathlib.Path(sys.argv[sys.argv.index("--directory") + 1], "checkpoints")
+if word.startswith("saves_"):
+    (checkpoint / f"step_{int(word[6:]):06d}").mkdir(parents=True, exist_ok=True)
+    word = "1"
+if word == "heeds":
+    signal.signal(signal.SIGUSR1, lambda *_: sys.exit(85))
+if word == "sleeps":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(85))  # as if asked to stop in good order
+if word == "ignores":
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+print("task", os.environ["SLURM_PROCID"], "says", word, *sys.argv[1:], flush=True)
+if not word.isdigit():
+    time.sleep(1000)
+sys.exit(int(word))
+"""
+
+
+class Job:
+    """slurm/prorl_v2.sh, submitted in a folder of its own where the training command follows a plan."""
+
+    def __init__(self, cluster: Cluster, folder: Path, plan: str, *arguments: str, **variables: str) -> None:
+        self.cluster, self.folder = cluster, folder
+        write_stand_in(folder, plan)
+        self.run = folder / "runs" / "my run"
+        self.number = cluster.submit(
+            "--nodes=1", "--ntasks-per-node=2", "--output=job.out", "slurm/prorl_v2.sh", *arguments,
+            cwd=folder, RUN_DIR="runs/my run", SETTLE_SECONDS="2", GRACE_SECONDS="2",
+            PATH=f"{folder}:{Path(sys.executable).parent}:{cluster.environment['PATH']}", **variables,
+        )  # fmt: skip
+
+    def wait_for_word(self, word: str) -> None:
+        """Returns when both tasks of the training command say so."""
+        wait_until(
+            lambda: sum(f"says {word}" in log.read_text() for log in self.run.glob("logs/attempt_*/task_?.log")) == 2,
+            self.output,
+        )
+
+    def output(self) -> str:
+        return (self.folder / "job.out").read_text() if (self.folder / "job.out").exists() else "no output yet"
+
+    def endings(self) -> list[str | None]:
+        """How each attempt ended, None for one that could not tell."""
+        folders = sorted(self.run.glob("logs/attempt_*"))
+        files = [folder / "ending" for folder in folders]
+        return [file.read_text().strip() if file.exists() else None for file in files]
+
+
+def write_stand_in(folder: Path, plan: str) -> None:
+    """A checkout in which the training command follows the plan."""
+    if not (folder / "slurm").exists():
+        (folder / "megatron_rl").mkdir(parents=True)
+        (folder / "megatron_rl" / "__main__.py").write_text(STAND_IN)
+        shutil.copytree(ROOT / "slurm", folder / "slurm", ignore=shutil.ignore_patterns("site.env"))
+    (folder / "plan").write_text(plan)
+
+
+def wait_until(holds: Callable[[], bool], explain: Callable[[], str], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, explain()
+        time.sleep(0.1)
+
+
+def test_a_run_that_stops_in_good_order_goes_on_until_it_is_done(cluster: Cluster, tmp_path: Path) -> None:
+    job = Job(cluster, tmp_path, "heeds 85 0", "--set", "run.seed=2")
+    job.wait_for_word("heeds")
+    cluster.run("scancel", "--batch", "--signal=USR1", job.number)  # what --signal=B:USR1 sends
+    shown = cluster.wait(job.number)
+    assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "2"), job.output()
+    assert job.endings() == ["85", "85", "0"]
+    assert (job.run / "DONE").exists() and not (job.run / "FAILED").exists()
+    assert [job.output().count(f"attempt {number} from the start") for number in range(3)] == [1, 1, 1]
+    for number, word in enumerate(("heeds", "85", "0")):
+        for task in range(2):
+            log = (job.run / "logs" / f"attempt_{number}" / f"task_{task}.log").read_text()
+            assert f"task {task} says {word} train recipes/prorl_v2.py --scale h100x32" in log
+            assert "--directory runs/my run --set run.seed=2" in log
+
+    again = Job(cluster, tmp_path, "1")
+    assert cluster.wait(again.number)["JobState"] == "COMPLETED", "a run that is done is not started again"
+    assert len(job.endings()) == 3
+
+
+def test_a_crash_loop_ends_with_its_reason(cluster: Cluster, tmp_path: Path) -> None:
+    job = Job(cluster, tmp_path, "saves_7 1")  # the first attempt gets on before it fails
+    shown = cluster.wait(job.number, timeout=120)
+    assert (shown["JobState"], shown["Restarts"]) == ("FAILED", "3"), job.output()
+    assert job.endings() == ["1", "1", "1", "gave_up"]
+    assert "3 attempts in a row from step_000007 failed, the last with exit code 1" in (job.run / "FAILED").read_text()
+
+    refused = Job(cluster, tmp_path, "0")
+    assert cluster.wait(refused.number)["JobState"] == "FAILED"
+    assert len(job.endings()) == 4, "nothing is started until FAILED is removed"
+    (job.run / "FAILED").unlink()
+    later = Job(cluster, tmp_path, "0")
+    assert cluster.wait(later.number)["JobState"] == "COMPLETED", later.output()
+
+
+def test_a_mistake_of_the_user_is_not_repeated(cluster: Cluster, tmp_path: Path) -> None:
+    job = Job(cluster, tmp_path, "2")
+    shown = cluster.wait(job.number)
+    assert (shown["JobState"], shown["Restarts"]) == ("FAILED", "0")
+    assert job.endings() == ["gave_up"]
+    assert "refused what it was asked for" in (job.run / "FAILED").read_text()
+    assert "task 0 says 2" in job.output(), "the end of the log is shown"
+
+
+def test_a_cancelled_job_stays_cancelled(cluster: Cluster, tmp_path: Path) -> None:
+    job = Job(cluster, tmp_path, "sleeps")
+    job.wait_for_word("sleeps")
+    second = Job(cluster, tmp_path, "0")
+    assert cluster.wait(second.number)["JobState"] == "FAILED", "one job at a time in a directory"
+    assert f"job {job.number} is at work" in job.output()
+    cluster.run("scancel", job.number)
+    wait_until(lambda: job.endings() == ["slurm"], job.output)
+    time.sleep(8)  # a requeue would start it again by now
+    assert cluster.show(job.number)["JobState"] == "CANCELLED"
+    assert not (job.run / "FAILED").exists() and len(job.endings()) == 1
+
+
+def test_a_training_that_ignores_the_notice_is_ended_and_repeated(cluster: Cluster, tmp_path: Path) -> None:
+    job = Job(cluster, tmp_path, "ignores 0")
+    job.wait_for_word("ignores")
+    cluster.run("scancel", "--batch", "--signal=USR1", job.number)
+    shown = cluster.wait(job.number)
+    assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "1"), job.output()
+    assert job.endings()[0] not in ("0", "85", "slurm", None)
+
+
+def test_a_node_that_loses_its_power_costs_an_attempt_and_no_more(cluster: Cluster, tmp_path: Path) -> None:
+    job = Job(cluster, tmp_path, "sleeps 0")
+    job.wait_for_word("sleeps")
+    node = cluster.show(job.number)["BatchHost"]
+    cluster.power_off(node)
+    try:
+        shown = cluster.wait(job.number, "COMPLETED", "FAILED", timeout=120)  # on the other node
+    finally:
+        cluster.power_on(node)
+    assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "1"), job.output()
+    assert job.endings() == [None, "0"]
+
+
+def test_an_apptainer_image_runs_the_same_command_with_the_same_mounts(cluster: Cluster, tmp_path: Path) -> None:
+    program = tmp_path / "apptainer"
+    program.write_text('#!/bin/bash\necho "apptainer $*"\nwhile [[ $1 != *.sif ]]; do shift; done\nexec "${@:2}"\n')
+    program.chmod(0o755)
+    write_stand_in(tmp_path, "0")
+    (tmp_path / "slurm" / "site.env").write_text("export CONTAINER_IMAGE=a.sif CONTAINER_MOUNTS=/data:/data:ro\n")
+    job = Job(cluster, tmp_path, "0")
+    assert cluster.wait(job.number)["JobState"] == "COMPLETED", job.output()
+    log = (job.run / "logs" / "attempt_0" / "task_1.log").read_text()
+    assert f"--bind {tmp_path}:{tmp_path},{job.run}:{job.run},/data:/data:ro --pwd {tmp_path} a.sif python -m" in log
+    assert "task 1 says 0 train recipes/prorl_v2.py" in log
+
+
+def test_the_script_that_nemo_run_renders_follows_the_same_rules(cluster: Cluster, tmp_path: Path) -> None:
+    _, _, text = (Path(__file__).parent / "golden" / "prorl_v2.txt").read_text().partition("\n")  # the file's name
+    (tmp_path / "job.sh").write_text(text.replace("REPOSITORY", "FOLDER").replace("FOLDER", str(tmp_path)))
+    write_stand_in(tmp_path, "")
+    code = tmp_path / "home" / "experiments" / "prorl_v2" / "prorl_v2_ID" / "train" / "code"
+    write_stand_in(code, "heeds 1 0")
+    job = cluster.submit(
+        "--requeue", "--partition=main", "--nodes=1", "--ntasks-per-node=2", "job.sh", cwd=tmp_path,
+        SETTLE_SECONDS="2", PATH=f"{Path(sys.executable).parent}:{cluster.environment['PATH']}",
+    )  # fmt: skip
+    output = code.parent / f"sbatch_prorl_v2.train_{job}.out"
+    log = code.parent / f"log-prorl_v2.train_{job}_0.out"
+    wait_until(lambda: log.exists() and log.read_text().count("says heeds") == 2, lambda: cluster.show(job)["JobState"])
+    cluster.run("scancel", "--signal=USR1", job)  # what --signal=USR1 sends, to the steps alone
+    shown = cluster.wait(job)
+    assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "2"), output.read_text()
+    run = tmp_path / "runs" / "prorl_v2-h100x32"
+    assert [(run / "logs" / f"attempt_{n}" / "ending").read_text().strip() for n in range(3)] == ["85", "1", "0"]
+    assert (run / "DONE").exists()

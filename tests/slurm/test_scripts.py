@@ -1,0 +1,133 @@
+"""The batch scripts ask for what the published scales are, and hold no number of a recipe."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from megatron_rl.launch import GRACE_SECONDS
+from recipes.scales import SCALES
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = {"prorl_v1": "h100x32", "prorl_v2": "h100x32", "brorl": "h100x64"}
+
+
+def script(name: str) -> str:
+    return (ROOT / "slurm" / f"{name}.sh").read_text()
+
+
+def requests(name: str) -> dict[str, str]:
+    """The #SBATCH lines of a script."""
+    return {key: value for key, _, value in re.findall(r"^#SBATCH --([\w-]+)(=(\S+))?$", script(name), re.MULTILINE)}
+
+
+@pytest.mark.parametrize(("name", "scale_name"), SCRIPTS.items())
+def test_a_script_asks_for_the_hardware_of_its_published_scale(name: str, scale_name: str) -> None:
+    scale, asked = SCALES[scale_name], requests(name)
+    assert f'"${{SCALE:={scale_name}}}"' in script(name)
+    assert asked["nodes"] == str(scale.num_nodes)
+    assert asked["ntasks-per-node"] == asked["gpus-per-node"] == str(scale.devices_per_node)
+    assert scale.time_limit_hours is not None and asked["time"] == f"{scale.time_limit_hours:02.0f}:00:00"
+    assert asked["job-name"] == name
+    assert {"exclusive", "requeue"} <= asked.keys() and asked["open-mode"] == "append"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_notice_leaves_the_time_a_rank_may_take_to_stop(name: str) -> None:
+    lead = re.fullmatch(r"B:USR1@(\d+)", requests(name)["signal"])
+    assert lead is not None and int(lead[1]) == GRACE_SECONDS[signal.SIGUSR1]
+    grace = re.search(r"GRACE_SECONDS:-(\d+)", (ROOT / "slurm" / "job.sh").read_text())
+    assert grace is not None and int(grace[1]) < int(lead[1])
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_trains_by_its_recipe_and_sets_nothing(name: str) -> None:
+    command = f'run_job "$RUN_DIR" python -m megatron_rl train recipes/{name}.py --scale "$SCALE" '
+    assert script(name).splitlines()[-1] == command + '--directory "$RUN_DIR" "$@"'
+    assert "--set" not in "".join(line for line in script(name).splitlines() if not line.startswith("#"))
+
+
+def test_the_scripts_differ_in_name_and_size_only() -> None:
+    def same(name: str) -> list[str]:
+        text = script(name).replace(name, "NAME").replace(SCRIPTS[name], "SCALE")
+        return [line for line in text.splitlines() if not line.startswith(("# ", "#SBATCH --nodes"))]
+
+    assert same("prorl_v1") == same("prorl_v2") == same("brorl")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "slurm").glob("*.sh")) + sorted((ROOT / "containers").glob("*.sh")))
+def test_a_script_is_clean_shell(path: Path) -> None:
+    assert subprocess.run(["bash", "-n", path]).returncode == 0
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed; apt-get install shellcheck")
+    found = subprocess.run(
+        ["shellcheck", "--shell=bash", "--exclude=SC1091", path], capture_output=True, text=True, cwd=ROOT
+    )
+    assert found.stdout == ""
+
+
+def begin(run: Path) -> subprocess.CompletedProcess[str]:
+    """The start of an attempt, without Slurm and without a training command."""
+    program = f'source {ROOT}/slurm/job.sh; begin_attempt "$1"; trap - EXIT; failures_in_a_row $attempt_number'
+    environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1"}
+    return subprocess.run(["bash", "-c", program, "-", run], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("endings", "num_failures"),
+    [
+        ([], 1),  # the attempt that is beginning has no ending either
+        (["1"], 2),
+        (["1", "slurm", "137", "slurm"], 3),  # what Slurm ended says nothing
+        (["1", "1", "85", "1"], 2),  # one that stopped in good order ends the row
+        (["1", "1", "gave_up"], 1),  # so does one the run was given up at, once FAILED is removed
+        (["1", None], 3),  # one that vanished counts
+    ],
+)
+def test_failures_are_counted_in_a_row(endings: list[str | None], num_failures: int, tmp_path: Path) -> None:
+    write_attempts(tmp_path, endings)
+    assert begin(tmp_path).stdout.splitlines()[-1] == str(num_failures)
+
+
+def test_three_attempts_that_vanished_end_the_run(tmp_path: Path) -> None:
+    write_attempts(tmp_path, [None, None, None])
+    (tmp_path / "metrics.jsonl").write_text('{"step": 11, "actor/loss": 1}\n{"step": 12, "actor/loss": 1}\n')
+    assert begin(tmp_path).returncode == 1
+    reason = "3 attempts in a row from the start failed or vanished after step 12"
+    assert (tmp_path / "FAILED").read_text() == reason + "\n"
+    refused = begin(tmp_path)
+    assert refused.returncode == 1 and f"{reason}; remove that file to go on" in refused.stdout
+    (tmp_path / "FAILED").unlink()
+    assert begin(tmp_path).returncode == 0
+
+
+def test_a_new_checkpoint_begins_a_new_count(tmp_path: Path) -> None:
+    write_attempts(tmp_path, ["1", "1", "1"])
+    (tmp_path / "checkpoints" / "step_000050").mkdir(parents=True)
+    done = begin(tmp_path)
+    assert "attempt 3 from step_000050" in done.stdout and done.stdout.splitlines()[-1] == "1"
+
+
+def test_a_script_outside_a_job_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "slurm/prorl_v2.sh"], cwd=ROOT, env={"PATH": os.environ["PATH"], "RUN_DIR": str(tmp_path / "run")},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0 and "submit with sbatch" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def write_attempts(run: Path, endings: list[str | None]) -> None:
+    """The folders that earlier attempts from the start left."""
+    for number, ending in enumerate(endings):
+        folder = run / "logs" / f"attempt_{number}"
+        folder.mkdir(parents=True)
+        (folder / "checkpoint").write_text("the start\n")
+        if ending is not None:
+            (folder / "ending").write_text(f"{ending}\n")
