@@ -49,8 +49,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_published_campaign_is_a_lineage() -> None:
-    check_campaign(PUBLISHED, "h100x32")
-    check_campaign(["prorl_v2_icepop", "brorl"], "cpu")
+    check_campaign(PUBLISHED, "h100x32", ["run.seed=2"])
+    check_campaign(["prorl_v2_icepop", "brorl"], "cpu", ["num_steps=3"])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_recipes_that_do_not_follow_one_another_end_in_one_line_before_anything_
 ) -> None:
     runs = started()
     with pytest.raises(ValueError, match=pattern):
-        check_campaign(recipes, scale)
+        check_campaign(recipes, scale, [])
     result = CliRunner().invoke(app, ["campaign", *recipes, "--scale", scale, "--directory", str(tmp_path / "all")])
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert result.stderr.startswith("error: ")
@@ -87,6 +87,13 @@ def test_each_run_starts_from_the_one_before_with_the_same_settings(started: Any
     ]
 
 
+def test_the_model_folder_is_the_first_run_s_alone(started: Any, tmp_path: Path) -> None:
+    runs = started(0, 0)
+    campaign(["prorl_v2", "brorl"], "cpu", ["run.model_folder=here", "run.seed=2"], tmp_path)
+    assert ["run.model_folder=here" in words for words in runs.words] == [True, False]
+    assert all("run.seed=2" in words for words in runs.words)
+
+
 @pytest.mark.parametrize("code", [1, 2, 75, -9])
 def test_a_run_that_fails_or_asks_to_be_requeued_ends_the_campaign(started: Any, tmp_path: Path, code: int) -> None:
     runs = started(0, code, 0)
@@ -98,3 +105,22 @@ def test_ctrl_c_waits_for_the_run_s_own_end(started: Any, tmp_path: Path) -> Non
     runs = started(KeyboardInterrupt, 130, 0)
     assert campaign(PUBLISHED, "cpu", [], tmp_path) == 130
     assert len(runs.words) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "pattern"),
+    [
+        ("algorithm.length.weight=1", "--set algorithm.length.weight: its record is None here"),
+        ("sampling.top_p=0.9", "the loss needs the full distribution"),
+        ("sampling.tempratur=1", "did you mean 'sampling.temperature'"),
+        ("num_steps=1", "stage at step 12: lies outside num_steps=1"),
+    ],
+)
+def test_a_setting_that_a_later_run_would_refuse_is_refused_before_the_first(
+    tmp_path: Path, setting: str, pattern: str
+) -> None:
+    with pytest.raises(ValueError, match=pattern):
+        check_campaign(PUBLISHED, "cpu", [setting])
+    words = ["campaign", "--scale", "cpu", "--directory", str(tmp_path / "all"), "--set", setting]
+    assert CliRunner().invoke(app, words).exit_code == 2
+    assert not (tmp_path / "all").exists()
