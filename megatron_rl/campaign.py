@@ -34,9 +34,9 @@ def check_campaign(recipes: Sequence[str], scale_name: str, settings: Sequence[s
 def campaign(recipes: Sequence[str], scale: str, settings: Sequence[str], directory: Path) -> int:
     """Trains the recipes one after the other in numbered folders of `directory`; returns the last exit code.
 
-    A setting `run.model_folder` is where the first one starts; all others hold for each. The same call goes on where an
-    earlier one stopped: a finished run says so and is left as it is. A run that fails, or that asks to be requeued, ends
-    the campaign with its exit code.
+    A setting `run.model_folder` is where the first one starts; all others hold for each. The same call goes on where
+    an earlier one stopped: a finished run says so and is left as it is. A run that fails, or that asks to be requeued,
+    ends the campaign with its exit code.
     """
     parent: list[str] = []
     later = [setting for setting in settings if setting.partition("=")[0].strip() != "run.model_folder"]
