@@ -32,7 +32,7 @@ COMMON = {
     "optimizer.learning_rate": 1e-4,  # the scale's 3e-5 for 96 samples, times the root of how many more: BroRL's rule
     "algorithm.updates_per_step": 2,  # with 512 samples a step has but two groups
     "algorithm.length": "none",  # BroRL names none
-    "run.validate_every_steps": 10**6,  # first and last only
+    "run.validate_every_steps": 5,
     "run.save_every_steps": 10**6,
 }
 
@@ -42,14 +42,20 @@ def main() -> None:
     options = parsed_arguments()
     before = worked_log_probabilities(MODEL, held_out := read_items(PROBLEMS))
     found: dict[int, list[dict[str, float]]] = {way: [] for way in WAYS}
+    curves: dict[int, list[list[tuple[float, float]]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory(prefix="megatron-rl-broaden-") as temporary:
         for seed in range(1, options.seeds + 1):
             for way in WAYS:
                 directory = (options.directory or Path(temporary)) / f"n{way}_seed_{seed}"
                 train(directory, {"num_steps": options.steps, "run.seed": seed, **sizes(way)})
                 after = worked_log_probabilities(model_folder_of(directory), held_out)
-                found[way].append(figures(list(read_rows(directory / FILE_NAME))) | changes(before, after, held_out))
+                rows = list(read_rows(directory / FILE_NAME))
+                found[way].append(figures(rows) | changes(before, after, held_out))
+                curves[way].append(accuracy_by_samples(rows))
                 say(f"{way} samples, seed {seed}: {json.dumps(rounded(found[way][-1]))}")
+            budget = min(curves[way][-1][-1][0] for way in WAYS)
+            for way in WAYS:
+                found[way][-1]["accuracy_at_equal_samples"] = at_samples(budget, curves[way][-1])
     means = {
         f"n{way}_{name}": statistics.fmean(one[name] for one in seeds)
         for way, seeds in found.items()
@@ -99,6 +105,20 @@ def figures(rows: Sequence[Row]) -> dict[str, float]:
         "generated_per_second": samples / total("time/generate_seconds"),
         "samples_per_second": samples / (total("time/step_seconds") - aside),
     }
+
+
+def accuracy_by_samples(rows: Sequence[Row]) -> list[tuple[float, float]]:
+    """(samples generated until then, accuracy) of each validation."""
+    counts = {row["step"]: float(row["run/samples_count"]) for row in rows if "run/samples_count" in row}
+    return [(counts.get(row["step"], 0.0), row["validation/accuracy"]) for row in rows if is_validation(row)]
+
+
+def at_samples(budget: float, curve: Sequence[tuple[float, float]]) -> float:
+    """The accuracy once so many samples had been generated, in a line between the validations around."""
+    for (early, low), (late, high) in zip(curve, curve[1:], strict=False):
+        if early <= budget <= late:
+            return low + (high - low) * (budget - early) / (late - early)
+    raise ValueError(f"{budget} samples: the curve ends at {curve[-1][0]}")
 
 
 def changes(before: Sequence[float], after: Sequence[float], items: Sequence[Item]) -> dict[str, float]:
@@ -152,7 +172,7 @@ def parsed_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="run.seed is 1..N")
-    parser.add_argument("--steps", type=int, default=40, metavar="N", help="of each run")
+    parser.add_argument("--steps", type=int, default=30, metavar="N", help="of each run")
     parser.add_argument("--quick", action="store_true", help="one seed, two steps: shows that it runs")
     parser.add_argument("--directory", type=lambda text: Path(text).resolve(), help="keeps the runs, in fresh folders")
     options = parser.parse_args()

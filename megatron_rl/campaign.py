@@ -7,16 +7,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_rl.checks import check_parent, require
-from megatron_rl.choose import find_recipe, find_scale
+from megatron_rl.checks import check_parent, check_recipe, require
+from megatron_rl.choose import change, find_recipe, find_scale, sort_settings
 from megatron_rl.log import get_logger
 
 PUBLISHED = ("prorl_v1", "prorl_v2_after_v1", "brorl")  # as the model card and BroRL tell the lineage
 
 
-def check_campaign(recipes: Sequence[str], scale: str) -> None:
-    """Raises ValueError unless each recipe can go on with what the one before it makes."""
-    find_scale(scale)
+def check_campaign(recipes: Sequence[str], scale_name: str, settings: Sequence[str]) -> None:
+    """Raises ValueError unless the settings fit every recipe, and each goes on with what the one before it makes."""
+    of_scale, _, of_recipe = sort_settings(settings)
+    scale = change(find_scale(scale_name), of_scale, "scale.")
     older = None
     for name in recipes:
         recipe = find_recipe(name)
@@ -26,16 +27,19 @@ def check_campaign(recipes: Sequence[str], scale: str) -> None:
             "give it a place at the beginning",
         )
         check_parent(recipe, older)
+        check_recipe(change(scale.fit(recipe, recipe.model), of_recipe))
         older = recipe.release
 
 
 def campaign(recipes: Sequence[str], scale: str, settings: Sequence[str], directory: Path) -> int:
     """Trains the recipes one after the other in numbered folders of `directory`; returns the last exit code.
 
-    The same call goes on where an earlier one stopped: a finished run says so and is left as it is. A run that fails,
-    or that asks to be requeued, ends the campaign with its exit code.
+    A setting `run.model_folder` is where the first one starts; all others hold for each. The same call goes on where
+    an earlier one stopped: a finished run says so and is left as it is. A run that fails, or that asks to be requeued,
+    ends the campaign with its exit code.
     """
     parent: list[str] = []
+    later = [setting for setting in settings if setting.partition("=")[0].strip() != "run.model_folder"]
     for number, name in enumerate(recipes, start=1):
         own = directory / f"{number}_{Path(name).stem}"
         get_logger().info("campaign: run %d of %d, %s in %s", number, len(recipes), name, own)
@@ -48,5 +52,5 @@ def campaign(recipes: Sequence[str], scale: str, settings: Sequence[str], direct
                 code = process.wait()
         if code != 0:
             return code
-        parent = ["--parent", str(own)]
+        parent, settings = ["--parent", str(own)], later
     return 0

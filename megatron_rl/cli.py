@@ -127,7 +127,7 @@ def campaign(
     from megatron_rl.campaign import campaign as run_campaign
 
     with one_line_errors():
-        check_campaign(recipes or PUBLISHED, scale)
+        check_campaign(recipes or PUBLISHED, scale, settings or [])
         code = run_campaign(recipes or PUBLISHED, scale, settings or [], directory)
     raise typer.Exit(code)
 

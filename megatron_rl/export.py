@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -37,7 +38,10 @@ def export(run: Run, state: State, actor: Actor, folder: Path) -> None:
         trail=state.trail,
         parent=run.parent,
     )
-    if any(parallel.gather(actor.ranks.is_main and _is_written(folder, facts))):
+    found = parallel.gather(_found(folder, facts) if actor.ranks.is_main else None)[0]
+    if found == "no policy":
+        raise RuntimeError(f"{folder}: is there and is no export of a run; move it away, or export to another folder")
+    if found == "this policy":
         return
     tensors = {}
     for name, tensor in actor.stream():
@@ -49,13 +53,16 @@ def export(run: Run, state: State, actor: Actor, folder: Path) -> None:
     parallel.barrier()
 
 
-def _is_written(folder: Path, facts: lineage.Parent) -> bool:
-    """True where `folder` holds this very policy. Raises RuntimeError where it holds what is no export."""
+def _found(
+    folder: Path, facts: lineage.Parent
+) -> Literal["nothing", "another policy", "this policy", "something else"]:
+    """What stands in the place of the export."""
     if not folder.exists():
-        return False
+        return "nothing"
     if not (folder / lineage.FILE_NAME).is_file():
-        raise RuntimeError(f"{folder}: is there and is no export of a run; move it away, or export to another folder")
-    return (folder / lineage.FILE_NAME).read_text(encoding="utf-8") == facts.to_json()
+        return "something else"
+    is_same = (folder / lineage.FILE_NAME).read_text(encoding="utf-8") == facts.to_json()
+    return "this policy" if is_same else "another policy"
 
 
 def _write(source: Path, folder: Path, tensors: Mapping[str, Tensor], facts: lineage.Parent) -> None:

@@ -43,7 +43,7 @@ def read_parent(directory: Path) -> tuple[Parent, Path]:
         if (folder / FILE_NAME).is_file():
             try:
                 return parent_of(json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))), folder
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, AttributeError) as error:
                 raise ValueError(f"parent {folder / FILE_NAME}: {error}; export the run again") from None
     if not (directory / "run.json").is_file():
         raise ValueError(f"parent {directory}: is no run's directory; give the one of the run to go on from")

@@ -71,10 +71,10 @@ def export_run(run: Run, folder: Path) -> State:
 
     Raises ValueError when the run's directory has no checkpoint.
     """
-    hardware = device.select(run.scale)
-    actor = Actor(run, parallel.start(run.scale, hardware, run.stall_seconds), hardware)
     if not rundir.checkpoints(run.directory):
         raise ValueError(f"{run.directory}: has no checkpoint yet; wait for the first")
+    hardware = device.select(run.scale)
+    actor = Actor(run, parallel.start(run.scale, hardware, run.stall_seconds), hardware)
     state = checkpoint.resume(run, actor, None)
     export(run, state, actor, folder)
     parallel.stop()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.lineage import FILE_NAME, Parent, model_folder_of
 from megatron_rl.pretrained import read_model, tensor_names
 
 CONFIG = {
@@ -79,3 +80,24 @@ def manifest(fingerprint: str, layout: dict[str, Any]) -> dict[str, Any]:
         "prompt_position": 0,
         "files": {},
     }
+
+
+def parent_facts(release: str, older: Parent | None = None) -> Parent:
+    """What a finished run of that recipe says of itself."""
+    return Parent(
+        release=release,
+        fingerprint="0" * 16,
+        scale="cpu",
+        step=7,
+        samples_seen=700,
+        trail="1" * 16,
+        parent=older,
+    )
+
+
+def write_finished_run(directory: Path, release: str) -> Path:
+    """The directory of a run that has ended: its policy with its lineage, and the file that says it is a run."""
+    folder = write_model(model_folder_of(directory))
+    (folder / FILE_NAME).write_text(parent_facts(release).to_json())
+    (directory / "run.json").write_text("{}")
+    return directory

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from megatron_rl.choose import build_run, find_recipe, find_scale
+from megatron_rl.choose import build_run, check_data, find_recipe, find_scale, rebuild_run
+from megatron_rl.lineage import FILE_NAME, model_folder_of
+from megatron_rl.report.provenance import write_run_file
 from megatron_rl.run import Run
+from recipes.prorl_v1 import RECIPE as PRORL_V1
 from recipes.prorl_v2 import RECIPE
-from tests.folders import manifest, write_data, write_model
+from tests.folders import manifest, parent_facts, write_data, write_finished_run, write_model
 
 
 @pytest.fixture
@@ -198,3 +201,63 @@ def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_pa
     (directory / "run.json").write_text("{")
     with pytest.raises(ValueError, match="by another recipe, [0-9a-f]{16} instead of [0-9a-f]{16}; give the settings"):
         build(*folders, "sampling.temperature=1.2", directory=directory)
+
+
+def continued(recipe: str, parent: Path, *settings: str) -> Run:
+    return build_run(recipe, "cpu", settings, None, needs_files=True, parent=parent)
+
+
+def test_a_recipe_goes_on_with_the_policy_of_its_parent(folders: tuple[str, str], tmp_path: Path) -> None:
+    parent = write_finished_run(tmp_path / "older", "prorl_v2_clip27 1.0.0")
+    run = continued("brorl", parent, folders[1])
+    assert run.parent == parent_facts("prorl_v2_clip27 1.0.0")
+    assert run.model_folder == model_folder_of(parent)
+    assert run.recipe.model.name == "prorl_v2_clip27 1.0.0 after step 7"
+    moved = parent.rename(tmp_path / "moved")
+    assert continued("brorl", moved, folders[1]).recipe.fingerprint == run.recipe.fingerprint
+
+
+def test_a_parent_that_can_not_be_meant_is_refused(folders: tuple[str, str], tmp_path: Path) -> None:
+    parent = write_finished_run(tmp_path / "older", "prorl_v2 2.0.0")
+    with pytest.raises(ValueError, match="recipe 'prorl_v2': starts from model .*; leave --parent out"):
+        continued("prorl_v2", parent, folders[1])
+    with pytest.raises(ValueError, match="continues a run of 'prorl_v1', but the parent is one of 'prorl_v2 2.0.0'"):
+        continued("prorl_v2_after_v1", parent, folders[1])
+    with pytest.raises(ValueError, match=r"--set run\.model_folder: the policy of --parent is trained"):
+        continued("brorl", parent, *folders)
+    with pytest.raises(ValueError, match="is no run's directory"):
+        continued("brorl", tmp_path / "none", folders[1])
+    (model_folder_of(parent) / FILE_NAME).unlink()
+    with pytest.raises(ValueError, match="has not finished"):
+        continued("brorl", parent, folders[1])
+    with pytest.raises(ValueError, match="continues a run of 'prorl_v2'; give that run's directory with --parent"):
+        build_run("brorl", "cpu", folders, None, needs_files=True)
+    assert build_run("brorl", "cpu", folders, None, needs_files=False).parent is None  # to look at it
+
+
+def test_a_run_is_rebuilt_from_its_directory(folders: tuple[str, str], tmp_path: Path) -> None:
+    first = build(*folders, "sampling.temperature=1.2", "run.seed=3", directory=tmp_path / "first")
+    older = write_finished_run(tmp_path / "older", "prorl_v2 2.0.0")
+    second = build_run("brorl", "cpu", folders[1:], tmp_path / "second", needs_files=True, parent=older)
+    for run in (first, second):
+        run.directory.mkdir()
+        write_run_file(run, 0)
+        assert rebuild_run(run.directory) == run
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"run": {}}', "[]"])
+def test_a_directory_that_tells_of_no_run_is_named(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no run's directory; it has no run.json"):
+        rebuild_run(tmp_path)
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match="run.json: can not be read; start the run once more"):
+        rebuild_run(tmp_path)
+
+
+def test_every_stage_needs_a_domain_that_the_data_has(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    check_data(data, PRORL_V1)
+    early, late = PRORL_V1.stages[0], PRORL_V1.stages[2]
+    stages = (early, dataclasses.replace(late, domains=("code", "stem")))
+    with pytest.raises(ValueError, match="holds math, but from step 514 on prorl_v1 trains on code, stem; add prompts"):
+        check_data(data, dataclasses.replace(PRORL_V1, stages=stages))

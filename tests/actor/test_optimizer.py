@@ -65,9 +65,11 @@ def facts(folder: str) -> dict[str, Any]:
 
     cleared, fresh = Actor(run, ranks, hardware), Actor(run, ranks, hardware)
     cleared.load_state(copied(saved))
-    cleared.reset_reference(clear_optimizer=True)
+    reset = run.recipe.algorithm.reference_reset
+    assert reset is not None
+    cleared.reset_reference(dataclasses.replace(reset, clears_optimizer=True))
     only_weights(fresh, saved)
-    fresh.reset_reference(clear_optimizer=False)
+    fresh.reset_reference(dataclasses.replace(reset, clears_optimizer=False))
     for one in (cleared, fresh):
         train(one, range(NUM_STEPS, NUM_STEPS + 1))
     found["cleared_differs"] = differing(copied(cleared.state()), copied(fresh.state()))

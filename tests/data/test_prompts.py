@@ -86,3 +86,43 @@ def test_held_out_prompts_are_taken_evenly_and_in_order(tokenizer) -> None:
     assert [prompt.id for prompt in chosen] == ["i0", "i25", "i50", "i75"]
     assert [prompt.serial for prompt in chosen] == [0, 1, 2, 3]
     assert len(held_out(items(3), tokenizer, max_prompt_tokens=8, max_prompts=4)) == 3
+
+
+def of_three_domains() -> list[Item]:
+    domains = ("math", "logic", "instruct")
+    return [
+        Item(id=f"i{k}", domain=domains[k % 3], prompt=f"{k:03d}", item={})  # type: ignore[arg-type]
+        for k in range(30)
+    ]
+
+
+def test_prompts_of_other_domains_are_passed_over_and_the_order_stays(tokenizer) -> None:
+    def stream() -> PromptStream:
+        return PromptStream(of_three_domains(), tokenizer, seed=1, max_prompt_tokens=8)
+
+    every = stream().take(30)
+    some = stream()
+    assert some.take(20, {"math", "logic"}) == tuple(prompt for prompt in every if prompt.domain != "instruct")
+    assert {prompt.domain for prompt in every} == stream().domains == {"math", "logic", "instruct"}
+
+
+def test_a_stream_that_passes_prompts_over_goes_on_from_any_position(tokenizer) -> None:
+    def stream() -> PromptStream:
+        return PromptStream(of_three_domains(), tokenizer, seed=1, max_prompt_tokens=8)
+
+    whole = stream()
+    first = whole.take(7, {"math"})
+    assert whole.position == first[-1].serial + 1
+    resumed = stream()
+    resumed.seek(whole.position)
+    assert resumed.take(9) == whole.take(9)  # another stage: what was passed over is not met again
+    assert resumed.take(4, {"logic"}) == whole.take(4, {"logic"})
+    assert resumed.position == whole.position
+
+
+def test_domains_that_the_data_lacks_are_refused_rather_than_looked_for_without_end(tokenizer) -> None:
+    stream = PromptStream(of_three_domains(), tokenizer, seed=1, max_prompt_tokens=8)
+    with pytest.raises(ValueError, match=r"no prompts of code, stem; it has \['instruct', 'logic', 'math'\]"):
+        stream.take(1, {"stem", "code"})
+    assert stream.position == 0
+    assert len(stream.take(3, {"stem", "math"})) == 3

@@ -1,0 +1,95 @@
+"""A reset makes the reference the current policy or the best there was, as the recipe says, to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from megatron_rl import device, parallel
+from tests.actor.test_layouts import some_groups
+from tests.actor.test_optimizer import copied, off_policy
+from tests.models import make_folder, make_run
+from tests.ranks import run_ranks
+
+RECIPE = {
+    "algorithm.updates_per_step": 1,
+    "optimizer.learning_rate": 1e-3,
+    "algorithm.reference_reset.target": "best_checkpoint",
+}
+
+
+def facts(folder: str) -> dict[str, Any]:
+    """Runs on one rank: which policy the reference is after each kind of reset."""
+    from megatron_rl.actor.actor import Actor
+    from megatron_rl.actor.pack import pack
+
+    run = make_run(folder, recipe=RECIPE)
+    hardware = device.select(run.scale)
+    ranks = parallel.start(run.scale, hardware, 60)
+    actor = Actor(run, ranks, hardware)
+    batch = off_policy(actor, pack(some_groups(), ranks, run.recipe.algorithm, actor.limits), run.recipe)
+    reset = run.recipe.algorithm.reference_reset
+    assert reset is not None
+    policies = {"start": copied(actor.state())["weights"]}
+    found: dict[str, Any] = {}
+
+    def train(name: str, step: int) -> None:
+        actor.update(batch.updates[0], run.recipe, step)
+        policies[name] = copied(actor.state())["weights"]
+
+    def reference(which: Any = actor) -> list[str]:
+        kept = which.state()["reference"]
+        return [name for name, weights in policies.items() if all(map(torch.equal, kept, weights))]
+
+    train("better", 0)
+    actor.reset_reference(reset)
+    found["before any validation was best"] = reference()
+    actor.keep_as_best()
+    train("worse", 1)
+    saved = copied(actor.state())
+    actor.reset_reference(reset)
+    found["best"] = reference()
+    train("worst", 2)
+    actor.reset_reference(reset)
+    found["best again"] = reference()
+
+    resumed = Actor(run, ranks, hardware)
+    resumed.load_state(saved)
+    resumed.reset_reference(reset)
+    found["resumed"] = reference(resumed)
+
+    current = make_run(folder, recipe=RECIPE | {"algorithm.reference_reset.target": "current"})
+    other = Actor(current, ranks, hardware)
+    other.load_state(saved | {"best": None})
+    other.keep_as_best()
+    other.reset_reference(dataclasses.replace(reset, target="current"))
+    found["current"], found["current keeps"] = reference(other), other.state()["best"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder: Path = make_folder(tmp_path_factory.mktemp("qwen2"))
+    (facts,) = run_ranks("tests.actor.test_reference:facts", 1, folder=str(folder))
+    return facts
+
+
+@pytest.mark.ranks
+def test_the_best_policy_becomes_the_reference_however_often(found: dict[str, Any]) -> None:
+    assert found["before any validation was best"] == ["start"]
+    assert found["best"] == found["best again"] == ["better"]
+
+
+@pytest.mark.ranks
+def test_the_best_policy_outlives_the_process(found: dict[str, Any]) -> None:
+    assert found["resumed"] == ["better"]
+
+
+@pytest.mark.ranks
+def test_a_recipe_that_resets_to_the_current_policy_keeps_no_other(found: dict[str, Any]) -> None:
+    assert found["current"] == ["worse"]
+    assert found["current keeps"] is None

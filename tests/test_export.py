@@ -1,0 +1,131 @@
+"""An exported policy has the bits of the one that was trained, on any layout, and its lineage beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from megatron_rl import device, parallel
+from megatron_rl.export import in_parts
+from megatron_rl.lineage import FILE_NAME, read_parent
+from megatron_rl.types import State
+from tests.models import make_run
+from tests.ranks import run_ranks
+
+MODEL = Path(__file__).parents[1] / "demo" / "model"
+FOUR = {"devices_per_node": 4, "tensor_parallel": 2, "pipeline_parallel": 2}
+
+
+def exported(to: str, max_file_bytes: int, **scale: Any) -> list[str]:
+    """Runs on every rank: the model of MODEL through an Actor into folders of `to`; what went wrong on the way."""
+    import dataclasses
+
+    from megatron_rl import export
+    from megatron_rl.actor.actor import Actor
+
+    run = make_run(MODEL, **scale)
+    hardware = device.select(run.scale)
+    actor = Actor(run, parallel.start(run.scale, hardware, 60), hardware)
+    one, parts, taken = Path(to) / "one", Path(to) / "parts", Path(to) / "taken"
+    export.export(run, State.fresh(), actor, one)
+    if actor.ranks.is_main:
+        (one / "mark").write_text("not written again")
+    parallel.barrier()
+    export.export(run, State.fresh(), actor, one)
+    export.MAX_FILE_BYTES = max_file_bytes
+    export.export(run, State.fresh(), actor, parts)
+    if actor.ranks.is_main:
+        (parts / "mark").write_text("of the step before")
+    export.export(run, dataclasses.replace(State.fresh(), step=3, trail="abc"), actor, parts)
+    try:
+        export.export(run, State.fresh(), actor, taken)
+    except RuntimeError as error:
+        return [str(error)]
+    return []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    (folder / "taken").mkdir()
+    (folder / "taken" / "thesis.tex").write_text("mine")
+    errors = run_ranks("tests.test_export:exported", 4, to=str(folder), max_file_bytes=400_000, **FOUR)
+    (folder / "errors.json").write_text(json.dumps(errors))
+    return folder
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+
+
+def same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one
+    )
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", ["one", "parts"])
+def test_the_weights_are_bitwise_those_that_were_loaded(folder: Path, name: str) -> None:
+    assert same_bits(tensors(folder / name), tensors(MODEL))
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", ["one", "parts"])
+def test_transformers_loads_the_folder(folder: Path, name: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, loading = AutoModelForCausalLM.from_pretrained(folder / name, output_loading_info=True)
+    assert not any(loading.values()), loading
+    assert model.dtype == torch.float32
+    assert same_bits(model.state_dict(), AutoModelForCausalLM.from_pretrained(MODEL).state_dict())
+    text = "What is the median of 3 8 5?"
+    assert AutoTokenizer.from_pretrained(folder / name)(text) == AutoTokenizer.from_pretrained(MODEL)(text)
+
+
+@pytest.mark.ranks
+def test_large_weights_are_cut_into_files_with_an_index(folder: Path) -> None:
+    parts = sorted(path.name for path in (folder / "parts").glob("*.safetensors"))
+    assert len(parts) > 2
+    assert parts == [f"model-{i + 1:05d}-of-{len(parts):05d}.safetensors" for i in range(len(parts))]
+    index = json.loads((folder / "parts" / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"]) == set(tensors(MODEL))
+    assert not (folder / "one" / "model.safetensors.index.json").exists()
+
+
+@pytest.mark.ranks
+def test_the_lineage_stands_beside_the_weights(folder: Path) -> None:
+    parent, found = read_parent(folder / "parts")
+    assert (parent.release, parent.step, parent.trail, parent.parent) == ("prorl_v2 2.0.0", 3, "abc", None)
+    assert found == folder / "parts"
+
+
+@pytest.mark.ranks
+def test_the_same_policy_is_not_written_twice_and_another_replaces_it_whole(folder: Path) -> None:
+    assert (folder / "one" / "mark").exists()
+    assert not (folder / "parts" / "mark").exists()
+    assert {path.name for path in folder.iterdir()} == {"one", "parts", "taken", "errors.json"}
+
+
+@pytest.mark.ranks
+def test_a_folder_that_is_no_export_is_left_alone_and_every_rank_ends(folder: Path) -> None:
+    errors = json.loads((folder / "errors.json").read_text())
+    assert len(errors) == 4
+    for (error,) in errors:
+        assert "is there and is no export of a run; move it away" in error
+    assert [path.name for path in (folder / "taken").iterdir()] == ["thesis.tex"]
+
+
+def test_tensors_are_cut_in_order_and_none_is_lost() -> None:
+    sizes = {"a": 3, "b": 3, "c": 1, "d": 9, "e": 1}
+    tensors = {name: torch.zeros(size, dtype=torch.uint8) for name, size in sizes.items()}
+    assert [list(part) for part in in_parts(tensors, 6)] == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert [list(part) for part in in_parts(tensors, 100)] == [list(sizes)]
+    assert all(part[name] is tensors[name] for part in in_parts(tensors, 6) for name in part)
+    assert FILE_NAME.endswith(".json")
