@@ -62,9 +62,7 @@ def main() -> None:
     """Times both models in this process and prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--repeats", type=int, help="turns of each measurement; 9, of the large model 3"
-    )
+    parser.add_argument("--repeats", type=int, help="turns of each measurement; 9, of the large model 3")
     parser.add_argument("--quick", action="store_true", help="few requests, two measurements: shows that it runs")
     parser.add_argument("--model", choices=("both", TINY.name, TWENTY_MILLION.name), default="both")
     options = parser.parse_args()

@@ -66,9 +66,9 @@ time.sleep(60); escaped()
 """,
     "one big number": "9 ** 9 ** 9; escaped()",
     "output without end": "while True: sys.stdout.write('x' * (1 << 20))",
-    "disk, one file": "open('/tmp/megatron-rl-attack', 'wb').write(bytes(300 << 20)); escaped()",
-    "disk, many files": "for i in range(10): open(f'/tmp/megatron-rl-attack{i}', 'wb').write(bytes(40 << 20)); escaped()",
-    "shared memory folder": "open('/dev/shm/megatron-rl-attack', 'wb').write(bytes(1 << 20)); escaped()",
+    "disk, one file": "open('/tmp/sandbox-attack', 'wb').write(bytes(300 << 20)); escaped()",
+    "disk, many files": "for i in range(10): open(f'/tmp/sandbox-attack{i}', 'wb').write(bytes(40 << 20)); escaped()",
+    "shared memory folder": "open('/dev/shm/sandbox-attack', 'wb').write(bytes(1 << 20)); escaped()",
     "kills all it may": "os.kill(-1, 9); escaped()",
     "changes the clock": "time.clock_settime(time.CLOCK_REALTIME, time.time()); escaped()",
 }
@@ -224,7 +224,8 @@ def damage(folder: Path, victim: subprocess.Popen[bytes]) -> list[str]:
         found.append("the folder has changed")
     if (folder / "shared" / "file").read_text() != "kept":
         found.append("the file has changed")
-    found += [f"{path} is left" for path in (*Path("/tmp").glob("megatron-rl-attack*"), *Path("/dev/shm").glob("megatron-rl-attack*"))]
+    for left in (*Path("/tmp").glob("sandbox-attack*"), *Path("/dev/shm").glob("sandbox-attack*")):
+        found.append(f"{left} is left")
     return found
 
 
