@@ -74,7 +74,7 @@ def facts(folder: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder: Path = make_folder(tmp_path_factory.mktemp("qwen2"))
-    (facts,) = run_ranks("tests.actor.test_reference:facts", 1, folder=str(folder))
+    (facts,) = run_ranks("tests.actor.test_best_policy:facts", 1, folder=str(folder))
     return facts
 
 
