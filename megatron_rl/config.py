@@ -296,7 +296,7 @@ class Scale:
     max_tokens_per_microbatch: int
     kv_cache_bytes: int  # per rollout engine rank
     max_requests_in_flight: int  # sequences that one rollout engine decodes at once
-    sequences_per_wave: int  # per rollout engine, in whole groups; a wave has the engine to itself
+    sequences_per_wave: int  # per rollout engine, which it has to itself; a larger group is several requests
     virtual_pipeline: int = 1  # model chunks per pipeline stage
     sequence_parallel: bool = False
     recomputes_activations: bool = False
