@@ -16,8 +16,8 @@ from typing import Self
 
 from megatron_rl import spans
 from megatron_rl.log import get_logger
-from megatron_rl.preempt import REQUEUE_EXIT_CODE
 
+STALL_EXIT_CODE = 86  # a failure: slurm/job.sh requeues it, and gives up the third time in a row
 BEATS_PER_LIMIT = 10  # how often a rank writes down how far it is
 
 
@@ -54,7 +54,7 @@ class Watchdog:
             "rank %d made no progress for %.0f s in '%s'; %s; stacks: %s",
             self.rank, time.time() - progress.since, progress.where, straggler(self.folder), path,
         )  # fmt: skip
-        os._exit(REQUEUE_EXIT_CODE)
+        os._exit(STALL_EXIT_CODE)
 
 
 def straggler(folder: Path) -> str:

@@ -3,8 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from megatron_rl.preempt import REQUEUE_EXIT_CODE
-from megatron_rl.watchdog import straggler
+from megatron_rl.watchdog import STALL_EXIT_CODE, straggler
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
@@ -33,7 +32,7 @@ def run(directory: Path, limit_seconds: float, num_spans: int, ending: str) -> s
 
 def test_a_process_without_progress_ends_with_its_stacks_and_asks_to_be_requeued(tmp_path: Path) -> None:
     done = run(tmp_path, 1.0, 2, "hangs")
-    assert done.returncode == REQUEUE_EXIT_CODE
+    assert done.returncode == STALL_EXIT_CODE
     assert "rank 3 made no progress for 1 s in 'generate'" in done.stdout + done.stderr
     assert "where_it_hangs" in (tmp_path / "logs" / "stall_rank3.txt").read_text()
 
