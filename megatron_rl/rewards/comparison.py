@@ -9,9 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from megatron_rl.rewards.answers import Answer
 from megatron_rl.rewards.numbers import plain_number
 from megatron_rl.rewards.scalars import Rules, Undecided, is_same_scalar
+from megatron_rl.rewards.structures import Answer
 
 MAX_UNMATCHED_PARTS = 40  # each is compared with each
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from mpmath import mp  # type: ignore[import-untyped]
@@ -140,10 +141,15 @@ def factorial(value: Value) -> Value:
     if isinstance(value, Fraction) and value.denominator == 1:
         if not 0 <= value <= MAX_FACTORIAL:
             raise UndefinedError("no factorial, or too large")
-        return Fraction(math.factorial(value.numerator))
+        return Fraction(_whole_factorial(value.numerator))
     if abs(value) > MAX_FACTORIAL or mp.dps > MAX_GAMMA_DIGITS:
         raise UndefinedError("too large")
     return mp.factorial(inexact(value))
+
+
+@lru_cache(maxsize=256)
+def _whole_factorial(value: int) -> int:
+    return math.factorial(value)
 
 
 def binomial(total: Value, chosen: Value) -> Value:

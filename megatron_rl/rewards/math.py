@@ -30,7 +30,7 @@ def check_item(item: Mapping[str, Any]) -> None:
     """Raises ValueError unless `item` is {"answer": a reference answer}, with or without "relative_tolerance"."""
     if not {"answer"} <= item.keys() <= {"answer", "relative_tolerance"}:
         raise ValueError(
-            f"a math item has the key 'answer' and perhaps 'relative_tolerance', not {sorted(item)}; "
+            f"a math item has the key 'answer' alone or with 'relative_tolerance', not {sorted(item)}; "
             "remove or rename the others"
         )
     answer = item["answer"]

@@ -11,12 +11,14 @@ from fractions import Fraction
 
 from megatron_rl.rewards.expressions import Tree, UnreadableError, read_expression, symbols
 from megatron_rl.rewards.notation import nesting
+from megatron_rl.rewards.numbers import plain_number
 from megatron_rl.rewards.values import is_bounded, is_finished, is_multiple, is_same_value, is_within
 
 MAX_NESTING = 8  # for math-verify, which takes seconds for 12 brackets in one another
 MAX_CHARACTERS = 300  # for math-verify
 
 _TO_BE_WORKED_OUT = re.compile(r"\\(?:sum|int|iint|iiint|oint|prod|lim|limsup|liminf|frac ?\{ ?d)(?![A-Za-z])")
+_PROSE = re.compile(r"(?:\\text|[^\\^_=])*[A-Za-z]{2}(?:\\text|[^\\^_=])*")  # with numbers, as March 5
 _TOWER = re.compile(r"\^[^^]{0,12}\^|\^ ?\{? ?[0-9]{4}|[0-9]{4}[ )}]*!|\^.*!")
 
 
@@ -27,7 +29,9 @@ def is_same_expression(reference: str, answer: str, relative_tolerance: float) -
     """
     gold, tree = _read(reference), _read(answer)
     if gold is None:
-        return is_same_by_math_verify(reference, answer)
+        return (
+            reference != "\\emptyset" and not _PROSE.fullmatch(reference) and is_same_by_math_verify(reference, answer)
+        )
     if tree is None or (not symbols(gold) and (symbols(tree) or not is_finished(tree, gold))):
         return False
     return is_same_value(gold, tree, relative_tolerance)
@@ -73,8 +77,9 @@ def is_same_by_math_verify(reference: str, answer: str) -> bool:
 
 
 def _read(text: str) -> Tree | None:
+    number = plain_number(text)  # notations that are numbers only, as 1e5 and 2 1/2
     try:
-        return read_expression(text)
+        return read_expression(text) if number is None else ("number", number)
     except UnreadableError:
         return None
 

@@ -18,7 +18,7 @@ from megatron_rl.rewards.evaluation import UndefinedError, Value, evaluate, inex
 from megatron_rl.rewards.expressions import INVERSE, LOGARITHMIC, TRIGONOMETRIC, Tree, symbols
 
 DIGITS, EQUAL_DIGITS = 60, 40
-MAX_DIGITS = 6_000
+MAX_DIGITS = 3_000
 MIN_POINTS = 3
 
 # Ranges of positive and negative reals, which tell sqrt(x^2) from x.
@@ -34,14 +34,18 @@ _KINDS = {
 def is_same_value(reference: Tree, tree: Tree, relative_tolerance: float = 0.0) -> bool:
     """Whether the two agree; the tolerance is for trees without symbols."""
     has_log = "log" in {*_functions(reference), *_functions(tree)}
-    for log_base in (None, 10) if has_log else (None,):  # it means either, but the same on both sides
-        pairs = _values(reference, tree, log_base)
-        if symbols(reference) | symbols(tree):
-            if len(pairs) >= MIN_POINTS and all(_is_close(*pair) for pair in pairs):
-                return True
-        elif pairs and (_is_close(*pairs[0]) or _is_near(*pairs[0][:2], relative_tolerance)):
-            return True
-    return False
+    log_bases = (None, 10) if has_log else (None,)  # it means either, but the same on both sides
+    return any(_agree(reference, tree, log_base, relative_tolerance) for log_base in log_bases)
+
+
+def _agree(reference: Tree, tree: Tree, log_base: int | None, relative_tolerance: float) -> bool:
+    is_closed = not symbols(reference) and not symbols(tree)
+    verdicts: list[bool] = []
+    for a, b, size in _values(reference, tree, log_base):
+        verdicts.append(_is_close(a, b, size) or (is_closed and _is_near(a, b, relative_tolerance)))
+        if not verdicts[-1]:
+            break
+    return all(verdicts) and len(verdicts) >= (1 if is_closed else MIN_POINTS)
 
 
 def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
@@ -122,34 +126,29 @@ def _is_complex(tree: Tree) -> bool:
     return tree == ("constant", "i") or any(_is_complex(part) for part in _parts(tree))
 
 
-def _values(reference: Tree, tree: Tree, log_base: int | None) -> list[tuple[Value, Value, Value]]:
+def _values(reference: Tree, tree: Tree, log_base: int | None) -> Iterator[tuple[Value, Value, Value]]:
     """The values of both and what size they are exact to, at points where both are defined, and real if possible."""
     names = sorted(symbols(reference) | symbols(tree))
-    if not names:
-        return _values_at([{}], reference, tree, log_base)
-    real_points, integer_points = list(_real_points(names)), list(_integer_points(names))
-    values = _values_at(real_points, reference, tree, log_base)
-    if _is_complex(reference) or _is_complex(tree):
-        return values
-    real = [value for value in values if _is_real(value[0]) and _is_real(value[1])]
-    if len(real) < MIN_POINTS:  # (-1)^n
-        at_integers = _values_at(integer_points, reference, tree, log_base)
-        real = [value for value in at_integers if _is_real(value[0]) and _is_real(value[1])]
-    return real if len(real) >= MIN_POINTS else values
-
-
-def _values_at(
-    points: list[dict[str, Fraction]], reference: Tree, tree: Tree, log_base: int | None
-) -> list[tuple[Value, Value, Value]]:
-    values = []
-    for point in points:
-        with suppress(UndefinedError):
-            values.append(_evaluate_both(reference, tree, point, log_base))
-    return values
+    may_be_complex = not names or _is_complex(reference) or _is_complex(tree)
+    num_found, not_real = 0, []
+    for points in (_real_points(names), _integer_points(names)):
+        if num_found >= MIN_POINTS:  # integers are for what is real nowhere else, as (-1)^n
+            return
+        for point in points:
+            with suppress(UndefinedError):
+                values = _evaluate_both(reference, tree, point, log_base)
+                if may_be_complex or (_is_real(values[0]) and _is_real(values[1])):
+                    num_found += 1
+                    yield values
+                else:
+                    not_real.append(values)
+    if num_found < MIN_POINTS:
+        yield from not_real
 
 
 def _real_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
-    for index, (low, high) in enumerate(_RANGES):
+    """A few, or the one there is without names."""
+    for index, (low, high) in enumerate(_RANGES if names else _RANGES[:1]):
         spread = [
             Fraction((index * 3571 + number * 6101 + number * number * 131 + 17) % 9973, 9973)
             for number in range(len(names))
@@ -158,7 +157,7 @@ def _real_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
 
 
 def _integer_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
-    for index in range(5):
+    for index in range(5 if names else 0):
         yield {name: Fraction(2 + (index * (number + 1) + number) % 7) for number, name in enumerate(names)}
 
 
