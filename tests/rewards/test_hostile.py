@@ -25,7 +25,7 @@ ITEMS: list[tuple[str, dict[str, Any]]] = [
     ("logic", {"task": "spell_backward", "entry": ENTRY}),
     ("instruct", {"instruction_id_list": list(FOLLOWED), "kwargs": list(FOLLOWED.values())}),
 ]
-SIZE = 200_000
+SIZE = 100_000
 TEXTS = {
     "letters": "a" * SIZE,
     "digits": "1" * SIZE,
@@ -39,8 +39,8 @@ TEXTS = {
     "boxes": "\\boxed{1}" * 10_000,
     "fractions": "\\frac{" * 10_000,
     "thinking": "<think>" * 10_000,
-    "fences": "```python\n" * 20_000,
-    "program": "x = 1\n" * 100_000,
+    "fences": "```python\n" * 10_000,
+    "program": "x = 1\n" * 20_000,
     "half a character": "\ud800",
     "zero": "\0" * 1000,
     "answers": "The answer is " * 10_000,
