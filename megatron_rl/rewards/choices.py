@@ -25,8 +25,8 @@ _AND_LETTER = re.compile(
 _OPTION = re.compile(
     r"(?<![\w'])\(?([A-J])[).:]+\s+(?!is\b|are\b|was\b|were\b|would\b|can\b|does\b|has\b|says\b|fails\b)\S"
 )
-_LINE_LABEL = re.compile(r"^[\s>#*\-(]*([A-J])[).:]", re.MULTILINE)
-_LETTER_LINE = re.compile(r"^[\s>#*\-(]*([A-J])[\s).*]*$", re.MULTILINE)
+_LINE_LABEL = re.compile(r"^[\s>#*\-(]{0,20}([A-J])[).:]", re.MULTILINE)
+_LETTER_LINE = re.compile(r"^[\s>#*\-(]{0,20}([A-J])[\s).*]{0,20}$", re.MULTILINE)
 
 
 def chosen_option(answer: str, options: Mapping[str, str], is_same: Callable[[str, str], bool]) -> str | None:

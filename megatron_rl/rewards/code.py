@@ -147,7 +147,8 @@ def _blocks(lines: Sequence[str], opens: Callable[[str], bool]) -> list[tuple[st
     blocks = []
     remaining = iter(lines)
     for line in remaining:
-        opening = _OPENING.fullmatch(line) if len(line) <= MAX_FENCE_CHARACTERS else None
+        is_fence = len(line) <= MAX_FENCE_CHARACTERS and "```" in line
+        opening = _OPENING.fullmatch(line) if is_fence else None
         if opening is not None and opens(opening[3]):
             blocks.append((opening[3], _block(remaining, opening[1], opening[2])))
     return blocks

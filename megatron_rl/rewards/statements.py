@@ -14,7 +14,7 @@ _SAYS = r"(?:(?:is|are|was|would be|should be|must be|will be)\b|[:=]|→|->| - 
 # "the answer to the question is", "Answer:", a heading "Answer", "<answer>", "I choose B", "the statement is false"
 _ANCHOR = re.compile(
     rf"\b(?:{_SUBJECT})\b[^\n.:=→<]{{0,60}}?\s*{_SAYS}"
-    r"|^\W*(?:final\s+)?answer\W*$"
+    r"|^\W{0,20}(?:final\s{1,9})?answer\W{0,20}$"
     r"|<answer>|答案(?:[是为為]|选|選)?\s*[::]?"
     r"|\b(?:corresponds? to|match(?:es)?) (?:the )?(?=option|choice|answer)"
     r"|\b(?:choose|select|pick|chose|(?:go|going|went)\s+with)\s+(?=(?:the )?(?:option|choice|answer|\(?(?-i:[A-Z])\b))"
@@ -26,7 +26,7 @@ _VERDICT = re.compile(
     r"(?:correct|right|best)\b"
 )
 _EMPHASIS = re.compile(r"(?<![\w*])\*(?=\S)([^*\n]*)\*(?![\w*])")  # but 3*10^8 stays
-_MARKUP = re.compile(r"\*\*|`|^\s*#+", re.MULTILINE)
+_MARKUP = re.compile(r"\*\*|`|^[ \t]{0,20}#+", re.MULTILINE)
 _END_OF_SENTENCE = re.compile(r"[.!?;](?:\s|$)")
 _REASON = re.compile(r",?\s+(?:because|since|as)\b")
 

@@ -50,7 +50,7 @@ def number_highlighted_sections(text: str, num_highlights: int) -> bool:
     >>> number_highlighted_sections("* one *bullet*\\n* **Two** more", 2)
     True
     """
-    return sum(_num_highlights(line) for line in text.split("\n")) >= num_highlights
+    return sum(_num_highlights(line) for line in text.split("\n") if "*" in line) >= num_highlights
 
 
 def multiple_sections(text: str, section_spliter: str, num_sections: int) -> bool:
