@@ -274,6 +274,9 @@ def one_line_errors(prints_user_errors: bool = True, failures: Path | None = Non
             raise
         print_error(f"package {error.name} is not installed; run `make setup`, and `megatron-rl doctor` to see what is")
         raise typer.Exit(MACHINE_ERROR) from None
+    except BrokenPipeError:  # `... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
     except (RuntimeError, OSError) as error:
         kept = _keep_traceback(failures)
         print_error(f"{type(error).__name__}: {error}" + (f" (traceback: {kept})" if kept else ""))

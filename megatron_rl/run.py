@@ -49,7 +49,8 @@ class Run:
         for field in ("bank_waves_longer_than_seconds", "preemption_lead_seconds"):
             require(getattr(self, field) >= 0, f"run.{field}={getattr(self, field)}: must not be below 0")
         for field in ("stall_seconds", "verifier_timeout_seconds"):
-            require(getattr(self, field) > 0, f"run.{field}={getattr(self, field)}: must be above 0")
+            value = getattr(self, field)
+            require(0 < value < float("inf"), f"run.{field}={value}: must be above 0, and finite")
 
     def at_step(self, step: int) -> Recipe:
         """The recipe in force at `step`."""

@@ -14,7 +14,7 @@ MAX_DISTINCT_BOXES = 3
 _BEFORE, _AFTER = 50_000, 25_000  # how far around the start of the last box it is looked at, in characters
 
 _START = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_BRACE = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_BRACE = re.compile(r"\\{1,4}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _HEDGE = re.compile(r"(?:\\text|or|and|either|maybe|perhaps|[\s,;/|$&{}()\\])*")
 
 
