@@ -39,7 +39,7 @@ def export(run: Run, state: State, actor: Actor, folder: Path) -> None:
         parent=run.parent,
     )
     found = parallel.gather(_found(folder, facts) if actor.ranks.is_main else None)[0]
-    if found == "no policy":
+    if found == "something else":
         raise RuntimeError(f"{folder}: is there and is no export of a run; move it away, or export to another folder")
     if found == "this policy":
         return
