@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from megatron_rl import spans
-from megatron_rl.report.report import FILES, Report
-from megatron_rl.types import Scores, State
+from megatron_rl.report.report import FILES, Report, decisions
+from megatron_rl.types import Reset, Scores, State
+from recipes import prorl_v1, prorl_v2
 from tests.report.records import POLICY, collected, update
 from tests.report.runs import make_run
 
@@ -114,3 +115,20 @@ def test_the_terminal_is_given_back_when_the_loop_fails(tmp_path: Path, monkeypa
         monkeypatch.setattr(report.progress, "stop", lambda: stopped.append(True))
         raise KeyboardInterrupt
     assert stopped == [True]
+
+
+def test_what_a_step_decided_is_told_once_with_its_reason() -> None:
+    def at(step: int, *resets: Reset) -> State:
+        return dataclasses.replace(State.fresh(), step=step, reference_resets=resets)
+
+    v1, v2 = prorl_v1.RECIPE, prorl_v2.RECIPE  # v2's length term: 500 steps off, then 100 on
+    assert decisions(v1, at(257)) == decisions(v1, at(259)) == []
+    assert decisions(v1, at(258)) == [f"stage from step 257: {v1.stages[1].why}"]
+    turns = "100 steps on and 500 off in turn"
+    told = {step: found for step in range(1, 1202) if (found := decisions(v2, at(step)))}
+    phases = {1: "off", 501: "on", 601: "off", 1101: "on", 1201: "off"}
+    assert told == {step: [f"length term {phase}: {turns}"] for step, phase in phases.items()}
+    resets = Reset(step=501, reason="period"), Reset(step=700, reason="KL spike")
+    assert decisions(v2, at(501, *resets))[1:] == ["reference reset, optimizer kept: period"]
+    assert decisions(v2, at(700, *resets)) == ["reference reset, optimizer kept: KL spike"]
+    assert decisions(v1, at(700, *resets)) == ["reference reset, optimizer cleared: KL spike"]
