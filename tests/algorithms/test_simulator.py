@@ -132,11 +132,13 @@ def check(curves: Curves, q_pos: float, improved: float | None, worst: float | N
         assert curves.worst_change.min().item() == pytest.approx(worst, rel=0.3, abs=2e-7)
 
 
+@pytest.mark.e2e  # for its length only
 def test_few_draws_end_where_an_independent_run_did() -> None:
     num_samples, weight_decay, anchor_is_correct, *expected = NOTED[0]
     check(full(num_samples, weight_decay, anchor_is_correct), *expected)
 
 
+@pytest.mark.e2e  # for its length only
 def test_a_correct_anchor_that_is_not_drawn_falls_furthest() -> None:
     anchored, unanchored = (full(4, 0.01, anchor_is_correct) for anchor_is_correct in (True, False))
     assert -2e-4 < anchored.worst_change.min() < 2 * unanchored.worst_change.min()
