@@ -237,7 +237,7 @@ class State:
             samples_seen=self.samples_seen + collected.tried.rewards.numel(),
             tokens_seen=self.tokens_seen + num_tokens,
             keep_rate=collected.keep_rate,
-            kl_history=(*self.kl_history, kl / max(num_tokens, 1)),
+            kl_history=(*self.kl_history, kl / num_tokens) if num_tokens else self.kl_history,
             trail=hashlib.sha256(f"{self.trail}{updates}".encode()).hexdigest()[:16],
         )
 

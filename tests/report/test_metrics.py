@@ -117,6 +117,12 @@ def test_step_metrics_hold_every_declared_metric_of_a_step() -> None:
     assert found["throughput/samples_per_second"] == pytest.approx(samples / (10.0 - 3 * 0.5))
 
 
+def test_a_step_that_found_no_group_leaves_no_kl_behind() -> None:
+    state = State.fresh().after(collected(), [update()])
+    assert state.kl_history == (0.001,)
+    assert state.after(collected(), []).kl_history == (0.001,)
+
+
 def test_a_step_that_found_no_group_still_has_its_metrics() -> None:
     empty = dataclasses.replace(collected(), groups=collected().tried.take([]))
     found = step_metrics(
