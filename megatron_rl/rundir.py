@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.checks import UserError
+
 CHECKPOINT_FORMAT = 1
 MANIFEST_KEYS = {"format", "fingerprint", "layout", "state", "prompt_position", "files"}
 SHARED_MEMORY = Path("/dev/shm")
@@ -48,19 +50,19 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
 
 
 def check_manifest(folder: Path, manifest: dict[str, Any], fingerprint: str, layout: dict[str, Any]) -> None:
-    """Raises ValueError where a readable checkpoint is of another format, recipe or layout."""
+    """Raises UserError where a readable checkpoint is of another format, recipe or layout."""
     if manifest["format"] != CHECKPOINT_FORMAT:
-        raise ValueError(
+        raise UserError(
             f"{folder} has checkpoint format {manifest['format']}, this version reads {CHECKPOINT_FORMAT}; "
             "go on with the version that wrote it, or use another --directory"
         )
     if manifest["fingerprint"] != fingerprint:
-        raise ValueError(
+        raise UserError(
             f"{folder} was made by another recipe, {manifest['fingerprint']} instead of {fingerprint}; "
             "give the settings it was started with, or another --directory"
         )
     if manifest["layout"] != layout:
-        raise ValueError(
+        raise UserError(
             f"{folder} was saved on layout {manifest['layout']}, this run has {layout}; "
             "resume at the scale it was saved at"
         )

@@ -13,6 +13,7 @@ from megatron_rl.actor.pack import pack
 from megatron_rl.algorithms.advantages import advantages
 from megatron_rl.algorithms.reference import reset_reason
 from megatron_rl.algorithms.shaping import shaped_rewards
+from megatron_rl.checks import UserError
 from megatron_rl.data.items import read_items
 from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
 from megatron_rl.evaluate import evaluate
@@ -31,7 +32,7 @@ from megatron_rl.watchdog import Watchdog
 def train(run: Run) -> State:
     """Trains until `num_steps`, from the newest checkpoint on if there is one, and returns the last state.
 
-    Collective over the world: every rank calls it with the same run. Raises ValueError where a checkpoint in the
+    Collective over the world: every rank calls it with the same run. Raises UserError where a checkpoint in the
     directory is another run's, RuntimeError where the directory is in use, Preempted where the run has to leave and
     would go on if it were started again.
     """
@@ -69,10 +70,10 @@ def train(run: Run) -> State:
 def export_run(run: Run, folder: Path) -> State:
     """Writes the policy of the newest checkpoint into `folder`. Collective over the world, on the run's own layout.
 
-    Raises ValueError when the run's directory has no checkpoint.
+    Raises UserError when the run's directory has no checkpoint.
     """
     if not rundir.checkpoints(run.directory):
-        raise ValueError(f"{run.directory}: has no checkpoint yet; wait for the first")
+        raise UserError(f"{run.directory}: has no checkpoint yet; wait for the first")
     hardware = device.select(run.scale)
     actor = Actor(run, parallel.start(run.scale, hardware, run.stall_seconds), hardware)
     state = checkpoint.resume(run, actor, None)

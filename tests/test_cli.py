@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from megatron_rl import cli, doctor
+from megatron_rl.checks import UserError
 from megatron_rl.cli import app
 from recipes.scales import SCALES
 from tests.folders import manifest, write_data, write_model
@@ -139,7 +140,7 @@ def test_several_nodes_are_not_started_from_one_process(setting: Setting) -> Non
 @pytest.mark.parametrize(
     ("raised", "code", "line"),
     [
-        (ValueError("a\n  b"), 2, "error: a b\n"),
+        (UserError("a\n  b"), 2, "error: a b\n"),
         (RuntimeError("no memory"), 1, "error: RuntimeError: no memory (traceback: FILE)\n"),
         (FileNotFoundError("gone"), 1, "error: FileNotFoundError: gone (traceback: FILE)\n"),
         (ModuleNotFoundError(name="torch"), 1, "error: package torch is not installed; run `make setup`, and "),
@@ -156,11 +157,12 @@ def test_errors_become_exit_codes(
     printed = capsys.readouterr().err
     assert printed.startswith(line.replace("FILE", str(path)))
     assert printed.count("\n") == (code != 130)
-    assert path.exists() == isinstance(raised, ValueError | RuntimeError | OSError)
+    assert path.exists() == isinstance(raised, UserError | RuntimeError | OSError)
 
 
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:
-    for fault in (AssertionError(), ModuleNotFoundError(name="megatron_rl.none")):
+    """A library's ValueError, too: slurm/job.sh tries again where nobody asked for what can not be."""
+    for fault in (AssertionError(), ValueError(), ModuleNotFoundError(name="megatron_rl.none")):
         with pytest.raises(type(fault)), cli.one_line_errors():
             raise fault
 

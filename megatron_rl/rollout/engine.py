@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl import parallel
+from megatron_rl.checks import UserError
 from megatron_rl.device import Device
 from megatron_rl.parallel import Ranks
 from megatron_rl.run import Run
@@ -152,12 +153,12 @@ class Engine:
 
 
 def stop_tokens(folder: Path) -> tuple[int, ...]:
-    """The end-of-sequence tokens of a Hugging Face folder. Raises ValueError when it names none."""
+    """The end-of-sequence tokens of a Hugging Face folder. Raises UserError when it names none."""
     found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         token = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
         found |= set(token) if isinstance(token, list) else {token} - {None}
     if not found:
-        raise ValueError(f"{folder}: no eos_token_id in config.json or generation_config.json; add it")
+        raise UserError(f"{folder}: no eos_token_id in config.json or generation_config.json; add it")
     return tuple(sorted(found))

@@ -180,7 +180,7 @@ def test_a_dirty_checkout_is_refused_or_kept_with_its_changes(checkout: Path) ->
     (checkout / "recipes" / "mine.py").write_text("RECIPE = 1\n")
     (checkout / "recipes" / "scales.py").write_text("SCALES = {}\n")
     refused = snapshot_of(checkout, False)
-    assert "ValueError: the checkout has 2 uncommitted changes" in refused.stderr
+    assert "UserError: the checkout has 2 uncommitted changes" in refused.stderr
     before = git("status", "--porcelain"), git("stash", "list"), git("rev-parse", "HEAD")
     tree, _, changes = snapshot_of(checkout, True).stdout.partition("\n")
     assert git("show", f"{tree}:recipes/mine.py") == "RECIPE = 1\n"
