@@ -25,7 +25,7 @@ class Device:
     transformer_options: Mapping[str, Any]  # fields of Megatron's TransformerConfig
     engine_options: Mapping[str, Any]  # arguments of vllm.LLM
     packs_need_one_length: bool  # when pipeline stages are interleaved
-    peak_bytes: Callable[[], int]  # the most memory this process has held on the device
+    release_memory: Callable[[], None]  # what torch keeps for itself and does not use
 
 
 def select(scale: Scale) -> Device:
