@@ -73,6 +73,12 @@ class Trained:
         batch = batch.with_logprobs(old=view.logprobs, reference=reference)
         return batch.with_advantages(torch.tensor([[draw.gauss(0, 1) for _ in range(6)] for _ in range(6)]))
 
+    def save(self) -> Path:
+        saver = checkpoint.Saver(self.run, self.actor, self.prompts)
+        saver.save(self.state)
+        saver.finish()
+        return checkpoint.folder_of(self.run, self.state.step)
+
     def facts(self) -> dict[str, Any]:
         """All that a run must have in common with its repetition."""
         return {
@@ -105,7 +111,7 @@ def uninterrupted(folder: str, directory: str, world: int) -> dict[str, Any]:
     for _ in range(2):
         one.step()
     one.state = one.state.with_scores(Scores(step=2, accuracy={"math": 0.25}))
-    saved = checkpoint.save(one.run, one.state, one.actor, one.prompts)
+    saved = one.save()
     for _ in range(2):
         one.step()
     return one.facts() | {"saved": saved.name}
@@ -120,7 +126,7 @@ def resumed(folder: str, directory: str, world: int) -> dict[str, Any]:
     for _ in range(2):
         one.step()
     facts = one.facts() | {"resuming_changed_the_weights": changed}
-    newest = checkpoint.save(one.run, one.state, one.actor, one.prompts)
+    newest = one.save()
     if one.ranks.is_main:  # on one rank only: all must pass it over
         flip_a_byte(newest / checkpoint.file_of(world - 1))
     parallel.barrier()
@@ -166,7 +172,7 @@ def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
     at_save, folders = {}, []
     for step in (1, 2, 3):
         one.step()
-        folders.append(checkpoint.save(one.run, one.state, one.actor, one.prompts))
+        folders.append(one.save())
         at_save[step] = digest(one.actor.state()["weights"])
     found |= {"at_save": at_save, "kept": sorted(path.name for path in folders[0].parent.iterdir())}
     found["newest"] = resume()
@@ -178,7 +184,7 @@ def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
     found["other_recipe"] = resume(
         dataclasses.replace(one.run, recipe=replaced(one.run.recipe, ["optimizer", "beta1"], 0.5))
     )
-    found["other_layout"] = resume(
+    found["other_precision"] = resume(
         dataclasses.replace(one.run, scale=dataclasses.replace(one.run.scale, precision="bf16"))
     )
     file = folders[2] / checkpoint.file_of(0)
@@ -280,9 +286,8 @@ def test_another_recipe_s_checkpoint_is_refused(odd: dict[str, Any]) -> None:
 
 
 @pytest.mark.ranks
-def test_another_layout_s_checkpoint_is_refused(odd: dict[str, Any]) -> None:
-    error = odd["other_layout"]["error"]
-    assert "'precision': 'fp32'" in error and "'precision': 'bf16'" in error and "scale" in error
+def test_another_precision_s_checkpoint_is_refused(odd: dict[str, Any]) -> None:
+    assert "was made with precision fp32, this run has bf16" in odd["other_precision"]["error"]
 
 
 def test_a_state_survives_its_json_form() -> None:

@@ -25,6 +25,8 @@ class Device:
     transformer_options: Mapping[str, Any]  # fields of Megatron's TransformerConfig
     engine_options: Mapping[str, Any]  # arguments of vllm.LLM
     packs_need_one_length: bool  # when pipeline stages are interleaved
+    host_copy: Callable[[torch.Tensor], torch.Tensor]  # a tensor's values in host memory of their own
+    saves_in_background: bool  # checkpoints are written while training goes on
     peak_bytes: Callable[[], int]  # the most memory this process has held on the device
 
 

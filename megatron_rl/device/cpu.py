@@ -40,6 +40,8 @@ def cpu(dtype: torch.dtype) -> Device:
             "block_size": 32,
         },
         packs_need_one_length=True,
+        host_copy=torch.clone,
+        saves_in_background=False,  # the cores are busy already
         peak_bytes=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
