@@ -48,7 +48,7 @@ class Run:
         every, saved = self.keep_every_steps, self.save_every_steps
         require(
             every is None or (every >= 1 and every % saved == 0),
-            f"run.keep_every_steps={every}: must be a multiple of run.save_every_steps={saved}; other steps are not saved",
+            f"run.keep_every_steps={every}: must be a multiple of run.save_every_steps={saved}; no other step is saved",
         )
         share = self.max_unjudged_share
         require(0 <= share <= 1, f"run.max_unjudged_share={share}: must lie in [0, 1]")

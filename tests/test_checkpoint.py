@@ -37,10 +37,10 @@ RESETS = (1, 3)  # before the save, so that the reference is no copy of the fold
 class Trained:
     """An Actor on random batches: the loop without its engine."""
 
-    def __init__(self, folder: str, directory: str, world: int) -> None:
+    def __init__(self, folder: str, directory: str, recipe: dict[str, Any] | None = None, **scale: Any) -> None:
         from megatron_rl.actor.actor import Actor
 
-        run = make_run(folder, recipe=RECIPE, devices_per_node=world)
+        run = make_run(folder, recipe=RECIPE | (recipe or {}), **scale)
         self.run = dataclasses.replace(run, directory=Path(directory))
         hardware = device.select(run.scale)
         self.ranks = parallel.start(run.scale, hardware, 60)
@@ -107,7 +107,7 @@ def digest(value: Any) -> str:
 
 def uninterrupted(folder: str, directory: str, world: int) -> dict[str, Any]:
     """Runs on every rank: two steps, a save, two more steps."""
-    one = Trained(folder, directory, world)
+    one = Trained(folder, directory, devices_per_node=world)
     for _ in range(2):
         one.step()
     one.state = one.state.with_scores(Scores(step=2, accuracy={"math": 0.25}))
@@ -119,7 +119,7 @@ def uninterrupted(folder: str, directory: str, world: int) -> dict[str, Any]:
 
 def resumed(folder: str, directory: str, world: int) -> dict[str, Any]:
     """Runs on every rank of a new process: resume, two more steps; then with a damaged file."""
-    one = Trained(folder, directory, world)
+    one = Trained(folder, directory, devices_per_node=world)
     unresumed = digest(one.actor.state()["weights"])
     one.state = checkpoint.resume(one.run, one.actor, one.prompts)
     changed = digest(one.actor.state()["weights"]) != unresumed
@@ -155,7 +155,7 @@ def warnings_kept() -> Iterator[list[str]]:
 
 def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
     """Runs on one rank: what resume makes of checkpoints that are missing, damaged, another run's or unfinished."""
-    one = Trained(folder, directory, 1)
+    one = Trained(folder, directory, devices_per_node=1)
     found: dict[str, Any] = {}
 
     def resume(run: Run = one.run) -> dict[str, Any]:

@@ -83,8 +83,7 @@ def resharded(
 def _read(files: Sequence[dict[str, Any]]) -> _Saved:
     """Sorts the tensors of all files; of equal ones, on data-parallel ranks and of tied embeddings, it takes one."""
     shapes, scalars, steps = {}, {}, {}
-    pieces: defaultdict[tuple[str, Key], defaultdict[int, dict[int, Tensor]]]
-    pieces = defaultdict(lambda: defaultdict(dict))
+    pieces: dict[tuple[str, Key], dict[int, dict[int, Tensor]]] = defaultdict(lambda: defaultdict(dict))
     for file in files:
         (rank, degree), parameters = file["places"]["tensor"], file["places"]["parameters"]
         for number, (key, is_tied_copy) in enumerate(parameters):
@@ -95,7 +94,8 @@ def _read(files: Sequence[dict[str, Any]]) -> _Saved:
                 if file[what] is not None:
                     pieces[what, key][rank].setdefault(0, file[what][number])
         for part, ranges in zip(file["optimizer"], file["places"]["optimizer"], strict=True):
-            steps |= {"step": group["step"] for group in part["moments"]["param_groups"] if "step" in group}
+            for group in part["moments"]["param_groups"]:
+                steps |= {name: group[name] for name in ("step",) if name in group}
             for i, (number, start, _) in enumerate(ranges):
                 key, is_tied_copy = parameters[number]
                 if is_tied_copy:
@@ -105,4 +105,4 @@ def _read(files: Sequence[dict[str, Any]]) -> _Saved:
                         pieces[what, key][rank][start] = value
                     else:
                         scalars[what] = value
-    return _Saved(shapes=shapes, pieces=dict(pieces), scalars=scalars, steps=steps, tensor_parallel=degree)
+    return _Saved(shapes=shapes, pieces=pieces, scalars=scalars, steps=steps, tensor_parallel=degree)
