@@ -70,11 +70,14 @@ class Saver:
         if not self.actor.device.saves_in_background:
             self._commit()
 
-    @span("save")
     def poll(self) -> None:
-        """Commits the checkpoint under way if all ranks have written it, without waiting for one that has not."""
-        if self._under_way is not None and all(parallel.gather(self._under_way[2].done())):
-            self._commit()
+        """Commits the checkpoint under way if all ranks have written it; waits for none that has not."""
+        if self._under_way is None:
+            return
+        with span("save"):
+            *_, writing = self._under_way
+            if all(parallel.gather(writing.done())):
+                self._commit()
 
     @span("save")
     def finish(self) -> None:

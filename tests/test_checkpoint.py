@@ -220,20 +220,17 @@ def odd(folder: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("num_ranks", [1, 2])
-def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(
-    folder: str, tmp_path: Path, num_ranks: int
-) -> None:
-    arguments = {"folder": folder, "directory": str(tmp_path), "world": num_ranks}
-    whole = run_ranks("tests.test_checkpoint:uninterrupted", num_ranks, **arguments)
-    again = run_ranks("tests.test_checkpoint:resumed", num_ranks, **arguments)
+def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(folder: str, tmp_path: Path) -> None:
+    arguments = {"folder": folder, "directory": str(tmp_path), "world": 2}
+    whole = run_ranks("tests.test_checkpoint:uninterrupted", 2, **arguments)
+    again = run_ranks("tests.test_checkpoint:resumed", 2, **arguments)
     for expected, found in zip(whole, again, strict=True):
         assert expected.pop("saved") == "step_000002"
         assert found.pop("resuming_changed_the_weights")
         assert found.pop("after_damage") == 2
         warnings = found.pop("warnings")
         assert len(warnings) == 1
-        assert f"rank_{num_ranks - 1:05d}.pt has another checksum" in warnings[0]
+        assert "rank_00001.pt has another checksum" in warnings[0]
         assert found == expected
         assert [reset["step"] for reset in found["state"]["reference_resets"]] == list(RESETS)
         assert found["state"]["scores"] == [{"step": 2, "accuracy": {"math": 0.25}}]
