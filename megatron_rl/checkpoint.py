@@ -1,6 +1,9 @@
 """Checkpoints at step boundaries: one file per rank, a manifest with checksums, and a rename that commits them all.
 
-Not covered yet: resuming on another layout, asynchronous saves.
+A rank that goes on in the place it was saved in reads its own file and goes on with the same bits. On another layout
+every rank cuts its share out of all files: the same weights and optimizer, which round otherwise from then on.
+
+Not covered: another precision, and a shared file system that shows the ranks different contents of one folder.
 """
 
 from __future__ import annotations
@@ -10,13 +13,17 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from megatron_rl import parallel, rundir
 from megatron_rl.actor.actor import Actor
+from megatron_rl.config import differences
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.log import get_logger
 from megatron_rl.rollout import bank
@@ -25,64 +32,118 @@ from megatron_rl.spans import span
 from megatron_rl.types import Reset, Scores, State
 
 
-@span("save")
-def save(run: Run, state: State, actor: Actor, prompts: PromptStream) -> Path:
-    """Writes the checkpoint of `state.step` and drops the oldest beyond `run.checkpoints_kept`.
+class Saver:
+    """Saves a run, one checkpoint at a time; owns the thread that writes.
 
-    Collective over the world. Until the rename at the end, nothing that existed before is touched.
+    A save copies this rank's state to host memory and hands it to the thread. The checkpoint is committed once all
+    ranks have written: at once, or where the device saves in the background, at a later call. Until then nothing that
+    existed before is touched. Its methods are collective over the world, and raise RuntimeError on every rank where
+    one could not write.
     """
-    ranks = actor.ranks
-    final = folder_of(run, state.step)
-    partial = final.with_suffix(".partial")
-    if ranks.is_main:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    parallel.barrier()
-    name = file_of(ranks.rank)
-    written = write_synced(partial / name, actor.state())
-    files = {name: facts for part in parallel.gather({name: written}) for name, facts in part.items()}
-    if ranks.is_main:
+
+    def __init__(self, run: Run, actor: Actor, prompts: PromptStream) -> None:
+        self.run, self.actor, self.prompts = run, actor, prompts
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._under_way: tuple[Path, dict[str, Any], Future[dict[str, Any]]] | None = None
+
+    @span("save")
+    def save(self, state: State) -> None:
+        """Begins the checkpoint of `state.step`; the one before is committed first."""
+        self._commit()
+        run, ranks = self.run, self.actor.ranks
+        partial = folder_of(run, state.step).with_suffix(".partial")
+        self._everywhere(partial, _make_room if ranks.is_main else None)
+        content = copied(self.actor.state(), self.actor.device.host_copy)
         manifest = {
             "format": rundir.CHECKPOINT_FORMAT,
             "recipe": run.recipe.release,
             "fingerprint": run.recipe.fingerprint,
+            "seed": run.seed,
+            "scale": run.scale.name,
             "layout": run.scale.layout,
+            "parent": dataclasses.asdict(run.parent) if run.parent is not None else None,
             "state": dataclasses.asdict(state),
-            "prompt_position": prompts.position,
-            "files": files,
+            "prompt_position": self.prompts.position,
         }
-        with (partial / "manifest.json").open("w") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        rundir.sync_folder(final.parent)
-        for old in rundir.checkpoints(run.directory)[: -run.checkpoints_kept]:
-            shutil.rmtree(old)
-        bank.clear(run.directory, before_step=state.step)
-    parallel.barrier()
-    return final
+        writing = self._writer.submit(write_synced, partial / file_of(ranks.rank), content)
+        self._under_way = partial, manifest, writing
+        if not self.actor.device.saves_in_background:
+            self._commit()
+
+    def poll(self) -> None:
+        """Commits the checkpoint under way if all ranks have written it; waits for none that has not."""
+        if self._under_way is None:
+            return
+        with span("save"):
+            *_, writing = self._under_way
+            if all(parallel.gather(writing.done())):
+                self._commit()
+
+    @span("save")
+    def finish(self) -> None:
+        """Waits for the checkpoint under way, and commits it."""
+        self._commit()
+
+    def _commit(self) -> None:
+        if self._under_way is None:
+            return
+        (partial, manifest, writing), self._under_way = self._under_way, None
+        written = self._everywhere(partial, lambda _: writing.result())
+        name = file_of(self.actor.ranks.rank)
+        files = {name: facts for part in parallel.gather({name: written}) for name, facts in part.items()}
+
+        def commit(partial: Path) -> None:
+            with (partial / "manifest.json").open("w", encoding="utf-8") as file:
+                json.dump(rundir.sealed(manifest | {"files": files}), file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            rundir.sync_folder(partial)
+            final = partial.with_suffix("")
+            if final.exists():  # a damaged one, which the run came past
+                rundir.remove(final)
+            partial.rename(final)
+            rundir.sync_folder(final.parent)
+            found = rundir.checkpoints(self.run.directory)
+            for old in rundir.superseded(found, final, self.run.checkpoints_kept, self.run.keep_every_steps):
+                rundir.remove(old)
+            bank.clear(self.run.directory, before_step=manifest["state"]["step"])
+
+        self._everywhere(partial, commit if self.actor.ranks.is_main else None)
+
+    def _everywhere(self, partial: Path, do: Callable[[Path], Any] | None) -> Any:
+        """What `do` returns on this rank; where it fails on one rank, all end the save with what that one says."""
+        result, trouble = None, None
+        try:
+            result = do(partial) if do is not None else None
+        except OSError as error:
+            trouble = (
+                f"{partial.with_suffix('')}: rank {self.actor.ranks.rank} could not write it "
+                f"({error.strerror or error}); mend that and start again, the checkpoints before it are intact"
+            )
+        try:
+            parallel.raise_together(trouble)
+        except RuntimeError:
+            if self.actor.ranks.is_main:
+                shutil.rmtree(partial, ignore_errors=True)  # space may be what lacks
+            raise
+        return result
 
 
 def resume(run: Run, actor: Actor, prompts: PromptStream | None) -> State:
     """Restores the newest undamaged checkpoint and returns its state; a fresh state when there is none at all.
 
     Collective over the world. A damaged checkpoint is passed over for the one before, with a warning. Raises
-    ValueError when it was made by another recipe or on another layout, RuntimeError when all are damaged.
+    ValueError when it was made by another recipe, precision or seed, RuntimeError when all are damaged.
     """
-    folders = rundir.checkpoints(run.directory)
+    folders = _as_rank_0(actor, lambda: rundir.checkpoints(run.directory))
     for folder in reversed(folders):
-        manifest, name = rundir.manifest_of(folder), file_of(actor.ranks.rank)
-        damage = "manifest.json can not be read"
+        manifest = _as_rank_0(actor, lambda folder=folder: rundir.manifest_of(folder))
         if manifest is not None:
-            rundir.check_manifest(folder, manifest, run.recipe.fingerprint, run.scale.layout)
-            damage = damage_of(folder / name, manifest["files"][name])
-        if any(found := [one for one in parallel.gather(damage) if one]):
-            get_logger().warning("%s can not be used (%s); trying the one before", folder, found[0])
+            rundir.check_manifest(folder, manifest, run.recipe.fingerprint, run.scale.precision, run.seed)
+        if damage := _damage_of(folder, manifest, actor):
+            get_logger().warning("%s can not be used (%s); trying the one before", folder, damage)
             continue
-        assert manifest is not None, "an unreadable manifest is damage"
-        actor.load_state(torch.load(folder / name, map_location="cpu", weights_only=True))
+        actor.load_state(_state_for(actor, folder, manifest, run))
         if prompts is not None:
             prompts.seek(manifest["prompt_position"])
         return state_of(manifest["state"])
@@ -92,6 +153,55 @@ def resume(run: Run, actor: Actor, prompts: PromptStream | None) -> State:
             "or start again in another --directory"
         )
     return State.fresh()
+
+
+def _as_rank_0(actor: Actor, look: Callable[[], Any]) -> Any:
+    """What rank 0 sees, on every rank: a shared folder may show them different things for a while."""
+    return parallel.gather(look() if actor.ranks.is_main else None)[0]
+
+
+def _damage_of(folder: Path, manifest: dict[str, Any] | None, actor: Actor) -> str:
+    """What one of the ranks found wrong with a checkpoint, each having looked at its share of the files; "" if nothing.
+
+    A rank looks at its own file where there are as many ranks as files.
+    """
+    if manifest is None:
+        return "manifest.json can not be read"
+    mine = sorted(manifest["files"].items())[actor.ranks.rank :: actor.ranks.world]
+    found = next((wrong for name, facts in mine if (wrong := damage_of(folder / name, facts))), "")
+    return next((wrong for wrong in parallel.gather(found) if wrong), "")
+
+
+def _state_for(actor: Actor, folder: Path, manifest: dict[str, Any], run: Run) -> dict[str, Any]:
+    """What this rank has to load: its own file, or its share of all files."""
+    path = folder / file_of(actor.ranks.rank)
+    fits = path.name in manifest["files"] and mapped(path)["places"] == actor.places
+    if len(manifest["files"]) == actor.ranks.world and all(parallel.gather(fits)):
+        # Read, for the file may be removed while what is in it is still the reference.
+        own: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return own
+    get_logger().info(
+        "%s was saved on another layout (%s): the weights and the optimizer are the same, but from here on they round "
+        "otherwise",
+        folder,
+        "; ".join(differences(manifest["layout"], run.scale.layout)) or "other parameters per rank",
+    )
+    return actor.resharded([mapped(folder / name) for name in sorted(manifest["files"])])
+
+
+def mapped(path: Path) -> dict[str, Any]:
+    """The content of a rank's file, its tensors mapped into memory."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content
+
+
+def copied(value: Any, copy: Callable[[Tensor], Tensor]) -> Any:
+    """Nested lists and dictionaries with a copy of every tensor."""
+    if isinstance(value, Tensor):
+        return copy(value)
+    if isinstance(value, dict):
+        return {key: copied(inner, copy) for key, inner in value.items()}
+    return [copied(inner, copy) for inner in value] if isinstance(value, list) else value
 
 
 def folder_of(run: Run, step: int) -> Path:
@@ -115,13 +225,39 @@ def state_of(saved: dict[str, Any]) -> State:
     )
 
 
+class _Hashed:
+    """A file that is hashed while it is written; torch.save hides why a write failed behind an error of its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            count = self.file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+        self.digest.update(data)
+        return count
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 def write_synced(path: Path, content: Any) -> dict[str, Any]:
-    """Writes a file to the disk itself and returns its size and checksum."""
+    """Writes a file to the disk itself and returns its size and checksum. Raises OSError."""
     with path.open("wb") as file:
-        torch.save(content, file)
+        hashed = _Hashed(file)
+        try:
+            torch.save(content, hashed)
+        except RuntimeError:
+            if hashed.failure is not None:
+                raise hashed.failure from None
+            raise
         file.flush()
         os.fsync(file.fileno())
-    return {"bytes": path.stat().st_size, "sha256": checksum(path)}
+    return {"bytes": path.stat().st_size, "sha256": hashed.digest.hexdigest()}
 
 
 def damage_of(path: Path, facts: dict[str, Any]) -> str:
@@ -136,3 +272,10 @@ def damage_of(path: Path, facts: dict[str, Any]) -> str:
 def checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_room(partial: Path) -> None:
+    """An empty folder, after what killed attempts left is gone."""
+    for left in partial.parent.glob("step_??????.*"):
+        shutil.rmtree(left)
+    partial.mkdir(parents=True)

@@ -198,12 +198,12 @@ def check_data(folder: Path, recipe: Recipe, *, needs_all: bool) -> None:
 
 
 def check_resume(run: Run) -> None:
-    """Raises UserError where the run's directory holds a checkpoint of another recipe or layout."""
+    """Raises UserError where the run's directory holds a checkpoint that this run can not go on from."""
     for folder in reversed(rundir.checkpoints(run.directory)):
         if (manifest := rundir.manifest_of(folder)) is None:
             continue
         try:
-            rundir.check_manifest(folder, manifest, run.recipe.fingerprint, run.scale.layout)
+            rundir.check_manifest(folder, manifest, run.recipe.fingerprint, run.scale.precision, run.seed)
         except ValueError as error:
             raise UserError(f"{error}{changed_since(run)}") from None
         return

@@ -292,8 +292,11 @@ def one_line_errors(prints_user_errors: bool = True, failures: Path | None = Non
 def _keep_traceback(path: Path | None) -> Path | None:
     if path is None or not path.parent.parent.is_dir():
         return None
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(traceback.format_exc(), encoding="utf-8")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:  # a disk that is full or read-only may be what the error is about
+        return None
     return path
 
 

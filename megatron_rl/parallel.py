@@ -128,6 +128,12 @@ def gather(value: Any) -> list[Any]:
     return everyone
 
 
+def raise_together(trouble: str | None) -> None:
+    """Raises RuntimeError on every rank with the first trouble that one of them has. Collective over the world."""
+    if found := [one for one in gather(trouble) if one]:
+        raise RuntimeError(found[0])
+
+
 def total(values: Tensor) -> Tensor:
     """The sum of a host tensor over all ranks. Collective over the world."""
     if dist.get_world_size() > 1:

@@ -27,7 +27,8 @@ class Run:
     validate_every_steps: int = 10
     max_validation_prompts: int = 1024  # taken evenly from the validation files
     save_every_steps: int = 50
-    checkpoints_kept: int = 2
+    checkpoints_kept: int = 2  # the newest
+    keep_every_steps: int | None = None  # the checkpoints of these steps are kept besides, for ever
     stall_seconds: float = 1800.0  # a collective that waits longer ends the run
     verifier_timeout_seconds: float = 5.0  # a verdict that takes longer is counted as a timeout
     max_unjudged_share: float = 0.1  # of a step's samples; beyond it the verifiers are broken, and the run ends
@@ -44,6 +45,11 @@ class Run:
         check_layout(self.recipe, self.scale)
         for field in ("validate_every_steps", "max_validation_prompts", "save_every_steps", "checkpoints_kept"):
             require(getattr(self, field) >= 1, f"run.{field}={getattr(self, field)}: must be at least 1")
+        every, saved = self.keep_every_steps, self.save_every_steps
+        require(
+            every is None or (every >= 1 and every % saved == 0),
+            f"run.keep_every_steps={every}: must be a multiple of run.save_every_steps={saved}; no other step is saved",
+        )
         share = self.max_unjudged_share
         require(0 <= share <= 1, f"run.max_unjudged_share={share}: must lie in [0, 1]")
         for field in ("bank_waves_longer_than_seconds", "preemption_lead_seconds"):

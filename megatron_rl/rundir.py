@@ -1,4 +1,7 @@
-"""A run directory is one run's: its lock, its checkpoints' manifests, and the name that ties shared memory to it."""
+"""A run directory is one run's: its lock, its checkpoints' manifests, and the name that ties shared memory to it.
+
+Not covered: a second run on another machine, where the file system does not carry locks between machines.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from megatron_rl.checks import UserError
 
-CHECKPOINT_FORMAT = 1
-MANIFEST_KEYS = {"format", "fingerprint", "layout", "state", "prompt_position", "files"}
+CHECKPOINT_FORMAT = 2
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -22,15 +26,26 @@ SHARED_MEMORY = Path("/dev/shm")
 def locked(directory: Path) -> Iterator[None]:
     """Holds the directory for this process; the lock goes with the process, however it ends.
 
-    Raises RuntimeError when another live process holds it.
+    Raises RuntimeError when another live process holds it, and when it can not be written to or locked.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("a") as file:
+    lock = directory / ".lock"
+    with ExitStack() as stack:
         try:
+            directory.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(lock.open("a", encoding="utf-8"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
         except BlockingIOError:
             raise RuntimeError(
-                f"directory {directory}: another run is using it; wait for its end, or choose another with --directory"
+                f"directory {directory}: another run is using it ({lock.read_text(encoding='utf-8')}); wait for its "
+                "end, or choose another with --directory"
+            ) from None
+        except OSError as error:
+            raise RuntimeError(
+                f"directory {directory}: can not be written to or locked ({error.strerror}); mend that, or choose "
+                "another with --directory"
             ) from None
         yield
 
@@ -40,17 +55,51 @@ def checkpoints(directory: Path) -> list[Path]:
     return sorted(path for path in (directory / "checkpoints").glob("step_??????") if path.is_dir())
 
 
+def superseded(folders: Sequence[Path], newest: Path, kept: int, every_steps: int | None) -> list[Path]:
+    """Which committed checkpoints can go once `newest` is one of them.
+
+    All but the last `kept` up to it and those of every `every_steps`-th step; and any after it, which the run came
+    past because they were damaged.
+
+    >>> folders = [Path(f"step_{step:06d}") for step in (10, 20, 30, 40, 50, 60)]
+    >>> [folder.name for folder in superseded(folders, folders[4], kept=2, every_steps=20)]
+    ['step_000010', 'step_000030', 'step_000060']
+    """
+    older = [folder for folder in folders if folder.name <= newest.name][:-kept]
+    later = [folder for folder in folders if folder.name > newest.name]
+    return [folder for folder in older if every_steps is None or step_of(folder) % every_steps] + later
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def remove(checkpoint: Path) -> None:
+    """Removes a checkpoint: never seen half, and what a kill leaves of it goes at the next save."""
+    aside = checkpoint.rename(checkpoint.with_suffix(".removed"))
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with a checksum of itself."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return content | {"sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
 def manifest_of(folder: Path) -> dict[str, Any] | None:
-    """What a checkpoint says of itself; None when that can not be read."""
+    """What a checkpoint says of itself; None when that can not be read or was changed."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.keys() >= MANIFEST_KEYS else None
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        return None
+    is_whole = manifest["format"] != CHECKPOINT_FORMAT or manifest == sealed(manifest)
+    return manifest if is_whole else None
 
 
-def check_manifest(folder: Path, manifest: dict[str, Any], fingerprint: str, layout: dict[str, Any]) -> None:
-    """Raises UserError where a readable checkpoint is of another format, recipe or layout."""
+def check_manifest(folder: Path, manifest: dict[str, Any], fingerprint: str, precision: str, seed: int) -> None:
+    """Raises UserError where a readable checkpoint is of another format, recipe, precision or seed."""
     if manifest["format"] != CHECKPOINT_FORMAT:
         raise UserError(
             f"{folder} has checkpoint format {manifest['format']}, this version reads {CHECKPOINT_FORMAT}; "
@@ -61,11 +110,15 @@ def check_manifest(folder: Path, manifest: dict[str, Any], fingerprint: str, lay
             f"{folder} was made by another recipe, {manifest['fingerprint']} instead of {fingerprint}; "
             "give the settings it was started with, or another --directory"
         )
-    if manifest["layout"] != layout:
-        raise UserError(
-            f"{folder} was saved on layout {manifest['layout']}, this run has {layout}; "
-            "resume at the scale it was saved at"
-        )
+    for name, found, own in (
+        ("precision", manifest["layout"]["precision"], precision),
+        ("seed", manifest["seed"], seed),
+    ):
+        if found != own:
+            raise UserError(
+                f"{folder} was made with {name} {found}, this run has {own}; give the one it was started with, or "
+                "another --directory"
+            )
 
 
 def sync_folder(folder: Path) -> None:

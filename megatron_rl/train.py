@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from megatron_rl import checkpoint, device, lineage, parallel, rundir
@@ -18,6 +18,7 @@ from megatron_rl.data.items import read_items
 from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
 from megatron_rl.evaluate import evaluate
 from megatron_rl.export import export
+from megatron_rl.parallel import Ranks
 from megatron_rl.preempt import Preempted, Preemption
 from megatron_rl.refit.phase import rollout_phase
 from megatron_rl.report.report import Report
@@ -44,7 +45,7 @@ def train(run: Run) -> State:
     prompts = PromptStream(items, tokenizer, seed=run.seed, max_prompt_tokens=limit)
     validation = held_out(held_out_items, tokenizer, max_prompt_tokens=limit, max_prompts=run.max_validation_prompts)
     with (
-        rundir.locked(run.directory) if ranks.is_main else nullcontext(),
+        only_run(run.directory, ranks),
         Scorer(
             run.scale.verifier_processes,
             run.verifier_timeout_seconds,
@@ -82,6 +83,20 @@ def export_run(run: Run, folder: Path) -> State:
     return state
 
 
+@contextmanager
+def only_run(directory: Path, ranks: Ranks) -> Iterator[None]:
+    """Holds the run's directory against other runs. Collective over the world; all ranks end where it is not free."""
+    with ExitStack() as stack:
+        trouble = None
+        try:
+            if ranks.is_main:
+                stack.enter_context(rundir.locked(directory))
+        except RuntimeError as error:
+            trouble = str(error)
+        parallel.raise_together(trouble)
+        yield
+
+
 def loop(
     run: Run, actor: Actor, rollouts: Rollouts, prompts: PromptStream, validation: Sequence[Prompt], report: Report
 ) -> State:
@@ -89,7 +104,7 @@ def loop(
     state = checkpoint.resume(run, actor, prompts)
     gc.freeze()  # what has been imported stays; looking through it again and again is a tenth of a small step
     report.start(state)
-    saved_step = state.step
+    saver, saved_step = checkpoint.Saver(run, actor, prompts), state.step
     while True:
         recipe, position = run.at_step(state.step), prompts.position
         algorithm = recipe.algorithm
@@ -106,7 +121,8 @@ def loop(
         except Preempted:
             prompts.seek(position)  # the step begins again with its own prompts, and with the waves that are banked
             if state.step > saved_step:
-                checkpoint.save(run, state, actor, prompts)
+                saver.save(state)
+            saver.finish()
             raise
         groups = collected.groups
         batch = pack(groups, actor.ranks, algorithm, actor.limits)
@@ -130,9 +146,11 @@ def loop(
             actor.reset_reference(reset)
             state = state.with_reset(reason)
         report.step(state, collected, policy, updates)
+        saver.poll()
         if is_due(state.step, run.save_every_steps, recipe.num_steps):
-            checkpoint.save(run, state, actor, prompts)
+            saver.save(state)
             saved_step = state.step
+    saver.finish()
     export(run, state, actor, lineage.model_folder_of(run.directory))
     report.finish(state)
     return state

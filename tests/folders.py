@@ -11,6 +11,7 @@ from typing import Any
 
 from megatron_rl.lineage import FILE_NAME, Parent, model_folder_of
 from megatron_rl.pretrained import read_model, tensor_names
+from megatron_rl.rundir import CHECKPOINT_FORMAT, sealed
 
 CONFIG = {
     "model_type": "qwen2",
@@ -72,14 +73,8 @@ def write_data(folder: Path) -> Path:
 
 def manifest(fingerprint: str, layout: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of itself, as far as a start looks at it."""
-    return {
-        "format": 1,
-        "fingerprint": fingerprint,
-        "layout": layout,
-        "state": {},
-        "prompt_position": 0,
-        "files": {},
-    }
+    facts = {"format": CHECKPOINT_FORMAT, "fingerprint": fingerprint, "layout": layout, "seed": 1}
+    return sealed(facts | {"state": {}, "prompt_position": 0, "files": {}})
 
 
 def parent_facts(release: str, older: Parent | None = None) -> Parent:

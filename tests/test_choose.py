@@ -204,8 +204,11 @@ def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_pa
     (directory / "run.json").write_text(json.dumps({"run": {"recipe": dataclasses.asdict(run.recipe)}}))
     with pytest.raises(UserError, match=r"by another recipe, .* --directory \(sampling.temperature: 1.0 -> 1.2\)"):
         build(*folders, "sampling.temperature=1.2", directory=directory)
-    with pytest.raises(UserError, match="was saved on layout .*'tensor_parallel': 1.*; resume at the scale"):
-        build(*folders, "scale.tensor_parallel=2", directory=directory)
+    assert build(*folders, "scale.tensor_parallel=2", directory=directory).scale.tensor_parallel == 2
+    with pytest.raises(UserError, match="was made with precision fp32, this run has bf16; give the one it was"):
+        build(*folders, "scale.precision=bf16", directory=directory)
+    with pytest.raises(UserError, match="was made with seed 1, this run has 2; give the one it was started with"):
+        build(*folders, "run.seed=2", directory=directory)
     (directory / "run.json").write_text("{")
     with pytest.raises(UserError, match="by another recipe, [0-9a-f]{16} instead of [0-9a-f]{16}; give the settings"):
         build(*folders, "sampling.temperature=1.2", directory=directory)

@@ -160,6 +160,16 @@ def test_errors_become_exit_codes(
     assert path.exists() == isinstance(raised, UserError | RuntimeError | OSError)
 
 
+def test_an_error_is_told_even_where_its_traceback_can_not_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").touch()  # no folder, so that nothing can be written in it
+    path = tmp_path / "logs" / "failure_rank0.txt"
+    with pytest.raises(cli.typer.Exit) as caught, cli.one_line_errors(failures=path):
+        raise RuntimeError("the disk is full")
+    assert (caught.value.exit_code, capsys.readouterr().err) == (1, "error: RuntimeError: the disk is full\n")
+
+
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:
     """A library's ValueError, too: slurm/job.sh tries again where nobody asked for what can not be."""
     for fault in (AssertionError(), ValueError(), ModuleNotFoundError(name="megatron_rl.none")):

@@ -140,6 +140,13 @@ def test_an_operational_field_of_zero_is_rejected(field: str) -> None:
         make_run(**{field: 0})
 
 
+def test_only_checkpoints_that_are_made_can_be_kept_for_ever() -> None:
+    assert make_run(save_every_steps=50, keep_every_steps=200).keep_every_steps == 200
+    for every in (0, -50, 70):
+        with pytest.raises(ValueError, match=f"run.keep_every_steps={every}: must be a multiple of .*=50; no other"):
+            make_run(save_every_steps=50, keep_every_steps=every)
+
+
 def test_stages_change_the_recipe_from_their_step_on() -> None:
     stages = (
         Stage(from_step=10, why="more samples", samples_per_prompt=32),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl import parallel
-from megatron_rl.actor import model, names, optimizer, schedule, vocabulary
+from megatron_rl.actor import model, names, optimizer, reshard, schedule, vocabulary
 from megatron_rl.actor.pack import Limits, joined
 from megatron_rl.algorithms.kl import kl_estimate, kl_per_sequence
 from megatron_rl.algorithms.losses import clipped, policy_loss
@@ -50,6 +50,13 @@ class Actor:
         self.optimizer = optimizer.build(self.chunks, run.recipe.optimizer, device.dtype)
         self.limits = Limits.of(run.scale, model.needs_one_length(run.scale, device))
         self.weights = names.WeightStream(self.chunks, self.model)
+        self.entries = [entry for entry, _ in names.parameters(self.chunks, self.model)]
+        # Which part of the whole each tensor of `state` is.
+        self.places = {
+            "tensor": (ranks.tensor, ranks.tensor_parallel),
+            "parameters": [(entry.hugging_face, entry.is_tied_copy) for entry in self.entries],
+            "optimizer": optimizer.ranges(self.optimizer, self._parameters()),
+        }
         self.tensor_group = parallel_state.get_tensor_model_parallel_group()
         algorithm = run.recipe.algorithm
         self.reference = self._copy_of_weights() if algorithm.kl else None
@@ -191,23 +198,32 @@ class Actor:
         return self.weights(lambda parameter: parameter.data)
 
     def state(self) -> dict[str, Any]:
-        """Everything of this rank that must outlive the process."""
+        """Everything of this rank that must outlive the process. Its tensors are those that the next update changes."""
         return {
             "weights": [parameter.detach() for parameter in self._parameters()],
             "reference": self.reference,
             "best": self.best,
             "optimizer": optimizer.state(self.optimizer),
             "torch_rng": torch.get_rng_state(),
+            "places": self.places,
         }
 
     @torch.no_grad()
     def load_state(self, saved: dict[str, Any]) -> None:
-        """Restores what `state` gave, on the same layout. Not collective."""
+        """Restores what `state` gave, in the same places. Not collective."""
+        assert saved["places"] == self.places, "the state of another layout must be resharded before"
         for parameter, value in zip(self._parameters(), saved["weights"], strict=True):
             parameter.copy_(value)
         self.reference, self.best = saved["reference"], saved["best"]
         optimizer.load_state(self.optimizer, saved["optimizer"])
         torch.set_rng_state(saved["torch_rng"])
+
+    def resharded(self, files: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What `load_state` takes, made of what `state` gave on all ranks of another layout. Not collective.
+
+        Random states are not sharded: nothing in a step draws from them.
+        """
+        return reshard.resharded(files, self.state(), self.entries, self.model)
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return [parameter for chunk in self.chunks for parameter in chunk.parameters()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -66,9 +67,9 @@ def set_rates(optimizer: Any, values: Optimizer, step: int) -> float:
 
 def clear(optimizer: Any) -> None:
     """Forgets the moments and the step count."""
-    for torch_optimizer in _torch_optimizers(optimizer):
-        torch_optimizer.state.clear()
-        for group in torch_optimizer.param_groups:
+    for part in _parts(optimizer):
+        part.optimizer.state.clear()
+        for group in part.optimizer.param_groups:
             group.pop("step", None)  # Transformer Engine's AdamW counts there
 
 
@@ -76,24 +77,42 @@ def state(optimizer: Any) -> list[dict[str, Any]]:
     """This rank's shard of the optimizer: main parameters and moments."""
     return [
         {
-            "moments": torch_optimizer.state_dict(),
-            "parameters": [parameter.detach() for parameter in _parameters(torch_optimizer)],
+            "moments": part.optimizer.state_dict(),
+            "parameters": [parameter.detach() for parameter in _parameters(part.optimizer)],
         }
-        for torch_optimizer in _torch_optimizers(optimizer)
+        for part in _parts(optimizer)
     ]
+
+
+def ranges(optimizer: Any, parameters: Sequence[Tensor]) -> list[list[tuple[int, int, int]]]:
+    """Where each main parameter of `state` lies: its place in `parameters`, and start and end in that one, flattened.
+
+    The distributed optimizer cuts the flat buffer of all parameters into equal parts, one per data-parallel rank,
+    wherever that cuts a parameter.
+    """
+    numbers = {parameter: number for number, parameter in enumerate(parameters)}
+    found = []
+    for part in _parts(optimizer):
+        places = {}
+        for parameter, group_and_order in part.model_param_group_index_map.items():
+            own = part._get_model_param_range_map(parameter)["param"]
+            places[group_and_order] = (numbers[parameter], own.start, own.end)
+        found.append([places[group_and_order] for group_and_order in sorted(places)])
+    return found
 
 
 @torch.no_grad()
 def load_state(optimizer: Any, saved: list[dict[str, Any]]) -> None:
     """Restores what `state` gave, on the same layout."""
-    for torch_optimizer, part in zip(_torch_optimizers(optimizer), saved, strict=True):
-        torch_optimizer.load_state_dict(part["moments"])
-        for parameter, value in zip(_parameters(torch_optimizer), part["parameters"], strict=True):
+    for part, values in zip(_parts(optimizer), saved, strict=True):
+        part.optimizer.load_state_dict(values["moments"])
+        for parameter, value in zip(_parameters(part.optimizer), values["parameters"], strict=True):
             parameter.copy_(value)
 
 
-def _torch_optimizers(optimizer: Any) -> list[Any]:
-    return [part.optimizer for part in getattr(optimizer, "chained_optimizers", [optimizer])]
+def _parts(optimizer: Any) -> list[Any]:
+    """Megatron's optimizers inside the one it gives; each wraps one of torch."""
+    return getattr(optimizer, "chained_optimizers", [optimizer])
 
 
 def _parameters(torch_optimizer: Any) -> list[Tensor]:

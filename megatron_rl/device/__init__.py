@@ -26,6 +26,8 @@ class Device:
     engine_options: Mapping[str, Any]  # arguments of vllm.LLM
     packs_need_one_length: bool  # when pipeline stages are interleaved
     release_memory: Callable[[], None]  # what torch keeps for itself and does not use
+    host_copy: Callable[[torch.Tensor], torch.Tensor]  # a tensor's values in host memory of their own
+    saves_in_background: bool  # checkpoints are written while training goes on
 
 
 def select(scale: Scale) -> Device:

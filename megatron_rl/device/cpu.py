@@ -40,6 +40,8 @@ def cpu(dtype: torch.dtype) -> Device:
         },
         packs_need_one_length=True,
         release_memory=lambda: None,
+        host_copy=torch.clone,
+        saves_in_background=False,  # the cores are busy already
     )
 
 
