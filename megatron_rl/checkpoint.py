@@ -133,7 +133,7 @@ def resume(run: Run, actor: Actor, prompts: PromptStream | None) -> State:
     """Restores the newest undamaged checkpoint and returns its state; a fresh state when there is none at all.
 
     Collective over the world. A damaged checkpoint is passed over for the one before, with a warning. Raises
-    ValueError when it was made by another recipe, precision or seed, RuntimeError when all are damaged.
+    UserError when it was made by another recipe, precision or seed, RuntimeError when all are damaged.
     """
     folders = _as_rank_0(actor, lambda: rundir.checkpoints(run.directory))
     for folder in reversed(folders):
