@@ -213,12 +213,12 @@ def test_check_and_help_import_no_engine(setting: Setting) -> None:
 
 
 def test_doctor_says_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = doctor.Finding(name="vllm", found="", needed=True, remedy="pip install 'megatron-rl[cpu]'")
+    missing = doctor.Finding(name="vllm", found="", needed=True, remedy="run `make setup`")
     optional = doctor.Finding(name="apex", found="", needed=False, remedy="optional")
     monkeypatch.setattr(doctor, "examine", lambda: [missing, optional])
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1
-    assert "pip install 'megatron-rl[cpu]'" in result.stdout
+    assert "run `make setup`" in result.stdout
     monkeypatch.setattr(doctor, "examine", lambda: [optional])
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 0
 
