@@ -135,9 +135,9 @@ def resume(run: Run, actor: Actor, prompts: PromptStream | None) -> State:
     Collective over the world. A damaged checkpoint is passed over for the one before, with a warning. Raises
     UserError when it was made by another recipe, precision or seed, RuntimeError when all are damaged.
     """
-    folders = _as_rank_0(actor, lambda: rundir.checkpoints(run.directory))
+    folders = _as_rank_0(actor, rundir.checkpoints, run.directory)
     for folder in reversed(folders):
-        manifest = _as_rank_0(actor, lambda folder=folder: rundir.manifest_of(folder))
+        manifest = _as_rank_0(actor, rundir.manifest_of, folder)
         if manifest is not None:
             rundir.check_manifest(folder, manifest, run.recipe.fingerprint, run.scale.precision, run.seed)
         if damage := _damage_of(folder, manifest, actor):
@@ -155,9 +155,9 @@ def resume(run: Run, actor: Actor, prompts: PromptStream | None) -> State:
     return State.fresh()
 
 
-def _as_rank_0(actor: Actor, look: Callable[[], Any]) -> Any:
+def _as_rank_0(actor: Actor, look: Callable[[Path], Any], path: Path) -> Any:
     """What rank 0 sees, on every rank: a shared folder may show them different things for a while."""
-    return parallel.gather(look() if actor.ranks.is_main else None)[0]
+    return parallel.gather(look(path) if actor.ranks.is_main else None)[0]
 
 
 def _damage_of(folder: Path, manifest: dict[str, Any] | None, actor: Actor) -> str:
@@ -262,16 +262,16 @@ def write_synced(path: Path, content: Any) -> dict[str, Any]:
 
 def damage_of(path: Path, facts: dict[str, Any]) -> str:
     """What is wrong with a file of a checkpoint; empty when nothing is."""
-    if not path.exists():
+    try:
+        if (size := path.stat().st_size) != facts["bytes"]:
+            return f"{path.name} has {size} bytes instead of {facts['bytes']}"
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
         return f"{path.name} is missing"
-    if path.stat().st_size != facts["bytes"]:
-        return f"{path.name} has {path.stat().st_size} bytes instead of {facts['bytes']}"
-    return "" if checksum(path) == facts["sha256"] else f"{path.name} has another checksum"
-
-
-def checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"{path.name} can not be read: {error.strerror}"
+    return "" if found == facts["sha256"] else f"{path.name} has another checksum"
 
 
 def _make_room(partial: Path) -> None:

@@ -23,6 +23,7 @@ from megatron_rl.log import get_logger
 from megatron_rl.run import Run
 from megatron_rl.types import Batch, Collected, Reset, Scores, State, Update
 from tests.actor.test_layouts import some_groups
+from tests.folders import parent_facts
 from tests.models import make_folder, make_run, replaced
 from tests.ranks import run_ranks
 
@@ -97,7 +98,8 @@ def some_prompts() -> PromptStream:
 def digest(value: Any) -> str:
     """A hash of nested tensors and numbers, to the bit."""
     if isinstance(value, Tensor):
-        value = (str(value.dtype), tuple(value.shape), value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        content = value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+        value = (str(value.dtype), tuple(value.shape), content)
     elif isinstance(value, dict):
         value = [(key, digest(inner)) for key, inner in value.items()]
     elif isinstance(value, list | tuple):
@@ -105,11 +107,22 @@ def digest(value: Any) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()
 
 
+def random_states() -> str:
+    """A digest of every global generator that a step could draw from."""
+    import numpy
+    from megatron.core import tensor_parallel
+
+    states = tensor_parallel.get_cuda_rng_tracker().get_states()
+    return digest([torch.get_rng_state(), states, random.getstate(), repr(numpy.random.get_state())])
+
+
 def uninterrupted(folder: str, directory: str, world: int) -> dict[str, Any]:
     """Runs on every rank: two steps, a save, two more steps."""
     one = Trained(folder, directory, devices_per_node=world)
+    before = random_states()
     for _ in range(2):
         one.step()
+    assert random_states() == before, "a step draws from a global generator, which a checkpoint then has to hold"
     one.state = one.state.with_scores(Scores(step=2, accuracy={"math": 0.25}))
     saved = one.save()
     for _ in range(2):
@@ -135,6 +148,21 @@ def resumed(folder: str, directory: str, world: int) -> dict[str, Any]:
     return facts | {"after_damage": state.step, "warnings": kept}
 
 
+def behind(folder: str, directory: str, **scale: Any) -> dict[str, str]:
+    """Runs on a rank of a device that saves in the background: the state when a save began, after it, and resumed."""
+    one = Trained(folder, directory, **scale)
+    assert one.actor.device.saves_in_background
+    one.step()
+    saver = checkpoint.Saver(one.run, one.actor, one.prompts)
+    saver.save(one.state)
+    found = {"saved": digest(one.actor.state())}
+    one.step()
+    saver.finish()
+    found["after"] = digest(one.actor.state())
+    checkpoint.resume(one.run, one.actor, one.prompts)
+    return found | {"resumed": digest(one.actor.state())}
+
+
 def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -156,6 +184,7 @@ def warnings_kept() -> Iterator[list[str]]:
 def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
     """Runs on one rank: what resume makes of checkpoints that are missing, damaged, another run's or unfinished."""
     one = Trained(folder, directory, devices_per_node=1)
+    one.run = dataclasses.replace(one.run, parent=parent_facts("prorl_v1 1.0.0"))
     found: dict[str, Any] = {}
 
     def resume(run: Run = one.run) -> dict[str, Any]:
@@ -176,6 +205,8 @@ def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
         at_save[step] = digest(one.actor.state()["weights"])
     found |= {"at_save": at_save, "kept": sorted(path.name for path in folders[0].parent.iterdir())}
     found["newest"] = resume()
+    found["manifest"] = json.loads((folders[2] / "manifest.json").read_text())
+    found["held"] = sorted(torch.load(folders[2] / checkpoint.file_of(0), weights_only=True))
 
     partial = folders[2].with_name("step_000009.partial")
     partial.mkdir()
@@ -275,6 +306,18 @@ def test_a_run_whose_checkpoints_are_all_damaged_ends_and_says_so(odd: dict[str,
 def test_a_checkpoint_whose_manifest_is_unreadable_is_passed_over(odd: dict[str, Any]) -> None:
     assert odd["torn_manifest"]["step"] == 2
     assert "manifest.json can not be read" in odd["torn_manifest"]["warnings"][0]
+
+
+@pytest.mark.ranks
+def test_everything_that_outlives_a_step_is_in_a_checkpoint(odd: dict[str, Any]) -> None:
+    run, manifest = make_run(DEMO / "model", recipe=RECIPE), odd["manifest"]
+    assert odd["held"] == ["best", "optimizer", "places", "reference", "torch_rng", "weights"]
+    assert manifest["state"].keys() == {field.name for field in dataclasses.fields(State)}
+    assert [reset["step"] for reset in manifest["state"]["reference_resets"]] == list(RESETS)
+    assert (manifest["prompt_position"], manifest["seed"]) == (15, run.seed)
+    assert manifest["parent"]["release"] == "prorl_v1 1.0.0"
+    assert (manifest["scale"], manifest["layout"]) == ("cpu", run.scale.layout)
+    assert manifest["recipe"] == "prorl_v2 2.0.0" and len(manifest["fingerprint"]) == 16
 
 
 @pytest.mark.ranks

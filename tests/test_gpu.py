@@ -32,6 +32,14 @@ def test_transformer_engine_computes_what_transformers_does(folder: Path) -> Non
     assert all(norm > 0 for norm in found[0]["norms"])
 
 
+def test_a_checkpoint_written_in_the_background_holds_what_was_there_when_it_began(
+    folder: Path, tmp_path: Path
+) -> None:
+    arguments = {"folder": str(folder), "directory": str(tmp_path), **ON_GPU}
+    (result,) = run_ranks("tests.test_checkpoint:behind", 1, **arguments)
+    assert result["saved"] == result["resumed"] != result["after"]
+
+
 def test_the_engine_holds_the_export_and_samples_as_the_actor_expects(folder: Path) -> None:
     (result,) = run_ranks("tests.refit.test_refit:colocated", 1, folder=str(folder), num_updates=20, **ON_GPU)
     assert result["equal"] == [[], []]
