@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import importlib.util
 import json
 import math
@@ -25,7 +26,7 @@ from megatron_rl.run import Run
 REPOSITORY = Path(recipes.__file__).resolve().parent.parent
 # The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.
 FIXED = ("name", "version", "model", "scale.name")
-GIVEN_OTHERWISE = {"recipe", "published", "scale", "directory", "asked_for", "modified", "parent"}
+GIVEN_OTHERWISE = {"recipe", "published", "scale", "directory", "asked_for", "modified", "parent", "data_digest"}
 RUN_FIELDS = {
     **{name: kind for name, kind in typing.get_type_hints(Run).items() if name not in GIVEN_OTHERWISE},
     "model_folder": Path,
@@ -74,6 +75,7 @@ def build_run(
         directory=directory,
         model_folder=model_folder,
         data_folder=data_folder,
+        data_digest=digest_of_data(data_folder),
         asked_for=recipe_name,
         modified=tuple(settings),
         parent=older,
@@ -197,13 +199,22 @@ def check_data(folder: Path, recipe: Recipe, *, needs_all: bool) -> None:
         )
 
 
+def digest_of_data(folder: Path) -> str:
+    """The SHA-256 of the prompts to train on; empty where there are none on this machine."""
+    path = folder / "train.jsonl"
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_resume(run: Run) -> None:
     """Raises UserError where the run's directory holds a checkpoint that this run can not go on from."""
     for folder in reversed(rundir.checkpoints(run.directory)):
         if (manifest := rundir.manifest_of(folder)) is None:
             continue
         try:
-            rundir.check_manifest(folder, manifest, run.recipe.fingerprint, run.scale.precision, run.seed)
+            rundir.check_manifest(folder, manifest, run)
         except ValueError as error:
             raise UserError(f"{error}{changed_since(run)}") from None
         return

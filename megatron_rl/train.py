@@ -104,7 +104,7 @@ def loop(
     state = checkpoint.resume(run, actor, prompts)
     gc.freeze()  # what has been imported stays; looking through it again and again is a tenth of a small step
     report.start(state)
-    saver, saved_step = checkpoint.Saver(run, actor, prompts), state.step
+    saver = checkpoint.Saver(run, actor, prompts, state)
     while True:
         recipe, position = run.at_step(state.step), prompts.position
         algorithm = recipe.algorithm
@@ -120,7 +120,7 @@ def loop(
                 collected = rollouts.collect(prompts, recipe, state)
         except Preempted:
             prompts.seek(position)  # the step begins again with its own prompts, and with the waves that are banked
-            if state.step > saved_step:
+            if state.step > saver.saved_step:
                 saver.save(state)
             saver.finish()
             raise
@@ -147,9 +147,8 @@ def loop(
             state = state.with_reset(reason)
         report.step(state, collected, policy, updates)
         saver.poll()
-        if is_due(state.step, run.save_every_steps, recipe.num_steps):
+        if is_due(state.step, run.save_every_steps, recipe.num_steps) or saver.is_overdue():
             saver.save(state)
-            saved_step = state.step
     saver.finish()
     export(run, state, actor, lineage.model_folder_of(run.directory))
     report.finish(state)

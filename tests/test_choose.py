@@ -199,7 +199,9 @@ def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_pa
     run = build(*folders, directory=directory)
     checkpoint = directory / "checkpoints" / "step_000050"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest(run.recipe.fingerprint, run.scale.layout)))
+    (checkpoint / "manifest.json").write_text(
+        json.dumps(manifest(run.recipe.fingerprint, run.scale.layout, run.data_digest))
+    )
     assert build(*folders, directory=directory) == run
     (directory / "run.json").write_text(json.dumps({"run": {"recipe": dataclasses.asdict(run.recipe)}}))
     with pytest.raises(UserError, match=r"by another recipe, .* --directory \(sampling.temperature: 1.0 -> 1.2\)"):
@@ -209,6 +211,12 @@ def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_pa
         build(*folders, "scale.precision=bf16", directory=directory)
     with pytest.raises(UserError, match="was made with seed 1, this run has 2; give the one it was started with"):
         build(*folders, "run.seed=2", directory=directory)
+    train = run.data_folder / "train.jsonl"
+    lines = train.read_text().splitlines(True)
+    train.write_text("".join(reversed(lines)))
+    with pytest.raises(UserError, match=r"was made from other prompts than those of .*train.jsonl; give the file it"):
+        build(*folders, directory=directory)
+    train.write_text("".join(lines))
     (directory / "run.json").write_text("{")
     with pytest.raises(UserError, match="by another recipe, [0-9a-f]{16} instead of [0-9a-f]{16}; give the settings"):
         build(*folders, "sampling.temperature=1.2", directory=directory)
