@@ -39,9 +39,10 @@ format: setup ## let ruff rewrite the files
 hooks: setup ## run ruff and mypy before each commit
 	$(BIN)/pre-commit install
 
-bench: setup ## speed of the loop's parts and of the verifiers, then learning on three seeds; JSON lines
+bench: setup ## speed of the loop's parts, of the verifiers and of checkpoints, then learning on three seeds; JSON lines
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/verifiers.py
+	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/learning.py --seeds 3
 
 clean: ## remove .venv, caches and runs/demo
