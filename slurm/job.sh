@@ -137,7 +137,8 @@ end_attempt() {
 requeue() {
     say "$1"
     if [[ ${REQUEUE:-yes} == yes ]] && scontrol requeue "$SLURM_JOB_ID"; then
-        sleep 60
+        sleep 60 # until Slurm ends this script
+        exit "$code"
     fi
     say "not requeued; submit again to go on"
     exit "$code"

@@ -23,6 +23,7 @@ from typing import Self
 HERE = Path(__file__).parent
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 PR_SET_PDEATHSIG = 1
+SLURM_DAEMONS = ("slurmd", "slurmstepd")
 
 # cred_expire: a job is started again cred_expire + 1 s after a requeue, and 5 is the least that is heeded.
 # config_overrides: the nodes have more CPUs than this machine. MinJobAge: scontrol shows jobs that have ended.
@@ -166,6 +167,16 @@ class Cluster:
         process.kill()
         process.wait()
 
+    def orphans(self, node: str, seconds: float = 10) -> list[str]:
+        """Commands that still run on a node after so long, and belong to no job: their parent has gone before them."""
+        deadline = time.monotonic() + seconds
+        while True:
+            (first,) = children(self.processes[node].pid)
+            found = [pid for pid in children(first) if name_of(pid) not in SLURM_DAEMONS]
+            if not found or time.monotonic() > deadline:
+                return [command_of(pid) for pid in found]
+            time.sleep(0.1)
+
     def _start(self, name: str, command: Sequence[str]) -> None:
         with (self.folder / "log" / f"{name}.out").open("ab") as output:
             self.processes[name] = subprocess.Popen(
@@ -222,6 +233,33 @@ class Cluster:
     def has_containers(self) -> bool:
         """True where the cluster takes Pyxis' options."""
         return (self.folder / "plugstack.conf").exists()
+
+
+def children(pid: int) -> list[int]:
+    """The live processes that a process has started, or inherited."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(parent) == pid and state not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def free_ports(number: int) -> list[int]:
