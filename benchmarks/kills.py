@@ -21,9 +21,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.slurm.cluster import Cluster, missing
 from tests.slurm.kills import Kill, Seen, differences, drawn, endure, seconds_saved, shared_memory
 
-# Several waves a step, and each of them banked, so that a kill in the middle finds some on the disk.
-SETTINGS = {"scale.sequences_per_wave": 16, "run.bank_waves_longer_than_seconds": 0}
-
 
 def main() -> None:
     """Runs the kills, then prints the tally."""
@@ -58,7 +55,7 @@ def measured(cluster: Cluster, folder: Path, num_kills: int, seed: int) -> dict[
     for number, kills in enumerate(drawn(num_kills, seed)):
         node = cluster.nodes[(number + 1) % 2]
         plans[node][folder / f"killed_{number}"] = kills
-    seen = endure(cluster, plans, **SETTINGS)
+    seen = endure(cluster, plans)
     del seen[whole]
     return tally(seen, whole)
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +29,7 @@ SLURM_DAEMONS = ("slurmd", "slurmstepd")
 
 # cred_expire: a job is started again cred_expire + 1 s after a requeue, and 5 is the least that is heeded.
 # config_overrides: the nodes have more CPUs than this machine. MinJobAge: scontrol shows jobs that have ended.
+# FirstJobId: the port on which ranks meet follows from it, and other clusters may be at work on this machine.
 CONFIGURATION = """\
 ClusterName=private
 SlurmctldHost=localhost(127.0.0.1)
@@ -55,6 +58,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,sched_min_interval=0
 KillWait=5
 MinJobAge=86400
+FirstJobId={first_job}
 SlurmdTimeout=10
 GresTypes=gpu
 {plugins}
@@ -87,6 +91,8 @@ class Cluster:
         self.folder = folder
         self.nodes = ("node1", "node2")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        # The kernel kills a daemon when the thread that started it ends; power_on may be called from any.
+        self.starter = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Self:
         self._write_configuration()
@@ -179,7 +185,8 @@ class Cluster:
 
     def _start(self, name: str, command: Sequence[str]) -> None:
         with (self.folder / "log" / f"{name}.out").open("ab") as output:
-            self.processes[name] = subprocess.Popen(
+            self.processes[name] = self.starter.submit(
+                subprocess.Popen,
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -188,7 +195,7 @@ class Cluster:
                 cwd=self.folder,
                 start_new_session=True,
                 preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
-            )
+            ).result()
 
     def _until(self, what: str, holds: Callable[[], bool], timeout: float = 30) -> None:
         deadline = time.monotonic() + timeout
@@ -213,6 +220,7 @@ class Cluster:
         text = CONFIGURATION.format(
             folder=folder,
             ports=ports,
+            first_job=random.randrange(1, 10000),
             plugins=f"PlugStackConfig={folder}/plugstack.conf" if self._build_pyxis() else "",
             nodes="\n".join(
                 NODE.format(name=node, port=port) for node, port in zip(self.nodes, ports[1:], strict=True)

@@ -32,6 +32,8 @@ SETTINGS: Mapping[str, Any] = {
     "run.validate_every_steps": 100,
     "run.save_every_steps": 1,
     "run.max_validation_prompts": 8,
+    "scale.sequences_per_wave": 16,  # two waves a step of each engine, or more
+    "run.bank_waves_longer_than_seconds": 0,
 }
 MEASURED = ("time/", "throughput/")  # all other metrics are equal in a repetition
 PHASES = ("rollout", "scoring", "update", "save", "commit")  # commit: the manifest stands, the rename is to come
@@ -50,7 +52,7 @@ class Kill:
     step: int
     delay_seconds: float = 0.0  # after the phase began; the kill comes at the phase's end at the latest
     rank: int = 0  # that is killed, or held
-    nth: int = 1  # time that the phase begins in the step: of the waves of a rollout
+    nth: int = 1  # time that the phase begins in the step: a rollout has several waves, a step several updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +91,14 @@ def drawn(num_kills: int, seed: int, hows: Sequence[str] = BY_SIGNAL + BY_SLURM)
 
 def moment(how: str, phase: str, step: int, draw: random.Random) -> Kill:
     """A random moment of a phase. One rank alone commits."""
-    rank = 0 if phase == "commit" else draw.randrange(NUM_RANKS)
-    return Kill(how=how, phase=phase, step=step, delay_seconds=draw.uniform(0, MAX_DELAY_SECONDS[phase]), rank=rank)
+    return Kill(
+        how=how,
+        phase=phase,
+        step=step,
+        delay_seconds=draw.uniform(0, MAX_DELAY_SECONDS[phase]),
+        rank=0 if phase == "commit" else draw.randrange(NUM_RANKS),
+        nth=draw.randint(1, 2) if phase in ("rollout", "update") else 1,
+    )
 
 
 class Ordeal:
@@ -117,19 +125,37 @@ class Ordeal:
     def endure(self) -> list[Seen]:
         """What every kill came to, once the run is done. Raises RuntimeError where it does not get there."""
         seen = [self._one(number, kill) for number, kill in enumerate(self.kills)]
-        self._wait_until(lambda: (self.run / "DONE").exists())
-        self.cluster.wait(self.job, "COMPLETED", timeout=60)
+        self.finish()
         return seen
 
+    def finish(self) -> None:
+        """Returns when the run is done and its job has ended."""
+        self._wait_until(lambda: (self.run / "DONE").exists())
+        self.cluster.wait(self.job, "COMPLETED", timeout=60)
+
+    def meet(self, number: int = 0) -> dict[str, Any]:
+        """What a rank wrote down when it was killed, or began to stand still, in an attempt; waits for it."""
+        what = "struck" if self.kills[number].how in BY_SIGNAL else "held"
+        self._wait_until((self.notes / f"{what}_{number}").exists)
+        facts: dict[str, Any] = json.loads((self.notes / f"{what}_{number}").read_text())
+        return facts
+
+    def wait_for_start(self, attempt: int) -> None:
+        """Returns when all ranks of an attempt have begun."""
+        self._wait_until(lambda: len(list(self.notes.glob(f"pid_{attempt}_*"))) == NUM_RANKS)
+
+    def release(self) -> None:
+        """Lets a rank go on that stands still."""
+        (self.notes / "release").touch()
+
     def _one(self, number: int, kill: Kill) -> Seen:
-        what = "struck" if kill.how in BY_SIGNAL else "held"
         self._wait_until(self._attempt(number).exists)
         began = time.monotonic()
-        self._wait_until((self.notes / f"{what}_{number}").exists)
+        facts = self.meet(number)
         if kill.how in BY_SLURM:
             getattr(self, f"_{kill.how}")(number)
         self._wait_until((self._attempt(number + 1) / "checkpoint").exists)
-        facts = json.loads((self.notes / f"{what}_{number}").read_text())
+        seconds = time.monotonic() - began
         name = self._wait_for_text(self._attempt(number + 1) / "checkpoint")
         return Seen(
             kill=kill,
@@ -138,7 +164,7 @@ class Ordeal:
             waves=facts["waves"],
             resumed_from=0 if name == "the start" else int(name.removeprefix("step_")),
             orphans=tuple(self.cluster.orphans(self.node)),
-            seconds=time.monotonic() - began,
+            seconds=seconds,
         )
 
     def _usr1(self, number: int) -> None:

@@ -1,9 +1,10 @@
-"""A run may be ended anywhere and ends with the same bits: killed in every phase, and by all that Slurm does to a job."""
+"""A run may be ended anywhere, and ends with the same bits: killed in every phase, or by what Slurm does to a job."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,13 +12,18 @@ from megatron_rl.report.journal import FILE_NAME, is_validation, read_rows
 from tests.slurm.cluster import Cluster
 from tests.slurm.kills import (
     BY_SLURM,
+    NUM_RANKS,
     NUM_STEPS,
     PHASES,
+    Kill,
+    Ordeal,
     Seen,
     differences,
     drawn,
     endure,
+    generated,
     moment,
+    seconds_saved,
     shared_memory,
 )  # fmt: skip
 
@@ -26,15 +32,13 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 SEED = 6  # of the moments; benchmarks/kills.py takes others
 MATRIX = ("one_rank", "all_ranks", "by_slurm", "at_random")
 SPAN_OF = {"rollout": "generate", "scoring": "score", "update": "update", "save": "save", "commit": "save"}
-# Two rollout ranks to an engine, which share memory, and eight waves a step.
+# Two rollout ranks to an engine, which share memory, and six waves a step at least.
 SHARING = {
     "scale.rollout_tensor_parallel": 2,
-    "scale.sequences_per_wave": 16,
-    "sampling.prompts_per_step": 8,
-    "run.bank_waves_longer_than_seconds": 0,
+    "sampling.prompts_per_step": 6,
     "num_steps": 3,
 }
-LATE_WAVE = 8
+LATE_WAVE = 6  # the last of a first round
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +101,45 @@ def test_no_process_and_no_shared_memory_is_left(ordeals: dict[str, list[Seen]],
     assert [one.orphans for one in ordeals[name]] == [()] * len(ordeals[name])
     assert shared_memory(folder / name) == []
     assert [path.name for path in (folder / name / "checkpoints").glob("*.partial")] == []
+
+
+@pytest.fixture(scope="module")
+def neighbours(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    """Two runs of the same on one node: one is killed in its last wave; the other stands still, then trains on."""
+    node = cluster.nodes[0]
+    late = Kill(how="all", phase="rollout", step=2, nth=LATE_WAVE, delay_seconds=0.02)
+    pause = Kill(how="waits", phase="update", step=2)
+    killed = Ordeal(cluster, folder / "killed", node, [late], **SHARING)
+    spared = Ordeal(cluster, folder / "spared", node, [pause], **SHARING)
+    spared.meet()
+    at_death = killed.meet()
+    left = shared_memory(killed.run)
+    killed.wait_for_start(1)
+    spared.release()
+    (seen,) = killed.endure()
+    spared.finish()
+    return {"seen": seen, "waves": at_death["waves"], "left": left, "killed": killed.run, "spared": spared.run}
+
+
+def test_a_killed_job_does_not_hurt_its_neighbour_and_both_end_right(neighbours: dict[str, Any]) -> None:
+    killed, spared = neighbours["killed"], neighbours["spared"]
+    assert differences(killed, spared) == []
+    assert [path.name for path in (spared / "logs").glob("attempt_*")] == ["attempt_0"]
+    assert neighbours["seen"].orphans == () and neighbours["seen"].lost_steps == 0
+
+
+def test_finished_waves_are_not_generated_again(neighbours: dict[str, Any]) -> None:
+    killed, spared = neighbours["killed"], neighbours["spared"]
+    assert neighbours["waves"] == LATE_WAVE - 1
+    for rank in range(NUM_RANKS):
+        num_waves = len(generated(spared, 0, rank, step=2))
+        assert num_waves >= LATE_WAVE
+        assert len(generated(killed, 0, rank, step=2)) == LATE_WAVE - 1
+        assert len(generated(killed, 1, rank, step=2)) == num_waves - (LATE_WAVE - 1)
+    saved = seconds_saved(killed, 0, 2, spared)
+    print(f"{saved:.2f} s of generation on {NUM_RANKS} ranks were not done again")
+    assert saved > 0
+
+
+def test_a_killed_job_leaves_no_shared_memory_for_good(neighbours: dict[str, Any]) -> None:
+    assert shared_memory(neighbours["killed"]) == [] and shared_memory(neighbours["spared"]) == []
