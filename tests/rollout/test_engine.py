@@ -186,6 +186,7 @@ def test_generating_leaves_the_random_state_of_the_process_alone(found: dict[str
     assert found["random_state_stays"]  # a wave may come from the disk instead, and the checkpoint holds that state
 
 
+@pytest.mark.ranks
 def test_samples_do_not_depend_on_their_company(found: dict[str, Any]) -> None:
     tokens = tokens_of(found["first"])
     assert tokens_of(found["alone"]) == tokens

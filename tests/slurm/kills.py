@@ -116,6 +116,7 @@ class Ordeal:
         """The number of a new job for the run."""
         return self.cluster.submit(
             "--nodes=1", f"--ntasks-per-node={NUM_RANKS}", f"--nodelist={self.node}", "--time=60",
+            "--oversubscribe", "--gpus-per-node=2", "--mem=3000",  # the script would have the node for itself
             "--signal=B:USR1@300", f"--output={self.notes}/job.out", "slurm/prorl_v2.sh", *self.words,
             cwd=ROOT, SCALE="cpu", RUN_DIR=str(self.run), SETTLE_SECONDS="2",
             KILLS_PLAN=str(self.notes / "plan.json"), PYTHONPATH=str(KILLER),
