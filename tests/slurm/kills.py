@@ -40,6 +40,7 @@ PHASES = ("rollout", "scoring", "update", "save", "commit")  # commit: the manif
 BY_SIGNAL = ("one", "all")  # of the ranks, by SIGKILL
 BY_SLURM = ("usr1", "time_limit", "requeue", "scancel", "power_cut")
 MAX_DELAY_SECONDS = {"rollout": 0.15, "scoring": 0.005, "update": 0.05, "save": 0.02, "commit": 0.0}
+MAX_KILLS_PER_RUN = 5
 ATTEMPT_SECONDS = 400  # most of it the start of the engines; a machine with other work takes a minute or two
 
 
@@ -73,18 +74,17 @@ class Seen:
         return max(0, self.kill.step - 1 - self.resumed_from)
 
 
-def drawn(num_kills: int, seed: int, hows: Sequence[str] = BY_SIGNAL + BY_SLURM) -> list[list[Kill]]:
+def drawn(num_kills: int, seed: int) -> list[list[Kill]]:
     """Random kills, in the lists that one run each can bear: at another step each, in order.
 
-    Slurm looks at time limits every 30 s only, so that one of them is drawn half as often.
+    Half of them by SIGKILL; with the other means, what is left of an attempt has time to end well.
     """
     draw = random.Random(seed)
-    weights = [0.5 if how == "time_limit" else 1.0 for how in hows]
     runs = []
     while num_kills:
-        steps = sorted(draw.sample(range(1, NUM_STEPS + 1), min(num_kills, 5)))
-        chosen = draw.choices(hows, weights, k=len(steps))
-        runs.append([moment(how, draw.choice(PHASES), step, draw) for how, step in zip(chosen, steps, strict=True)])
+        steps = sorted(draw.sample(range(1, NUM_STEPS + 1), min(num_kills, MAX_KILLS_PER_RUN)))
+        hows = [draw.choice(draw.choice((BY_SIGNAL, BY_SLURM))) for _ in steps]
+        runs.append([moment(how, draw.choice(PHASES), step, draw) for how, step in zip(hows, steps, strict=True)])
         num_kills -= len(steps)
     return runs
 
