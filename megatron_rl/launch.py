@@ -94,12 +94,15 @@ def world_from_environment(environment: Mapping[str, str] = os.environ) -> World
     if "SLURM_PROCID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
         job, step = int(environment["SLURM_JOB_ID"]), int(environment.get("SLURM_STEP_ID", "0"))
+        restarts = int(environment.get("SLURM_RESTART_COUNT", "0"))
+        first, end = RENDEZVOUS_PORTS
         return World(
             rank=int(environment["SLURM_PROCID"]),
             local_rank=int(environment["SLURM_LOCALID"]),
             size=int(environment["SLURM_STEP_NUM_TASKS"]),
             address=environment.get("MASTER_ADDR") or first_host(nodes),
-            port=int(environment.get("MASTER_PORT") or RENDEZVOUS_PORTS[0] + (job + 101 * step) % 10000),
+            # Another one after a requeue: the last one may still be taken.
+            port=int(environment.get("MASTER_PORT") or first + (job + 101 * step + 1009 * restarts) % (end - first)),
         )
     return None
 

@@ -81,8 +81,8 @@ class Engine:
     ) -> list[tuple[Sample, ...]]:
         """The samples of each request, generated with nothing else in the engine.
 
-        The same requests give the same bits, whatever was generated before. Temperature 0 is greedy and keeps no
-        log-probabilities.
+        The same requests give the same bits, whatever was generated before, and torch's random state stays as it was.
+        Temperature 0 is greedy and keeps no log-probabilities.
         """
         assert self.version is not None, "the engine has no weights before its first refit"
         if not requests:
@@ -103,7 +103,9 @@ class Engine:
             )
             for request in requests
         ]
-        outputs = self.llm.generate(prompts, options, use_tqdm=False)
+        # On a CPU vLLM also draws from torch's own generator, whose state is the actor's and lies in its checkpoints.
+        with torch.random.fork_rng(devices=[]):
+            outputs = self.llm.generate(prompts, options, use_tqdm=False)
         return [tuple(self._sample(completion) for completion in output.outputs) for output in outputs]
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> set[str]:
