@@ -63,7 +63,7 @@ def test_the_submitted_script_is_the_reviewed_one(
     name: str, words: tuple[str, ...], variables: dict[str, str], tmp_path: Path
 ) -> None:
     """`REGENERATE=1` writes the golden files anew, which is a commit of its own."""
-    shutil.copytree(REPOSITORY / "demo" / "data", tmp_path / "data")
+    shutil.copytree(REPOSITORY / "tests" / "data" / "five_domains", tmp_path / "data")
     done = launched(
         tmp_path, str(REPOSITORY / "recipes" / "prorl_v2.py"), "--scale", "h100x32", "--dry-run", *words,
         python=python_with_nemo_run(), **variables,
