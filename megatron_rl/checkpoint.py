@@ -1,7 +1,8 @@
 """Checkpoints at step boundaries: one file per rank, a manifest with checksums, and a rename that commits them all.
 
-A rank that goes on in the place it was saved in reads its own file and goes on with the same bits. On another layout
-every rank cuts its share out of all files: the same weights and optimizer, which round otherwise from then on.
+A rank's file has its share of the optimizer, and its weights where it is of the first data-parallel replica: the others
+have the same. A rank that goes on in the place it was saved in goes on with the same bits. On another layout every rank
+cuts its share out of all files: the same weights and optimizer, which round otherwise from then on.
 
 Not covered: another precision, and a shared file system that shows the ranks different contents of one folder.
 """
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from megatron_rl import parallel, rundir
 from megatron_rl.actor.actor import Actor
+from megatron_rl.actor.reshard import WEIGHTS
 from megatron_rl.config import differences
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.log import get_logger
@@ -60,7 +62,8 @@ class Saver:
         run, ranks = self.run, self.actor.ranks
         partial = folder_of(run, state.step).with_suffix(".partial")
         self._everywhere(partial, _make_room if ranks.is_main else None)
-        content = copied(self.actor.state(), self.actor.device.host_copy)
+        mine = self.actor.state() | (dict.fromkeys(WEIGHTS) if ranks.data > 0 else {})
+        content = copied(mine, self.actor.device.host_copy)
         manifest = {
             "format": rundir.CHECKPOINT_FORMAT,
             "recipe": run.recipe.release,
@@ -187,7 +190,8 @@ def _state_for(actor: Actor, folder: Path, manifest: dict[str, Any], run: Run) -
     if len(manifest["files"]) == actor.ranks.world and all(parallel.gather(fits)):
         # Read, for the file may be removed while what is in it is still the reference.
         own: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return own
+        first = mapped(folder / file_of(actor.ranks.first_replica))
+        return own | {what: copied(first[what], torch.clone) for what in WEIGHTS if own[what] is None}
     get_logger().info(
         "%s was saved on another layout (%s): the weights and the optimizer are the same, but from here on they round "
         "otherwise",

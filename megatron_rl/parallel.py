@@ -50,6 +50,11 @@ class Ranks:
         """True on one rank per data-parallel replica: the one whose sums stand for the replica."""
         return self.has_loss and self.tensor == 0
 
+    @property
+    def first_replica(self) -> int:
+        """The rank that has the same share of the model on the first data-parallel replica."""
+        return self.rank - self.data * self.tensor_parallel
+
     def data_of(self, rank: int) -> int:
         """The data-parallel index of any rank: tensor varies fastest, then data, then pipeline."""
         return rank // self.tensor_parallel % self.data_parallel

@@ -89,9 +89,9 @@ def _read(files: Sequence[dict[str, Any]]) -> _Saved:
         for number, (key, is_tied_copy) in enumerate(parameters):
             if is_tied_copy:
                 continue
-            shapes[key, rank] = file["weights"][number].shape
             for what in WEIGHTS:
-                if file[what] is not None:
+                if file[what] is not None:  # the first replica's
+                    shapes[key, rank] = file[what][number].shape
                     pieces[what, key][rank].setdefault(0, file[what][number])
         for part, ranges in zip(file["optimizer"], file["places"]["optimizer"], strict=True):
             for group in part["moments"]["param_groups"]:
