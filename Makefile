@@ -3,7 +3,9 @@
 .PHONY: help setup demo test test-fast lint types format hooks bench clean
 
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest
+# Files of tests at a time. Most of the slow ones are two processes themselves, but often wait.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 FAST := not ranks and not slurm and not e2e and not gpu
 MAKEFLAGS += --no-print-directory
 

@@ -15,7 +15,7 @@ PUBLISHED = ("prorl_v1", "prorl_v2_after_v1", "brorl")  # as the model card and 
 
 
 def check_campaign(recipes: Sequence[str], scale_name: str, settings: Sequence[str]) -> None:
-    """Raises ValueError unless the settings fit every recipe, and each goes on with what the one before it makes."""
+    """Raises UserError unless the settings fit every recipe, and each goes on with what the one before it makes."""
     of_scale, _, of_recipe = sort_settings(settings)
     scale = change(find_scale(scale_name), of_scale, "scale.")
     older = None

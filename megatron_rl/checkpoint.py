@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -41,15 +42,21 @@ class Saver:
     one could not write.
     """
 
-    def __init__(self, run: Run, actor: Actor, prompts: PromptStream) -> None:
+    def __init__(self, run: Run, actor: Actor, prompts: PromptStream, state: State) -> None:
         self.run, self.actor, self.prompts = run, actor, prompts
+        self.saved_step, self._saved_at = state.step, time.monotonic()
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: tuple[Path, dict[str, Any], Future[dict[str, Any]]] | None = None
+
+    def is_overdue(self) -> bool:
+        """Whether the newest checkpoint is older than `run.save_every_minutes`, by the clock of rank 0."""
+        return bool(parallel.gather(time.monotonic() - self._saved_at >= 60 * self.run.save_every_minutes)[0])
 
     @span("save")
     def save(self, state: State) -> None:
         """Begins the checkpoint of `state.step`; the one before is committed first."""
         self._commit()
+        self.saved_step, self._saved_at = state.step, time.monotonic()
         run, ranks = self.run, self.actor.ranks
         partial = folder_of(run, state.step).with_suffix(".partial")
         self._everywhere(partial, _make_room if ranks.is_main else None)
@@ -59,6 +66,7 @@ class Saver:
             "recipe": run.recipe.release,
             "fingerprint": run.recipe.fingerprint,
             "seed": run.seed,
+            "data": run.data_digest,
             "scale": run.scale.name,
             "layout": run.scale.layout,
             "parent": dataclasses.asdict(run.parent) if run.parent is not None else None,
@@ -133,13 +141,13 @@ def resume(run: Run, actor: Actor, prompts: PromptStream | None) -> State:
     """Restores the newest undamaged checkpoint and returns its state; a fresh state when there is none at all.
 
     Collective over the world. A damaged checkpoint is passed over for the one before, with a warning. Raises
-    ValueError when it was made by another recipe, precision or seed, RuntimeError when all are damaged.
+    UserError when it was made by another recipe, precision or seed, RuntimeError when all are damaged.
     """
     folders = _as_rank_0(actor, rundir.checkpoints, run.directory)
     for folder in reversed(folders):
         manifest = _as_rank_0(actor, rundir.manifest_of, folder)
         if manifest is not None:
-            rundir.check_manifest(folder, manifest, run.recipe.fingerprint, run.scale.precision, run.seed)
+            rundir.check_manifest(folder, manifest, run)
         if damage := _damage_of(folder, manifest, actor):
             get_logger().warning("%s can not be used (%s); trying the one before", folder, damage)
             continue

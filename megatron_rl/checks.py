@@ -27,14 +27,18 @@ COUNTS = (
 )
 
 
+class UserError(ValueError):
+    """What was asked for can not be; the message says which value, the rule and the remedy. Asking again is no use."""
+
+
 def require(holds: bool, message: str) -> None:
-    """Raises ValueError(message) unless `holds`."""
+    """Raises UserError(message) unless `holds`."""
     if not holds:
-        raise ValueError(message)
+        raise UserError(message)
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raises ValueError where a recipe's values can not be meant."""
+    """Raises UserError where a recipe's values can not be meant."""
     algorithm, sampling, optimizer = recipe.algorithm, recipe.sampling, recipe.optimizer
     above_zero(
         {
@@ -77,7 +81,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_stages(recipe: Recipe) -> None:
-    """Raises ValueError where the stages are not a schedule of this recipe."""
+    """Raises UserError where the stages are not a schedule of this recipe."""
     starts = [stage.from_step for stage in recipe.stages]
     require(
         all(early < late for early, late in zip(starts, starts[1:], strict=False)),
@@ -106,7 +110,7 @@ def check_stages(recipe: Recipe) -> None:
 
 
 def check_in_force(recipe: Recipe, where: str) -> None:
-    """Raises ValueError where what a stage can change does not fit; `where` begins the message."""
+    """Raises UserError where what a stage can change does not fit; `where` begins the message."""
     sampling, truncation, overlong = recipe.sampling, recipe.algorithm.truncation, recipe.algorithm.overlong
     require(
         sampling.samples_per_prompt >= 2,
@@ -139,7 +143,7 @@ def check_in_force(recipe: Recipe, where: str) -> None:
 
 
 def check_algorithm(recipe: Recipe) -> None:
-    """Raises ValueError where a part of the algorithm has a value outside what it can mean, or two contradict."""
+    """Raises UserError where a part of the algorithm has a value outside what it can mean, or two contradict."""
     algorithm = recipe.algorithm
     require(0 < algorithm.clip_low < 1, f"algorithm.clip_low={algorithm.clip_low}: must lie in (0, 1)")
     above_zero({"algorithm.clip_high": algorithm.clip_high})
@@ -172,7 +176,7 @@ def check_algorithm(recipe: Recipe) -> None:
 
 
 def check_reset(recipe: Recipe) -> None:
-    """Raises ValueError where the reference can not be reset as asked."""
+    """Raises UserError where the reference can not be reset as asked."""
     reset, where = recipe.algorithm.reference_reset, "algorithm.reference_reset"
     if reset is None:
         return
@@ -207,7 +211,7 @@ def check_reset(recipe: Recipe) -> None:
 
 
 def check_parent(recipe: Recipe, parent_release: str | None) -> None:
-    """Raises ValueError unless `parent_release`, of the run that is to be continued, is what the recipe starts from.
+    """Raises UserError unless `parent_release`, of the run that is to be continued, is what the recipe starts from.
 
     A variant of that recipe, whose name begins with its name, will do.
     """
@@ -231,19 +235,19 @@ def check_parent(recipe: Recipe, parent_release: str | None) -> None:
 
 
 def above_zero(values: Mapping[str, float]) -> None:
-    """Raises ValueError for the first named value that is not a finite number above 0."""
+    """Raises UserError for the first named value that is not a finite number above 0."""
     for name, value in values.items():
         require(value > 0 and math.isfinite(value), f"{name}={value}: must be above 0")
 
 
 def not_below_zero(values: Mapping[str, float]) -> None:
-    """Raises ValueError for the first named value that is not a finite number of at least 0."""
+    """Raises UserError for the first named value that is not a finite number of at least 0."""
     for name, value in values.items():
         require(value >= 0 and math.isfinite(value), f"{name}={value}: must not be below 0")
 
 
 def check_scale(scale: Scale) -> None:
-    """Raises ValueError where a scale's layout does not divide."""
+    """Raises UserError where a scale's layout does not divide."""
     where, world = f"scale '{scale.name}'", scale.num_devices
     for field in COUNTS:
         require(getattr(scale, field) >= 1, f"{where}: {field}={getattr(scale, field)} must be at least 1")
@@ -277,7 +281,7 @@ def check_scale(scale: Scale) -> None:
 
 
 def check_layout(recipe: Recipe, scale: Scale) -> None:
-    """Raises ValueError where the model or the batch does not fit the layout."""
+    """Raises UserError where the model or the batch does not fit the layout."""
     model, where = recipe.model, f"scale '{scale.name}'"
     for degree_name in ("tensor_parallel", "rollout_tensor_parallel"):
         degree = getattr(scale, degree_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import importlib.util
 import json
 import math
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 import recipes
 from megatron_rl import rundir
-from megatron_rl.checks import check_parent, require
+from megatron_rl.checks import UserError, check_parent, require
 from megatron_rl.config import Model, Recipe, Scale, canonical_json, differences
 from megatron_rl.lineage import read_parent
 from megatron_rl.pretrained import check_tensors, read_model
@@ -25,7 +26,7 @@ from megatron_rl.run import Run
 REPOSITORY = Path(recipes.__file__).resolve().parent.parent
 # The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.
 FIXED = ("name", "version", "model", "scale.name")
-GIVEN_OTHERWISE = {"recipe", "published", "scale", "directory", "asked_for", "modified", "parent"}
+GIVEN_OTHERWISE = {"recipe", "published", "scale", "directory", "asked_for", "modified", "parent", "data_digest"}
 RUN_FIELDS = {
     **{name: kind for name, kind in typing.get_type_hints(Run).items() if name not in GIVEN_OTHERWISE},
     "model_folder": Path,
@@ -49,7 +50,7 @@ def build_run(
     Settings are `name=value`: `scale.x` changes the scale, `run.x` a field of the Run, any other name the recipe as
     the scale fitted it, so that a setting also lifts a cap. `parent` is the run, or its exported policy, that this one
     starts from. Without `needs_files` a scale without a miniature is accepted on a machine that has neither its model
-    nor its data, and a recipe that continues another without the parent. Raises ValueError.
+    nor its data, and a recipe that continues another without the parent. Raises UserError.
     """
     published, scale = find_recipe(recipe_name), find_scale(scale_name)
     of_scale, of_run, of_recipe = sort_settings(settings)
@@ -74,6 +75,7 @@ def build_run(
         directory=directory,
         model_folder=model_folder,
         data_folder=data_folder,
+        data_digest=digest_of_data(data_folder),
         asked_for=recipe_name,
         modified=tuple(settings),
         parent=older,
@@ -84,7 +86,7 @@ def build_run(
 
 
 def rebuild_run(directory: Path) -> Run:
-    """The Run that lives in a directory, as its run.json tells. Raises ValueError."""
+    """The Run that lives in a directory, as its run.json tells. Raises UserError."""
     path = directory / "run.json"
     require(path.is_file(), f"{directory}: is no run's directory; it has no run.json")
     try:
@@ -92,12 +94,12 @@ def rebuild_run(directory: Path) -> Run:
         asked_for, scale, settings = facts["asked_for"], facts["scale"]["name"], facts["modified"]
         parent = Path(facts["model_folder"]) if facts["parent"] else None
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: can not be read; start the run once more, which writes it anew") from None
+        raise UserError(f"{path}: can not be read; start the run once more, which writes it anew") from None
     return build_run(asked_for, scale, settings, directory, needs_files=True, parent=parent)
 
 
 def find_recipe(name: str) -> Recipe:
-    """The RECIPE of a module of `recipes`, or of a file when `name` ends with .py. Raises ValueError."""
+    """The RECIPE of a module of `recipes`, or of a file when `name` ends with .py. Raises UserError."""
     known = recipe_files()
     require(name in known or name.endswith(".py"), f"recipe '{name}': there is none; {nearest(name, known)}")
     path = known.get(name, Path(name))
@@ -108,10 +110,10 @@ def find_recipe(name: str) -> Recipe:
     try:
         specification.loader.exec_module(module)
     except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
-        raise ValueError(f"recipe '{name}': {type(error).__name__}: {error}") from error
+        raise UserError(f"recipe '{name}': {type(error).__name__}: {error}") from error
     recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
-        raise ValueError(f"recipe '{name}': defines no RECIPE = Recipe(...)")
+        raise UserError(f"recipe '{name}': defines no RECIPE = Recipe(...)")
     return recipe
 
 
@@ -127,7 +129,7 @@ def recipe_files() -> dict[str, Path]:
 
 
 def find_scale(name: str) -> Scale:
-    """The scale of that name in recipes/scales.py. Raises ValueError."""
+    """The scale of that name in recipes/scales.py. Raises UserError."""
     from recipes.scales import SCALES
 
     require(name in SCALES, f"scale '{name}': there is none; {nearest(name, SCALES)}")
@@ -135,7 +137,7 @@ def find_scale(name: str) -> Scale:
 
 
 def choose_model(recipe: Recipe, scale: Scale, given: Path | None, needs_files: bool) -> tuple[Model, Path]:
-    """The model to train and the folder with its weights. Raises ValueError."""
+    """The model to train and the folder with its weights. Raises UserError."""
     if scale.miniature is not None:
         folder = given or REPOSITORY / scale.miniature.model_folder
         model = read_model(folder)
@@ -162,7 +164,7 @@ def choose_model(recipe: Recipe, scale: Scale, given: Path | None, needs_files: 
 
 
 def choose_data(recipe: Recipe, scale: Scale, given: Path | None, needs_files: bool) -> Path:
-    """The folder of prompts, its files read once to find what is wrong with them. Raises ValueError."""
+    """The folder of prompts, its files read once to find what is wrong with them. Raises UserError."""
     default = Path("data") if scale.miniature is None else REPOSITORY / scale.miniature.data_folder
     folder = given or default
     if not folder.is_dir() and given is None and not needs_files and scale.miniature is None:
@@ -172,12 +174,15 @@ def choose_data(recipe: Recipe, scale: Scale, given: Path | None, needs_files: b
         f"data folder {folder}: there is no such folder; give the one with {recipe.name}'s prompts with "
         "--set run.data_folder=FOLDER",
     )
-    check_data(folder, recipe)
+    check_data(folder, recipe, needs_all=scale.miniature is None)
     return folder
 
 
-def check_data(folder: Path, recipe: Recipe) -> None:
-    """Raises ValueError unless `folder` holds prompts to validate with, and prompts to train on at every stage."""
+def check_data(folder: Path, recipe: Recipe, *, needs_all: bool) -> None:
+    """Raises UserError unless `folder` holds prompts to validate with, and prompts to train on at every stage.
+
+    Of every domain of the stage, where it `needs_all`: without one it would be another recipe. A miniature is anyway.
+    """
     from megatron_rl.data.items import read_items
 
     read_items(folder / "validation.jsonl")
@@ -186,21 +191,32 @@ def check_data(folder: Path, recipe: Recipe) -> None:
     for step in (0, *(stage.from_step for stage in recipe.stages)):
         wanted = [domain.name for domain in recipe.at_step(step).domains]
         require(
-            not found.isdisjoint(wanted),
+            found.issuperset(wanted) if needs_all else not found.isdisjoint(wanted),
             f"{path}: holds {', '.join(sorted(found))}, but from step {step} on {recipe.name} trains on "
-            f"{', '.join(wanted)}; add prompts of one of these",
+            f"{', '.join(wanted)}; add prompts of {'all' if needs_all else 'one'} of these"
+            + ", or write a recipe of your own with fewer domains"
+            * needs_all,
         )
 
 
+def digest_of_data(folder: Path) -> str:
+    """The SHA-256 of the prompts to train on; empty where there are none on this machine."""
+    path = folder / "train.jsonl"
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_resume(run: Run) -> None:
-    """Raises ValueError where the run's directory holds a checkpoint that this run can not go on from."""
+    """Raises UserError where the run's directory holds a checkpoint that this run can not go on from."""
     for folder in reversed(rundir.checkpoints(run.directory)):
         if (manifest := rundir.manifest_of(folder)) is None:
             continue
         try:
-            rundir.check_manifest(folder, manifest, run.recipe.fingerprint, run.scale.precision, run.seed)
+            rundir.check_manifest(folder, manifest, run)
         except ValueError as error:
-            raise ValueError(f"{error}{changed_since(run)}") from None
+            raise UserError(f"{error}{changed_since(run)}") from None
         return
 
 
@@ -217,7 +233,7 @@ def changed_since(run: Run) -> str:
 def sort_settings(settings: Sequence[str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """`name=value` texts as names and values of the scale, the run and the recipe, prefixes off; a later one wins.
 
-    Raises ValueError where a name is unknown.
+    Raises UserError where a name is unknown.
     """
     known = (
         list(settable(Recipe)) + [f"scale.{name}" for name in settable(Scale)] + [f"run.{name}" for name in RUN_FIELDS]
@@ -258,7 +274,7 @@ def settable(record: type) -> dict[str, Any]:
 
 
 def change(record: Record, settings: Mapping[str, str], prefix: str = "") -> Record:
-    """The record with every dotted name of `settings` replaced by its parsed value. Raises ValueError."""
+    """The record with every dotted name of `settings` replaced by its parsed value. Raises UserError."""
     annotations = settable(type(record))
     for name, text in settings.items():
         record = _replace(record, name.split("."), parse(prefix + name, annotations[name], text), prefix + name)
@@ -266,7 +282,7 @@ def change(record: Record, settings: Mapping[str, str], prefix: str = "") -> Rec
 
 
 def parse(name: str, annotation: Any, text: str) -> Any:
-    """`text` as a value of the annotated type. Raises ValueError.
+    """`text` as a value of the annotated type. Raises UserError.
 
     >>> parse("sampling.temperature", float, "1.2"), parse("scale.time_limit_hours", float | None, "none")
     (1.2, None)
@@ -291,10 +307,10 @@ def parse(name: str, annotation: Any, text: str) -> Any:
         try:
             value = annotation(text)
         except ValueError:
-            raise ValueError(f"--set {name}={text}: must be {kind}") from None
+            raise UserError(f"--set {name}={text}: must be {kind}") from None
         require(math.isfinite(value), f"--set {name}={text}: must be finite")
         return value
-    raise ValueError(f"--set {name}={text}: not a single value; set a field of it, or write a recipe of your own")
+    raise UserError(f"--set {name}={text}: not a single value; set a field of it, or write a recipe of your own")
 
 
 def nearest(name: str, known: Collection[str]) -> str:

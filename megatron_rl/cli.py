@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from megatron_rl.checks import UserError
 from megatron_rl.preempt import REQUEUE_EXIT_CODE, Preempted, listen
 
 if TYPE_CHECKING:
@@ -242,14 +243,14 @@ def doctor() -> None:
 
 
 def check_world(scale: Scale, world: World | None) -> None:
-    """Raises ValueError where the processes that were started are not the ones the scale needs."""
+    """Raises UserError where the processes that were started are not the ones the scale needs."""
     if world is None and scale.num_nodes > 1:
-        raise ValueError(
+        raise UserError(
             f"scale '{scale.name}': needs {scale.num_nodes} nodes, and this is one plain process; start it with "
             f"srun --nodes={scale.num_nodes} --ntasks-per-node={scale.devices_per_node}, as the scripts in slurm/ do"
         )
     if world is not None and world.size != scale.num_devices:
-        raise ValueError(
+        raise UserError(
             f"scale '{scale.name}': needs {scale.num_devices} ranks, and {world.size} were started; start "
             f"{scale.num_nodes} x {scale.devices_per_node}, or choose a scale of {world.size}"
         )
@@ -264,7 +265,7 @@ def one_line_errors(prints_user_errors: bool = True, failures: Path | None = Non
     """
     try:
         yield
-    except ValueError as error:
+    except UserError as error:
         _keep_traceback(failures)
         if prints_user_errors:
             print_error(str(error))

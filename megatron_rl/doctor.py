@@ -14,7 +14,7 @@ from pathlib import Path
 
 from megatron_rl.rewards.sandbox.probe import probe
 
-INSTALL = "run `make setup`, or pip install 'megatron-rl[cpu]' (with GPUs: [cuda])"
+INSTALL = "run `make setup`; with GPUs take the image of the Dockerfile, or what it installs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,11 @@ PACKAGES = (
     _Package(distributions=("reasoning-gym",), needed=True),
     _Package(distributions=("math-verify",), needed=True),
     _Package(
-        distributions=("transformer-engine",), needed=False, remedy="only for GPUs: pip install 'megatron-rl[cuda]'"
+        distributions=("transformer-engine",), needed=False, remedy="only for GPUs: take the image of the Dockerfile"
     ),
-    _Package(distributions=("nemo-run",), needed=False, remedy="only to submit from Python: 'megatron-rl[slurm]'"),
+    _Package(
+        distributions=("nemo-run",), needed=False, remedy="only to submit from Python: containers/setup_nemo_run.sh"
+    ),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import re
 import signal
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
+from megatron_rl.checks import UserError
 from megatron_rl.config import Scale
 from megatron_rl.log import get_logger
 
@@ -23,14 +25,14 @@ GRACE_SECONDS = {signal.SIGINT: 10.0, signal.SIGTERM: 30.0, signal.SIGUSR1: 600.
 # The ranks that outlive a failed one mostly end by themselves, at their next collective.
 GRACE_AFTER_FAILURE_SECONDS = 10.0
 POLL_SECONDS = 0.05
+RENDEZVOUS_PORTS = (20000, 30000)  # below those that a system hands out by itself
 COMMAND = (sys.executable, "-m", "megatron_rl")
 PR_SET_PDEATHSIG = 1
 
 DEVICE_VARIABLES: Mapping[str, Mapping[str, str]] = {
     # Compiling small functions takes 17 s of a start on a CPU; torch reads this once, when it is imported.
     "cpu": {"TORCH_COMPILE_DISABLE": "1"},
-    # Megatron's overlap of communication with tensor and sequence parallelism rests on one queue.
-    "cuda": {"CUDA_DEVICE_MAX_CONNECTIONS": "1"},
+    "cuda": {},
 }
 
 
@@ -58,6 +60,8 @@ class World:
 
 def process_environment(scale: Scale) -> dict[str, str]:
     """Environment variables of a rank; they count from before torch is imported."""
+    # Megatron's overlap of communication with tensor parallelism rests on one queue.
+    queues = {"CUDA_DEVICE_MAX_CONNECTIONS": "1"} if scale.device == "cuda" and scale.tensor_parallel > 1 else {}
     return {
         "OMP_NUM_THREADS": str(scale.threads_per_process),
         "OMP_WAIT_POLICY": "passive",  # a thread that spins takes the core its neighbour needs
@@ -65,6 +69,7 @@ def process_environment(scale: Scale) -> dict[str, str]:
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # else it tells of every NUMA binding
         "TOKENIZERS_PARALLELISM": "false",  # else it warns when verifiers fork
         **DEVICE_VARIABLES[scale.device],
+        **queues,
     }
 
 
@@ -76,7 +81,7 @@ def world_from_environment(environment: Mapping[str, str] = os.environ) -> World
     if "RANK" in environment and "WORLD_SIZE" in environment:
         missing = [name for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"the environment has RANK and WORLD_SIZE but not {', '.join(missing)}; unset or complete it"
             )
         return World(
@@ -89,15 +94,32 @@ def world_from_environment(environment: Mapping[str, str] = os.environ) -> World
     if "SLURM_PROCID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
         job, step = int(environment["SLURM_JOB_ID"]), int(environment.get("SLURM_STEP_ID", "0"))
+        restarts = int(environment.get("SLURM_RESTART_COUNT", "0"))
+        first, end = RENDEZVOUS_PORTS
         return World(
             rank=int(environment["SLURM_PROCID"]),
             local_rank=int(environment["SLURM_LOCALID"]),
             size=int(environment["SLURM_STEP_NUM_TASKS"]),
             address=environment.get("MASTER_ADDR") or first_host(nodes),
-            # Below the ports that a system hands out by itself.
-            port=int(environment.get("MASTER_PORT") or 20000 + (job + 101 * step) % 10000),
+            # Another one after a requeue: the last one may still be taken.
+            port=int(environment.get("MASTER_PORT") or first + (job + 101 * step + 1009 * restarts) % (end - first)),
         )
     return None
+
+
+def free_port() -> int:
+    """A port that nothing listens on, outside the range from which a system takes ports for its own connections.
+
+    Of those, any may be gone by the time that rank 0 has imported torch and listens.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*RENDEZVOUS_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def first_host(nodes: str) -> str:
@@ -118,9 +140,7 @@ def launch_ranks(num_ranks: int, arguments: Sequence[str], variables: Mapping[st
     when this function ends or this process dies. Each rank leads a process group, which is killed with it. Not
     covered: a process that a rank put into a session of its own.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     received: list[int] = []
 
     def remember(signal_number: int, frame: FrameType | None) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.checks import UserError
+
 FILE_NAME = "megatron_rl.json"  # in an exported model folder
 
 
@@ -38,16 +40,16 @@ def model_folder_of(directory: Path) -> Path:
 
 
 def read_parent(directory: Path) -> tuple[Parent, Path]:
-    """The run whose directory or exported folder this is, and the folder with its policy. Raises ValueError."""
+    """The run whose directory or exported folder this is, and the folder with its policy. Raises UserError."""
     for folder in (directory, model_folder_of(directory)):
         if (folder / FILE_NAME).is_file():
             try:
                 return parent_of(json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))), folder
             except (ValueError, TypeError, AttributeError) as error:
-                raise ValueError(f"parent {folder / FILE_NAME}: {error}; export the run again") from None
+                raise UserError(f"parent {folder / FILE_NAME}: {error}; export the run again") from None
     if not (directory / "run.json").is_file():
-        raise ValueError(f"parent {directory}: is no run's directory; give the one of the run to go on from")
-    raise ValueError(
+        raise UserError(f"parent {directory}: is no run's directory; give the one of the run to go on from")
+    raise UserError(
         f"parent {directory}: has not finished; wait for its end, or take what there is with "
         f"`megatron-rl export {directory} --to {model_folder_of(directory)}`"
     )

@@ -44,19 +44,24 @@ class Memory:
     activations: int
 
     @property
+    def resting(self) -> int:
+        """Device bytes that the actor holds all the time."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
     def training(self) -> int:
         """Device bytes while the actor is updated and the engine sleeps."""
-        return self.weights + self.gradients + self.optimizer + self.logits + self.activations
+        return self.resting + self.logits + self.activations
 
     @property
     def generation(self) -> int:
-        """Device bytes while the engine generates and the actor is out of the way."""
-        return self.rollout_weights + self.kv_cache
+        """Device bytes while the engine generates beside the actor at rest."""
+        return self.resting + self.rollout_weights + self.kv_cache
 
     @property
     def everything(self) -> int:
         """Device bytes if neither half makes way for the other, as on a CPU."""
-        return self.training + self.generation
+        return self.training + self.rollout_weights + self.kv_cache
 
 
 def estimate(run: Run) -> Memory:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megatron_rl.checks import UserError
 from megatron_rl.config import Scale
 from megatron_rl.device import Device
 
@@ -58,12 +59,12 @@ def start(scale: Scale, device: Device, timeout_seconds: float) -> Ranks:
     """Joins the process group and makes Megatron's. Collective over the world.
 
     The environment of torchrun (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) names the world; without it this process
-    is the whole world. Raises ValueError when the world is not of the scale's size.
+    is the whole world. Raises UserError when the world is not of the scale's size.
     """
     rank, world = int(os.environ.setdefault("RANK", "0")), int(os.environ.setdefault("WORLD_SIZE", "1"))
     os.environ.setdefault("LOCAL_RANK", str(rank % scale.devices_per_node))
     if world != scale.num_devices:
-        raise ValueError(
+        raise UserError(
             f"scale '{scale.name}' needs {scale.num_devices} ranks, but {world} were started; "
             f"start {scale.num_devices} (srun --ntasks, torchrun) or choose another scale"
         )

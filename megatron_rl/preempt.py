@@ -33,10 +33,19 @@ def _remember(number: int, frame: FrameType | None) -> None:
 
 
 class Preemption:
-    """What tells this process, and it alone, to leave: a signal that `listen` heard, or the clock."""
+    """What tells this process, and it alone, to leave: a signal that `listen` heard, or the clock.
+
+    Raises ValueError where it would have to leave at once: requeued, it would do so for ever.
+    """
 
     def __init__(self, time_limit_hours: float | None, lead_seconds: float) -> None:
         self.deadline = deadline(time_limit_hours, lead_seconds)
+        left = self.deadline - time.time() + lead_seconds
+        if left <= lead_seconds:
+            raise ValueError(
+                f"the time limit is {left:.0f} s away, and run.preemption_lead_seconds={lead_seconds:g} before it the "
+                "run has to leave; ask for more time, or set less"
+            )
 
     @property
     def reason(self) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from megatron_rl.checks import require
+from megatron_rl.checks import UserError, require
 from megatron_rl.config import Model
 
 FAMILIES = ("qwen2", "qwen3", "llama")
@@ -26,7 +26,7 @@ FLOATS = ("BF16", "F16", "F32", "F64")
 def read_model(folder: Path) -> Model:
     """The shape that `folder`/config.json declares; its name is the folder.
 
-    Raises ValueError where the folder or the file is missing or malformed, or describes another architecture.
+    Raises UserError where the folder or the file is missing or malformed, or describes another architecture.
     """
     require(folder.is_dir(), f"model folder {folder}: there is no such folder")
     path = folder / "config.json"
@@ -92,13 +92,13 @@ def tensor_names(model: Model) -> dict[str, tuple[int, ...]]:
 
 
 def check_tensors(folder: Path, model: Model) -> None:
-    """Raises ValueError unless the safetensors files of `folder` hold exactly the tensors of `model`."""
+    """Raises UserError unless the safetensors files of `folder` hold exactly the tensors of `model`."""
     found = read_shapes(folder)
     wanted = tensor_names(model)
     if missing := [name for name in wanted if name not in found]:
-        raise ValueError(f"model folder {folder}: {_some(missing)} missing from its safetensors files")
+        raise UserError(f"model folder {folder}: {_some(missing)} missing from its safetensors files")
     if extra := [name for name in found if name not in wanted and not name.endswith("rotary_emb.inv_freq")]:
-        raise ValueError(f"model folder {folder}: {_some(extra)} not part of a {model.family} model of its config.json")
+        raise UserError(f"model folder {folder}: {_some(extra)} not part of a {model.family} model of its config.json")
     for name, shape in wanted.items():
         require(
             found[name] == shape,
@@ -109,7 +109,7 @@ def check_tensors(folder: Path, model: Model) -> None:
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor in the safetensors files of `folder`, from their headers.
 
-    Raises ValueError where a file is missing, cut short or not safetensors.
+    Raises UserError where a file is missing, cut short or not safetensors.
     """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if not index.is_file():
@@ -120,7 +120,7 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         return _header(single)
     weight_map = _json_object(index).get("weight_map")
     if not isinstance(weight_map, dict):
-        raise ValueError(f"{index}: has no weight_map")
+        raise UserError(f"{index}: has no weight_map")
     shapes: dict[str, tuple[int, ...]] = {}
     for shard in sorted(set(weight_map.values())):
         require((folder / shard).is_file(), f"model folder {folder}: shard {shard} of {index.name} is missing")
@@ -141,7 +141,7 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         entries = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{path}: its header is no JSON ({error}); download it again") from None
+        raise UserError(f"{path}: its header is no JSON ({error}); download it again") from None
     entries.pop("__metadata__", None)
     end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     require(
@@ -180,7 +180,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: is no JSON ({error})") from None
+        raise UserError(f"{path}: is no JSON ({error})") from None
     require(isinstance(value, dict), f"{path}: holds no JSON object")
     return cast("dict[str, Any]", value)
 

@@ -23,10 +23,12 @@ class Run:
     directory: Path
     model_folder: Path
     data_folder: Path
+    data_digest: str = ""  # of train.jsonl: another order of prompts is another run
     seed: int = 1
     validate_every_steps: int = 10
     max_validation_prompts: int = 1024  # taken evenly from the validation files
     save_every_steps: int = 50
+    save_every_minutes: float = 30.0  # at the end of the step then under way; BroRL's steps take most of an hour
     checkpoints_kept: int = 2  # the newest
     keep_every_steps: int | None = None  # the checkpoints of these steps are kept besides, for ever
     stall_seconds: float = 1800.0  # a collective that waits longer ends the run
@@ -54,7 +56,7 @@ class Run:
         require(0 <= share <= 1, f"run.max_unjudged_share={share}: must lie in [0, 1]")
         for field in ("bank_waves_longer_than_seconds", "preemption_lead_seconds"):
             require(getattr(self, field) >= 0, f"run.{field}={getattr(self, field)}: must not be below 0")
-        for field in ("stall_seconds", "verifier_timeout_seconds"):
+        for field in ("save_every_minutes", "stall_seconds", "verifier_timeout_seconds"):
             value = getattr(self, field)
             require(0 < value < float("inf"), f"run.{field}={value}: must be above 0, and finite")
 

@@ -16,6 +16,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.checks import UserError
+from megatron_rl.run import Run
+
 CHECKPOINT_FORMAT = 2
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -96,27 +99,32 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
     return manifest if is_whole else None
 
 
-def check_manifest(folder: Path, manifest: dict[str, Any], fingerprint: str, precision: str, seed: int) -> None:
-    """Raises ValueError where a readable checkpoint is of another format, recipe, precision or seed."""
+def check_manifest(folder: Path, manifest: dict[str, Any], run: Run) -> None:
+    """Raises UserError where a readable checkpoint is of another format, recipe, precision, seed or data."""
     if manifest["format"] != CHECKPOINT_FORMAT:
-        raise ValueError(
+        raise UserError(
             f"{folder} has checkpoint format {manifest['format']}, this version reads {CHECKPOINT_FORMAT}; "
             "go on with the version that wrote it, or use another --directory"
         )
-    if manifest["fingerprint"] != fingerprint:
-        raise ValueError(
-            f"{folder} was made by another recipe, {manifest['fingerprint']} instead of {fingerprint}; "
+    if manifest["fingerprint"] != run.recipe.fingerprint:
+        raise UserError(
+            f"{folder} was made by another recipe, {manifest['fingerprint']} instead of {run.recipe.fingerprint}; "
             "give the settings it was started with, or another --directory"
         )
     for name, found, own in (
-        ("precision", manifest["layout"]["precision"], precision),
-        ("seed", manifest["seed"], seed),
+        ("precision", manifest["layout"]["precision"], run.scale.precision),
+        ("seed", manifest["seed"], run.seed),
     ):
         if found != own:
-            raise ValueError(
+            raise UserError(
                 f"{folder} was made with {name} {found}, this run has {own}; give the one it was started with, or "
                 "another --directory"
             )
+    if manifest["data"] != run.data_digest:
+        raise UserError(
+            f"{folder} was made from other prompts than those of {run.data_folder}/train.jsonl; give the file it was "
+            "started with, or another --directory"
+        )
 
 
 def sync_folder(folder: Path) -> None:

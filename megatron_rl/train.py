@@ -13,6 +13,7 @@ from megatron_rl.actor.pack import pack
 from megatron_rl.algorithms.advantages import advantages
 from megatron_rl.algorithms.reference import reset_reason
 from megatron_rl.algorithms.shaping import shaped_rewards
+from megatron_rl.checks import UserError
 from megatron_rl.data.items import read_items
 from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
 from megatron_rl.evaluate import evaluate
@@ -32,7 +33,7 @@ from megatron_rl.watchdog import Watchdog
 def train(run: Run) -> State:
     """Trains until `num_steps`, from the newest checkpoint on if there is one, and returns the last state.
 
-    Collective over the world: every rank calls it with the same run. Raises ValueError where a checkpoint in the
+    Collective over the world: every rank calls it with the same run. Raises UserError where a checkpoint in the
     directory is another run's, RuntimeError where the directory is in use, Preempted where the run has to leave and
     would go on if it were started again.
     """
@@ -70,10 +71,10 @@ def train(run: Run) -> State:
 def export_run(run: Run, folder: Path) -> State:
     """Writes the policy of the newest checkpoint into `folder`. Collective over the world, on the run's own layout.
 
-    Raises ValueError when the run's directory has no checkpoint.
+    Raises UserError when the run's directory has no checkpoint.
     """
     if not rundir.checkpoints(run.directory):
-        raise ValueError(f"{run.directory}: has no checkpoint yet; wait for the first")
+        raise UserError(f"{run.directory}: has no checkpoint yet; wait for the first")
     hardware = device.select(run.scale)
     actor = Actor(run, parallel.start(run.scale, hardware, run.stall_seconds), hardware)
     state = checkpoint.resume(run, actor, None)
@@ -103,7 +104,7 @@ def loop(
     state = checkpoint.resume(run, actor, prompts)
     gc.freeze()  # what has been imported stays; looking through it again and again is a tenth of a small step
     report.start(state)
-    saver, saved_step = checkpoint.Saver(run, actor, prompts), state.step
+    saver = checkpoint.Saver(run, actor, prompts, state)
     while True:
         recipe, position = run.at_step(state.step), prompts.position
         algorithm = recipe.algorithm
@@ -119,7 +120,7 @@ def loop(
                 collected = rollouts.collect(prompts, recipe, state)
         except Preempted:
             prompts.seek(position)  # the step begins again with its own prompts, and with the waves that are banked
-            if state.step > saved_step:
+            if state.step > saver.saved_step:
                 saver.save(state)
             saver.finish()
             raise
@@ -146,9 +147,8 @@ def loop(
             state = state.with_reset(reason)
         report.step(state, collected, policy, updates)
         saver.poll()
-        if is_due(state.step, run.save_every_steps, recipe.num_steps):
+        if is_due(state.step, run.save_every_steps, recipe.num_steps) or saver.is_overdue():
             saver.save(state)
-            saved_step = state.step
     saver.finish()
     export(run, state, actor, lineage.model_folder_of(run.directory))
     report.finish(state)

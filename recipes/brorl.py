@@ -137,7 +137,8 @@ PAGE = Publication(
     lineage="Continues ProRL v2's checkpoint of 3,000 steps; a run needs the directory of its parent. NVIDIA published "
     "that checkpoint as nvidia/Nemotron-Research-Reasoning-Qwen-1.5B (MC).",
     hardware="64 H100, with verl (BR).",
-    cost="173.8 hours for 191 steps (BR Table 1), 11,123 GPU-hours; 393.9 hours for 419 (BB), 25,210.",
+    cost="173.8 hours for 191 steps (BR Table 1), 11,123 GPU-hours; 393.9 hours for 419 (BB), 25,210. GPU-hours are "
+    "derived: hours times 64.",
     deviations=(
         "Clip bounds, KL, temperature, period of the resets and eta_0 are not stated: inherited from prorl_v2.",
         "The cap of truncated importance sampling is verl's example.",
@@ -164,8 +165,8 @@ PAGE = Publication(
             title="Speed: what makes 512 samples cheaper each",
             columns=("samples each", "groups kept, %", "samples generated per second", "hours per step"),
             rows=(
-                ("16", 41, 36.5, 0.25),  # BR Table 2
-                ("512", 62, 72.4, 0.91),  # BR Table 2
+                ("16", 41, 36.5, 0.25),  # BR Table 2; hours derived: 133.8 / 535 of Table 1
+                ("512", 62, 72.4, 0.91),  # BR Table 2; hours derived: 173.8 / 191 of Table 1
             ),
         ),
         Table(

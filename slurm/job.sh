@@ -136,8 +136,11 @@ end_attempt() {
 # Puts the job back into the queue, under its own number; Slurm ends this script with that.
 requeue() {
     say "$1"
-    if [[ ${REQUEUE:-yes} == yes ]] && scontrol requeue "$SLURM_JOB_ID"; then
-        sleep 60
+    if [[ ${REQUEUE:-yes} == yes ]]; then
+        # Slurm ends this script with that, and perhaps scontrol before it has an answer.
+        scontrol requeue "$SLURM_JOB_ID" && sleep 60
+        sleep 1
+        [[ -z $ended_by_slurm ]] || exit "$code"
     fi
     say "not requeued; submit again to go on"
     exit "$code"

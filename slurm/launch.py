@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, only the script's folder is there
 
 import recipes  # noqa: E402
-from megatron_rl.checks import require  # noqa: E402
+from megatron_rl.checks import UserError, require  # noqa: E402
 from megatron_rl.choose import build_run  # noqa: E402
 from megatron_rl.launch import GRACE_SECONDS  # noqa: E402
 from megatron_rl.run import Run, batch_algebra  # noqa: E402
@@ -63,9 +63,9 @@ def main_of(request: Request) -> int:
     """Launches a request; returns the exit code, with every error as one line."""
     try:
         return launch(request)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (UserError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
+        return 2 if isinstance(error, UserError) else 1
     except ModuleNotFoundError as error:
         if error.name != "nemo_run":
             raise
@@ -100,7 +100,7 @@ def parse(words: Sequence[str] | None) -> Request:
 
 
 def launch(request: Request) -> int:
-    """Checks a request and carries it out; returns the exit code. Raises ValueError and RuntimeError."""
+    """Checks a request and carries it out; returns the exit code. Raises UserError and RuntimeError."""
     require(request.jobs >= 1, f"--jobs {request.jobs}: must be at least 1")
     require(not request.exports or has_command("export"), "--export: this version has no command `export`")
     site = read_site()
@@ -134,7 +134,7 @@ def launch(request: Request) -> int:
 
 
 def plan(request: Request, site: Site) -> tuple[Run, tuple[str, ...]]:
-    """The Run of a request as this host sees it, and its settings as the job will. Raises ValueError.
+    """The Run of a request as this host sees it, and its settings as the job will. Raises UserError.
 
     A job starts in another folder: without a container its folders are given from the root, within one as they are.
     """
@@ -165,7 +165,7 @@ def plan(request: Request, site: Site) -> tuple[Run, tuple[str, ...]]:
 
 
 def in_repository(recipe: str) -> str:
-    """A recipe's name as it is, its file from the repository's root. Raises ValueError where it lies elsewhere."""
+    """A recipe's name as it is, its file from the repository's root. Raises UserError where it lies elsewhere."""
     if not recipe.endswith(".py"):
         return recipe
     path = Path(recipe).resolve()

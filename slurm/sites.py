@@ -52,7 +52,7 @@ def read_site() -> Site:
 
 
 def check_site(site: Site) -> None:
-    """Raises ValueError where the site's values can not be right."""
+    """Raises UserError where the site's values can not be right."""
     for name, value in (("SBATCH_ACCOUNT", site.account), ("SBATCH_PARTITION", site.partition)):
         require(bool(value), f"{name}: is not set; copy slurm/site.env.example to slurm/site.env and edit it")
     if not site.image:

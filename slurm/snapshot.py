@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def snapshot(allows_changes: bool) -> tuple[str, str]:
-    """What git calls the files to run, and how they differ from HEAD. Raises ValueError where changes are not allowed.
+    """What git calls the files to run, and how they differ from HEAD. Raises UserError where changes are not allowed.
 
     Changed files make a tree of their own, new ones included; branches, index and stash stay as they are.
     """

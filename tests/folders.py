@@ -71,9 +71,9 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
-def manifest(fingerprint: str, layout: dict[str, Any]) -> dict[str, Any]:
+def manifest(fingerprint: str, layout: dict[str, Any], data: str) -> dict[str, Any]:
     """What a checkpoint says of itself, as far as a start looks at it."""
-    facts = {"format": CHECKPOINT_FORMAT, "fingerprint": fingerprint, "layout": layout, "seed": 1}
+    facts = {"format": CHECKPOINT_FORMAT, "fingerprint": fingerprint, "layout": layout, "seed": 1, "data": data}
     return sealed(facts | {"state": {}, "prompt_position": 0, "files": {}})
 
 

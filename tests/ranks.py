@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from megatron_rl.launch import free_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,11 +21,8 @@ def run_ranks(body: str, num_ranks: int, *, timeout_seconds: float = 240, **argu
 
     Raises AssertionError with the end of the failing rank's output.
     """
-    with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        processes, outputs = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        port, processes, outputs = free_port(), [], []
         for rank in range(num_ranks):
             outputs.append(Path(folder) / f"{rank}.log")
             environment = os.environ | {

@@ -75,7 +75,7 @@ class Trained:
         return batch.with_advantages(torch.tensor([[draw.gauss(0, 1) for _ in range(6)] for _ in range(6)]))
 
     def save(self) -> Path:
-        saver = checkpoint.Saver(self.run, self.actor, self.prompts)
+        saver = checkpoint.Saver(self.run, self.actor, self.prompts, self.state)
         saver.save(self.state)
         saver.finish()
         return checkpoint.folder_of(self.run, self.state.step)
@@ -158,7 +158,7 @@ def behind(folder: str, directory: str, **scale: Any) -> dict[str, str]:
     one = Trained(folder, directory, **scale)
     assert one.actor.device.saves_in_background
     one.step()
-    saver = checkpoint.Saver(one.run, one.actor, one.prompts)
+    saver = checkpoint.Saver(one.run, one.actor, one.prompts, one.state)
     saver.save(one.state)
     found = {"saved": digest(one.actor.state())}
     one.step()
@@ -210,6 +210,9 @@ def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
         at_save[step] = digest(one.actor.state()["weights"])
     found |= {"at_save": at_save, "kept": sorted(path.name for path in folders[0].parent.iterdir())}
     found["newest"] = resume()
+    soon = dataclasses.replace(one.run, save_every_minutes=1e-9)
+    savers = [checkpoint.Saver(run, one.actor, one.prompts, one.state) for run in (one.run, soon)]
+    found["overdue"] = [saver.is_overdue() for saver in savers]
     found["manifest"] = json.loads((folders[2] / "manifest.json").read_text())
     found["held"] = sorted(torch.load(folders[2] / checkpoint.file_of(0), weights_only=True))
 
@@ -276,6 +279,11 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(folder: str,
 @pytest.mark.ranks
 def test_without_a_checkpoint_the_state_is_fresh(odd: dict[str, Any]) -> None:
     assert (odd["none"]["step"], odd["none"]["position"]) == (0, 0)
+
+
+@pytest.mark.ranks
+def test_a_save_is_overdue_by_the_time_since_the_last_one(odd: dict[str, Any]) -> None:
+    assert odd["overdue"] == [False, True]
 
 
 @pytest.mark.ranks

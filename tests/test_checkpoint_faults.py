@@ -35,7 +35,7 @@ class Saving:
     def saver(self, *, in_background: bool) -> checkpoint.Saver:
         actor = self.one.actor
         actor.device = dataclasses.replace(actor.device, saves_in_background=in_background)
-        return checkpoint.Saver(self.one.run, actor, self.one.prompts)
+        return checkpoint.Saver(self.one.run, actor, self.one.prompts, State.fresh())
 
     def failure(self, save: Callable[[], Any]) -> dict[str, Any]:
         """What a save ends with on this rank, what is left of it, and what a new start would go on from."""

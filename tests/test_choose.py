@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_rl.checks import UserError
 from megatron_rl.choose import build_run, check_data, find_recipe, find_scale, rebuild_run
 from megatron_rl.lineage import FILE_NAME, model_folder_of
 from megatron_rl.report.provenance import write_run_file
@@ -11,6 +12,8 @@ from megatron_rl.run import Run
 from recipes.prorl_v1 import RECIPE as PRORL_V1
 from recipes.prorl_v2 import RECIPE
 from tests.folders import manifest, parent_facts, write_data, write_finished_run, write_model
+
+FIVE_DOMAINS = Path(__file__).parent / "data" / "five_domains"
 
 
 @pytest.fixture
@@ -44,21 +47,21 @@ def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path) -> None:
 )
 def test_a_recipe_file_with_a_fault_is_a_user_s_error(text: str, pattern: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(text)
-    with pytest.raises(ValueError, match=pattern):
+    with pytest.raises(UserError, match=pattern):
         find_recipe(str(tmp_path / "mine.py"))
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match="recipe 'prorl_v22': there is none; did you mean 'prorl_v2'"):
+    with pytest.raises(UserError, match="recipe 'prorl_v22': there is none; did you mean 'prorl_v2'"):
         find_recipe("prorl_v22")
-    with pytest.raises(ValueError, match="recipe 'prorl_v2_clip72': there is none; did you mean 'prorl_v2_clip27'"):
+    with pytest.raises(UserError, match="recipe 'prorl_v2_clip72': there is none; did you mean 'prorl_v2_clip27'"):
         find_recipe("prorl_v2_clip72")
     for name in ("scales", "variants"):
-        with pytest.raises(ValueError, match=f"recipe '{name}': there is none"):
+        with pytest.raises(UserError, match=f"recipe '{name}': there is none"):
             find_recipe(name)
-    with pytest.raises(ValueError, match="scale 'h100x6': there is none; did you mean 'h100x64'"):
+    with pytest.raises(UserError, match="scale 'h100x6': there is none; did you mean 'h100x64'"):
         find_scale("h100x6")
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         find_recipe("recipes/none.py")
 
 
@@ -98,7 +101,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
     ],
 )
 def test_a_wrong_setting_is_named(setting: str, pattern: str, folders: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match=pattern) as caught:
+    with pytest.raises(UserError, match=pattern) as caught:
         build(*folders, setting)
     assert "\n" not in str(caught.value)
 
@@ -131,7 +134,7 @@ def test_a_setting_lifts_a_cap_and_a_later_one_wins(folders: tuple[str, str]) ->
 
 
 def test_a_field_of_an_absent_record_can_not_be_set(folders: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"--set algorithm.length.weight: its record is None"):
+    with pytest.raises(UserError, match=r"--set algorithm.length.weight: its record is None"):
         build(*folders, "algorithm.length=none", "algorithm.length.weight=1")
 
 
@@ -148,7 +151,7 @@ def test_a_run_lives_in_runs_by_recipe_and_scale(folders: tuple[str, str], tmp_p
     assert build(*folders).directory == Path("runs/prorl_v2-cpu")
     (tmp_path / "taken").write_text("")
     for directory in (tmp_path / "taken", tmp_path / "taken" / "run"):
-        with pytest.raises(ValueError, match="is a file; choose another"):
+        with pytest.raises(UserError, match="is a file; choose another"):
             build(*folders, directory=directory)
 
 
@@ -156,12 +159,12 @@ def test_a_cluster_scale_is_checked_without_files(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("megatron_rl.choose._cached_snapshot", lambda name: None)
     monkeypatch.chdir(tmp_path)
     assert build(scale="h100x64", needs_files=False).recipe.model == RECIPE.model
-    with pytest.raises(ValueError, match=r"hf download deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"):
+    with pytest.raises(UserError, match=r"hf download deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"):
         build(scale="h100x64")
 
 
 def test_another_model_than_the_recipe_s_is_refused(folders: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"is not deepseek-ai/.*: num_layers is 4, the recipe's 28; hidden_size is 16"):
+    with pytest.raises(UserError, match=r"is not deepseek-ai/.*: num_layers is 4, the recipe's 28; hidden_size is 16"):
         build(*folders, scale="gpu1", needs_files=False)
 
 
@@ -169,6 +172,11 @@ def test_a_folder_of_the_recipe_s_shape_is_accepted(folders: tuple[str, str], mo
     model = dataclasses.replace(build(*folders).recipe.model, name="owner/model")
     monkeypatch.setattr("megatron_rl.choose.find_recipe", lambda name: dataclasses.replace(RECIPE, model=model))
     settings = (*folders, "sampling.max_prompt_tokens=100", "sampling.max_response_tokens=100")
+    with pytest.raises(
+        UserError, match="holds math, but .* trains on math, code, stem, logic, instruct; add .* of all"
+    ):
+        build(*settings, scale="gpu1")
+    settings = (*settings, f"run.data_folder={FIVE_DOMAINS}")
     assert build(*settings, scale="gpu1").recipe.model.name == "owner/model"
 
 
@@ -191,18 +199,26 @@ def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_pa
     run = build(*folders, directory=directory)
     checkpoint = directory / "checkpoints" / "step_000050"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest(run.recipe.fingerprint, run.scale.layout)))
+    (checkpoint / "manifest.json").write_text(
+        json.dumps(manifest(run.recipe.fingerprint, run.scale.layout, run.data_digest))
+    )
     assert build(*folders, directory=directory) == run
     (directory / "run.json").write_text(json.dumps({"run": {"recipe": dataclasses.asdict(run.recipe)}}))
-    with pytest.raises(ValueError, match=r"by another recipe, .* --directory \(sampling.temperature: 1.0 -> 1.2\)"):
+    with pytest.raises(UserError, match=r"by another recipe, .* --directory \(sampling.temperature: 1.0 -> 1.2\)"):
         build(*folders, "sampling.temperature=1.2", directory=directory)
     assert build(*folders, "scale.tensor_parallel=2", directory=directory).scale.tensor_parallel == 2
-    with pytest.raises(ValueError, match="was made with precision fp32, this run has bf16; give the one it was"):
+    with pytest.raises(UserError, match="was made with precision fp32, this run has bf16; give the one it was"):
         build(*folders, "scale.precision=bf16", directory=directory)
-    with pytest.raises(ValueError, match="was made with seed 1, this run has 2; give the one it was started with"):
+    with pytest.raises(UserError, match="was made with seed 1, this run has 2; give the one it was started with"):
         build(*folders, "run.seed=2", directory=directory)
+    train = run.data_folder / "train.jsonl"
+    lines = train.read_text().splitlines(True)
+    train.write_text("".join(reversed(lines)))
+    with pytest.raises(UserError, match=r"was made from other prompts than those of .*train.jsonl; give the file it"):
+        build(*folders, directory=directory)
+    train.write_text("".join(lines))
     (directory / "run.json").write_text("{")
-    with pytest.raises(ValueError, match="by another recipe, [0-9a-f]{16} instead of [0-9a-f]{16}; give the settings"):
+    with pytest.raises(UserError, match="by another recipe, [0-9a-f]{16} instead of [0-9a-f]{16}; give the settings"):
         build(*folders, "sampling.temperature=1.2", directory=directory)
 
 
@@ -222,18 +238,18 @@ def test_a_recipe_goes_on_with_the_policy_of_its_parent(folders: tuple[str, str]
 
 def test_a_parent_that_can_not_be_meant_is_refused(folders: tuple[str, str], tmp_path: Path) -> None:
     parent = write_finished_run(tmp_path / "older", "prorl_v2 2.0.0")
-    with pytest.raises(ValueError, match="recipe 'prorl_v2': starts from model .*; leave --parent out"):
+    with pytest.raises(UserError, match="recipe 'prorl_v2': starts from model .*; leave --parent out"):
         continued("prorl_v2", parent, folders[1])
-    with pytest.raises(ValueError, match="continues a run of 'prorl_v1', but the parent is one of 'prorl_v2 2.0.0'"):
+    with pytest.raises(UserError, match="continues a run of 'prorl_v1', but the parent is one of 'prorl_v2 2.0.0'"):
         continued("prorl_v2_after_v1", parent, folders[1])
-    with pytest.raises(ValueError, match=r"--set run\.model_folder: the policy of --parent is trained"):
+    with pytest.raises(UserError, match=r"--set run\.model_folder: the policy of --parent is trained"):
         continued("brorl", parent, *folders)
-    with pytest.raises(ValueError, match="is no run's directory"):
+    with pytest.raises(UserError, match="is no run's directory"):
         continued("brorl", tmp_path / "none", folders[1])
     (model_folder_of(parent) / FILE_NAME).unlink()
-    with pytest.raises(ValueError, match="has not finished"):
+    with pytest.raises(UserError, match="has not finished"):
         continued("brorl", parent, folders[1])
-    with pytest.raises(ValueError, match="continues a run of 'prorl_v2'; give that run's directory with --parent"):
+    with pytest.raises(UserError, match="continues a run of 'prorl_v2'; give that run's directory with --parent"):
         build_run("brorl", "cpu", folders, None, needs_files=True)
     assert build_run("brorl", "cpu", folders, None, needs_files=False).parent is None  # to look at it
 
@@ -250,17 +266,22 @@ def test_a_run_is_rebuilt_from_its_directory(folders: tuple[str, str], tmp_path:
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"run": {}}', "[]"])
 def test_a_directory_that_tells_of_no_run_is_named(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no run's directory; it has no run.json"):
+    with pytest.raises(UserError, match="is no run's directory; it has no run.json"):
         rebuild_run(tmp_path)
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(ValueError, match="run.json: can not be read; start the run once more"):
+    with pytest.raises(UserError, match="run.json: can not be read; start the run once more"):
         rebuild_run(tmp_path)
 
 
 def test_every_stage_needs_a_domain_that_the_data_has(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
-    check_data(data, PRORL_V1)
+    check_data(data, PRORL_V1, needs_all=False)
     early, late = PRORL_V1.stages[0], PRORL_V1.stages[2]
     stages = (early, dataclasses.replace(late, domains=("code", "stem")))
-    with pytest.raises(ValueError, match="holds math, but from step 514 on prorl_v1 trains on code, stem; add prompts"):
-        check_data(data, dataclasses.replace(PRORL_V1, stages=stages))
+    with pytest.raises(UserError, match="holds math, but from step 514 on prorl_v1 trains on code, stem; add prompts"):
+        check_data(data, dataclasses.replace(PRORL_V1, stages=stages), needs_all=False)
+    check_data(FIVE_DOMAINS, PRORL_V1, needs_all=True)
+    with pytest.raises(
+        UserError, match="from step 0 on prorl_v1 trains on .*; add prompts of all of these, or write a"
+    ):
+        check_data(data, PRORL_V1, needs_all=True)

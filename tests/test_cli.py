@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from megatron_rl import cli, doctor
+from megatron_rl.checks import UserError
 from megatron_rl.cli import app
 from recipes.scales import SCALES
 from tests.folders import manifest, write_data, write_model
@@ -98,7 +99,7 @@ def test_a_missing_data_folder_or_file_ends_in_one_line(setting: Setting) -> Non
 def test_resuming_under_another_fingerprint_ends_in_one_line(setting: Setting) -> None:
     checkpoint = setting.folder / "run" / "checkpoints" / "step_000001"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest("0" * 16, SCALES["cpu"].layout)))
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest("0" * 16, SCALES["cpu"].layout, "0" * 64)))
     result = CliRunner().invoke(app, ["train", *setting.words()])
     assert result.exit_code == 2
     assert "was made by another recipe, 0000000000000000 instead of" in result.stderr
@@ -139,7 +140,7 @@ def test_several_nodes_are_not_started_from_one_process(setting: Setting) -> Non
 @pytest.mark.parametrize(
     ("raised", "code", "line"),
     [
-        (ValueError("a\n  b"), 2, "error: a b\n"),
+        (UserError("a\n  b"), 2, "error: a b\n"),
         (RuntimeError("no memory"), 1, "error: RuntimeError: no memory (traceback: FILE)\n"),
         (FileNotFoundError("gone"), 1, "error: FileNotFoundError: gone (traceback: FILE)\n"),
         (ModuleNotFoundError(name="torch"), 1, "error: package torch is not installed; run `make setup`, and "),
@@ -156,7 +157,7 @@ def test_errors_become_exit_codes(
     printed = capsys.readouterr().err
     assert printed.startswith(line.replace("FILE", str(path)))
     assert printed.count("\n") == (code != 130)
-    assert path.exists() == isinstance(raised, ValueError | RuntimeError | OSError)
+    assert path.exists() == isinstance(raised, UserError | RuntimeError | OSError)
 
 
 def test_an_error_is_told_even_where_its_traceback_can_not_be_written(
@@ -170,7 +171,8 @@ def test_an_error_is_told_even_where_its_traceback_can_not_be_written(
 
 
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:
-    for fault in (AssertionError(), ModuleNotFoundError(name="megatron_rl.none")):
+    """A library's ValueError, too: slurm/job.sh tries again where nobody asked for what can not be."""
+    for fault in (AssertionError(), ValueError(), ModuleNotFoundError(name="megatron_rl.none")):
         with pytest.raises(type(fault)), cli.one_line_errors():
             raise fault
 
@@ -211,12 +213,12 @@ def test_check_and_help_import_no_engine(setting: Setting) -> None:
 
 
 def test_doctor_says_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = doctor.Finding(name="vllm", found="", needed=True, remedy="pip install 'megatron-rl[cpu]'")
+    missing = doctor.Finding(name="vllm", found="", needed=True, remedy="run `make setup`")
     optional = doctor.Finding(name="apex", found="", needed=False, remedy="optional")
     monkeypatch.setattr(doctor, "examine", lambda: [missing, optional])
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1
-    assert "pip install 'megatron-rl[cpu]'" in result.stdout
+    assert "run `make setup`" in result.stdout
     monkeypatch.setattr(doctor, "examine", lambda: [optional])
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 0
 

@@ -37,6 +37,12 @@ def test_a_step_of_srun_is_a_world() -> None:
     assert given is not None and (given.address, given.port) == ("here", 1234)
 
 
+def test_a_requeued_job_does_not_meet_at_the_port_that_may_have_been_taken() -> None:
+    worlds = [world_from_environment(STEP | {"SLURM_RESTART_COUNT": str(count)}) for count in range(4)]
+    ports = [world.port for world in worlds if world is not None]
+    assert len(set(ports)) == 4 and all(20000 <= port < 30000 for port in ports)
+
+
 def test_a_batch_script_and_a_shell_on_a_node_are_no_world() -> None:
     batch = {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "16"}
     assert world_from_environment(batch) is None

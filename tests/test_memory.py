@@ -73,4 +73,4 @@ def test_in_fp32_the_optimizer_keeps_no_second_copy_of_the_weights() -> None:
     memory = estimate(run_at(dataclasses.replace(H100X8, precision="fp32")))
     assert memory.weights == 4 * 1_777_088_000
     assert memory.optimizer == 8 * 1_777_088_000 // 8
-    assert memory.everything == memory.training + memory.generation
+    assert memory.everything == memory.training + memory.generation - memory.resting

@@ -36,10 +36,18 @@ def test_a_run_leaves_before_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
     assert Preemption(None, 60.0).reason is None
     assert Preemption(1.0, 60.0).reason is None
-    assert Preemption(1.0, 3700.0).reason == "the time limit is near"
+    soon = Preemption(1.0, 3599.8)
+    time.sleep(0.3)
+    assert soon.reason == "the time limit is near"
 
 
 def test_slurm_knows_the_end_of_a_job_better(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 50))
-    assert Preemption(4.0, 60.0).reason == "the time limit is near"
     assert Preemption(4.0, 10.0).reason is None
+    assert Preemption(4.0, 10.0).deadline < time.time() + 41
+
+
+def test_a_limit_that_leaves_no_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 50))
+    with pytest.raises(ValueError, match="run.preemption_lead_seconds=60 before it the run has to leave"):
+        Preemption(4.0, 60.0)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from megatron_rl import rundir
+from tests.models import make_run
 
 ROOT = Path(__file__).parents[1]
 HOLD = """
@@ -77,7 +78,7 @@ def test_the_checkpoint_of_an_older_version_is_refused_by_its_format(tmp_path: P
     manifest = rundir.manifest_of(tmp_path)
     assert manifest is not None
     with pytest.raises(ValueError, match="has checkpoint format 1, this version reads 2; go on with the version"):
-        rundir.check_manifest(tmp_path, manifest, "0" * 16, "fp32", 1)
+        rundir.check_manifest(tmp_path, manifest, make_run(ROOT / "demo" / "model"))
 
 
 @pytest.mark.parametrize(

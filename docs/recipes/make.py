@@ -11,6 +11,7 @@ import importlib
 import inspect
 import io
 import re
+import textwrap
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,13 +50,13 @@ def page(name: str) -> str:
         f"<!-- Made by docs/recipes/make.py from recipes/{name}.py. Change that, and make it again. -->",
         (module.__doc__ or "").strip(),
         f"`{recipe.release}`, fingerprint `{recipe.fingerprint}`, in [recipes/{name}.py](../../recipes/{name}.py).",
-        f"## Lineage\n\n{story.lineage}",
+        f"## Lineage\n\n{wrapped(story.lineage)}",
         cost(recipe, story),
         *([stages(recipe)] if recipe.stages else []),
         "## Every number and its source",
         markdown(("field", "value", "source"), numbers),
-        "\n".join(f"- {note}" for note in notes(source)),
-        "## Where a choice had to be made\n\n" + "\n".join(f"- {text}" for text in story.deviations),
+        "\n".join(wrapped(f"- {note}") for note in notes(source)),
+        "## Where a choice had to be made\n\n" + "\n".join(wrapped(f"- {text}") for text in story.deviations),
         "## What to expect\n\nAs the sources report it; nothing here was measured with this repository.",
         *results(source),
         variants(recipe),
@@ -193,6 +194,12 @@ def variants(recipe: Recipe) -> str:
 def uses(source: str, tag: str) -> bool:
     """True where the recipe's comments or its page name the source."""
     return re.search(rf"\b{tag}\b", source) is not None
+
+
+def wrapped(text: str) -> str:
+    """A paragraph or an entry of a list in lines of at most 120 characters."""
+    indent = "  " * text.startswith("- ")
+    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def markdown(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

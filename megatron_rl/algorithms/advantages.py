@@ -21,7 +21,7 @@ def advantages(rewards: Tensor, judged: Tensor, lengths: Tensor, algorithm: Algo
     The batch is all groups of the step, so that nothing depends on the layout. Its statistics count each sample once
     (`statistics_over="samples"`, as the papers write) or once per token of its length (`"tokens"`, as OpenRLHF,
     NeMo-RL and verl do, which lets long answers weigh more). Standard deviations are the population's; verl divides
-    a group's by n - 1, which makes all advantages smaller by one factor, to which AdamW is blind.
+    a group's by n - 1, which makes all advantages smaller by one factor.
 
     Only `judged` [G, N] samples enter a statistic; the others get 0. So do all of a group with fewer than two judged
     samples: there is nothing to compare with.

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.checks import UserError
 from megatron_rl.rewards.rows import parse_row
 
 _KEYS = ("id", "domain", "prompt", "item")
@@ -39,10 +40,10 @@ class Item:
 def read_items(path: Path) -> tuple[Item, ...]:
     """The problems of a JSON lines file, in its order.
 
-    Raises ValueError `path:line: what is wrong; remedy` at the first line that can not be meant.
+    Raises UserError `path:line: what is wrong; remedy` at the first line that can not be meant.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; a data folder holds train.jsonl and validation.jsonl")
+        raise UserError(f"{path}: no such file; a data folder holds train.jsonl and validation.jsonl")
     items: list[Item] = []
     lines: dict[str, int] = {}
     with path.open("rb") as file:
@@ -50,23 +51,23 @@ def read_items(path: Path) -> tuple[Item, ...]:
             try:
                 item = _parse(line)
                 if item.id in lines:
-                    raise ValueError(f"id '{item.id}' was used in line {lines[item.id]}; rename one of the two")
+                    raise UserError(f"id '{item.id}' was used in line {lines[item.id]}; rename one of the two")
             except ValueError as error:
-                raise ValueError(f"{path}:{number}: {error}") from None
+                raise UserError(f"{path}:{number}: {error}") from None
             lines[item.id] = number
             items.append(item)
     if not items:
-        raise ValueError(f"{path}:1: the file is empty; write one problem a line")
+        raise UserError(f"{path}:1: the file is empty; write one problem a line")
     return tuple(items)
 
 
 def _parse(line: bytes) -> Item:
     row = parse_row(line, _KEYS)
     if not row["prompt"].strip():
-        raise ValueError(f"prompt is {row['prompt']!r}; write a text that is not empty")
+        raise UserError(f"prompt is {row['prompt']!r}; write a text that is not empty")
     for key in ("id", "prompt"):
         try:
             row[key].encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{key} has half a character, {row[key][error.start]!r}; write whole ones") from None
+            raise UserError(f"{key} has half a character, {row[key][error.start]!r}; write whole ones") from None
     return Item(**row)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megatron_rl.checks import UserError
 from megatron_rl.data.items import Item
 from megatron_rl.types import Prompt
 
@@ -31,7 +32,7 @@ class PromptStream:
     def __init__(
         self, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, seed: int, max_prompt_tokens: int
     ) -> None:
-        """Raises ValueError when no prompt is short enough."""
+        """Raises UserError when no prompt is short enough."""
         self.seed = seed
         self.position = 0  # serial of the next prompt
         self._prompts = tuple(encode(items, tokenizer, max_prompt_tokens=max_prompt_tokens))
@@ -51,10 +52,10 @@ class PromptStream:
     def take(self, num_prompts: int, domains: Collection[str] | None = None) -> tuple[Prompt, ...]:
         """The next prompts; `serial` is the position in the stream. Those of other `domains` are passed over.
 
-        Raises ValueError when there is none of these domains.
+        Raises UserError when there is none of these domains.
         """
         if domains is not None and self.domains.isdisjoint(domains):
-            raise ValueError(f"the data has no prompts of {', '.join(sorted(domains))}; it has {sorted(self.domains)}")
+            raise UserError(f"the data has no prompts of {', '.join(sorted(domains))}; it has {sorted(self.domains)}")
         taken: list[Prompt] = []
         while len(taken) < num_prompts:
             prompt = self._at(self.position)
@@ -66,7 +67,7 @@ class PromptStream:
     def seek(self, position: int) -> None:
         """Makes `position` the serial of the next prompt."""
         if position < 0:
-            raise ValueError(f"prompt position {position}: must be 0 or more")
+            raise UserError(f"prompt position {position}: must be 0 or more")
         self.position = position
 
     def _at(self, serial: int) -> Prompt:
@@ -93,15 +94,15 @@ def encode(
     """The items with their tokens, in order, without those of more than `max_prompt_tokens`.
 
     The chat template is applied where the tokenizer has one; else the prompt is encoded as it stands.
-    Raises ValueError when none is left.
+    Raises UserError when none is left.
     """
     texts = [_with_template(item.prompt, tokenizer) for item in items]
     token_ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     if empty := [item.id for item, ids in zip(items, token_ids, strict=True) if not ids]:
-        raise ValueError(f"prompt '{empty[0]}' has no tokens in this tokenizer; the model needs at least one")
+        raise UserError(f"prompt '{empty[0]}' has no tokens in this tokenizer; the model needs at least one")
     encoded = [(item, tuple(ids)) for item, ids in zip(items, token_ids, strict=True) if len(ids) <= max_prompt_tokens]
     if not encoded:
-        raise ValueError(
+        raise UserError(
             f"none of {len(items)} prompts has at most {max_prompt_tokens} tokens; raise sampling.max_prompt_tokens"
         )
     return encoded

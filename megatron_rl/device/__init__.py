@@ -25,9 +25,9 @@ class Device:
     transformer_options: Mapping[str, Any]  # fields of Megatron's TransformerConfig
     engine_options: Mapping[str, Any]  # arguments of vllm.LLM
     packs_need_one_length: bool  # when pipeline stages are interleaved
+    release_memory: Callable[[], None]  # what torch keeps for itself and does not use
     host_copy: Callable[[torch.Tensor], torch.Tensor]  # a tensor's values in host memory of their own
     saves_in_background: bool  # checkpoints are written while training goes on
-    peak_bytes: Callable[[], int]  # the most memory this process has held on the device
 
 
 def select(scale: Scale) -> Device:

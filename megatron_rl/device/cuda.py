@@ -30,11 +30,16 @@ def cuda(dtype: torch.dtype) -> Device:
             # Only apex brings the kernel that Megatron's own output layer needs for it.
             "gradient_accumulation_fusion": importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None,
         },
-        engine_options={"enable_sleep_mode": True},
+        engine_options={
+            "enable_sleep_mode": True,
+            # The size of the cache is pinned by the scale. This share must be free at the start, or vLLM refuses; its
+            # own 0.92 would, where another process has not quite left the GPU yet.
+            "gpu_memory_utilization": 0.5,
+        },
         packs_need_one_length=False,
+        release_memory=torch.cuda.empty_cache,
         host_copy=_pinned_copy,
         saves_in_background=True,
-        peak_bytes=torch.cuda.max_memory_allocated,
     )
 
 

@@ -18,6 +18,7 @@ def rollout_phase(actor: Actor, engine: Engine, version: int) -> Iterator[None]:
     The order matters: weights wake, then are filled, and only then does the cache wake; vLLM must never run a forward
     pass, nor take weights, in between.
     """
+    actor.device.release_memory()  # vLLM's memory comes from the system, not from what training left to torch
     engine.wake("weights")
     refit(actor, engine, tensor_names(actor.model), version)
     engine.wake("kv_cache")

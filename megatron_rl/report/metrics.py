@@ -48,7 +48,7 @@ METRICS: Mapping[str, Metric] = {
     "dynamic_sampling/rounds_count": Metric("rounds of generation that filled the step", "rounds"),
     "dynamic_sampling/tried_count": Metric("groups generated", "groups"),
     "dynamic_sampling/trained_count": Metric("groups trained on; fewer than asked for when rounds ran out", "groups"),
-    "dynamic_sampling/keep_rate": Metric("groups tried whose raw rewards have a spread: the rule in force", "fraction"),
+    "dynamic_sampling/keep_rate": Metric("groups tried whose raw rewards have a spread", "fraction"),
     "dynamic_sampling/keep_rate_by_mean": Metric("groups tried with a mean reward inside (0, 1)", "fraction"),
     "dynamic_sampling/keep_rate_by_correct": Metric("groups tried with some, not all, rewards at 1", "fraction"),
     "dynamic_sampling/all_right_fraction": Metric("groups tried in which every judged sample has reward 1", "fraction"),

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.checks import UserError
 from megatron_rl.rewards.rows import parse_row
 from megatron_rl.rewards.score import Scorer
 
@@ -23,20 +24,20 @@ _KEYS = ("id", "domain", "response", "item")
 def check_cases(path: Path, output: Path | None) -> None:
     """Reads the whole file, so that a job does not end at its last line; `output` is where the verdicts shall go.
 
-    Raises ValueError `path:line: what is wrong; remedy` at the first line that can not be meant.
+    Raises UserError `path:line: what is wrong; remedy` at the first line that can not be meant.
     """
     if output is not None and (not output.parent.is_dir() or output.is_dir() or output.resolve() == path.resolve()):
-        raise ValueError(f"output {output}: the cases themselves, or no file of an existing folder; name another")
+        raise UserError(f"output {output}: the cases themselves, or no file of an existing folder; name another")
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; give a file with one case a line")
+        raise UserError(f"{path}: no such file; give a file with one case a line")
     if not sum(1 for _ in _cases(path)):
-        raise ValueError(f"{path}:1: the file is empty; write one case a line")
+        raise UserError(f"{path}:1: the file is empty; write one case a line")
 
 
 def score_cases(path: Path, scorer: Scorer) -> Iterator[str]:
     """The lines `{"id": .., "score": .., "outcome": .., "detail": ..}`, in the order of the cases.
 
-    Raises ValueError as `check_cases`, and RuntimeError where a verifier can not be started.
+    Raises UserError as `check_cases`, and RuntimeError where a verifier can not be started.
     """
     rows = _cases(path)
     while batch := list(islice(rows, CASES_AT_ONCE)):
@@ -52,4 +53,4 @@ def _cases(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield parse_row(line, _KEYS)
             except ValueError as error:
-                raise ValueError(f"{path}:{number}: {error}") from None
+                raise UserError(f"{path}:{number}: {error}") from None

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.sandbox.run import MAX_OUTPUT_BYTES, Execution, Sandbox
+from megatron_rl.rewards.verdicts import judged, wrong
 from megatron_rl.types import Verdict
 
 SECONDS = 5.0
@@ -93,11 +94,11 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     """The verdict where there is no program to run, else the program for `judge`; fast and safe on any text."""
     program = last_program(after_thinking(response))
     if program is None:
-        return _judged(0.0, "no Python block in triple backticks after the thinking")
+        return wrong("no Python block in triple backticks after the thinking")
     if not program.strip():
-        return _judged(0.0, "the Python block is empty")
+        return wrong("the Python block is empty")
     if len(program) > MAX_PROGRAM_CHARACTERS:
-        return _judged(0.0, f"the program has more than {MAX_PROGRAM_CHARACTERS} characters")
+        return wrong(f"the program has more than {MAX_PROGRAM_CHARACTERS} characters")
     return program
 
 
@@ -120,13 +121,13 @@ def judge(
     for number, test in enumerate(item["tests"], start=1):
         execution = _execute(sandbox, program, item.get("function"), test, remaining)
         if execution.ended == "time":
-            return _judged(0.0, f"more than {seconds:g} s in all, at test {number} of {len(item['tests'])}")
+            return wrong(f"more than {seconds:g} s in all, at test {number} of {len(item['tests'])}")
         failure = _failure(execution, test)
         num_passed += not failure
         first_failure = first_failure or (failure and f"test {number}: {failure}")
         remaining -= execution.seconds
     detail = f"{num_passed} of {len(item['tests'])} tests passed"
-    return _judged(num_passed / len(item["tests"]), f"{detail}; {first_failure}" if first_failure else detail)
+    return judged(num_passed / len(item["tests"]), f"{detail}; {first_failure}" if first_failure else detail)
 
 
 def last_program(text: str) -> str | None:
@@ -258,7 +259,3 @@ def _is_same_word(found: str, expected: str) -> bool:
 
 def _is_near(found: Decimal, expected: Decimal) -> bool:
     return found == expected or abs(found - expected) <= Decimal(TOLERANCE) * max(Decimal(1), abs(expected))
-
-
-def _judged(score: float, detail: str) -> Verdict:
-    return Verdict(score=score, outcome="judged", detail=detail)

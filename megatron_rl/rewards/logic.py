@@ -13,6 +13,7 @@ from megatron_rl.rewards.puzzles.reading import readings
 from megatron_rl.rewards.puzzles.tasks import TASKS
 from megatron_rl.rewards.puzzles.words import vocabulary
 from megatron_rl.rewards.response import after_thinking
+from megatron_rl.rewards.verdicts import judged, wrong
 from megatron_rl.types import Verdict
 
 MIN_LIMIT_CHARACTERS = 4000  # a longer answer is not judged unless its reference is long, too
@@ -52,13 +53,13 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     _, opening, rest = after_thinking(response).rpartition("<answer>")
     answer, closing, _ = rest.partition("</answer>")
     if not opening or not closing:
-        return _verdict(0.0, "no <answer>...</answer> after the thinking")
+        return wrong("no <answer>...</answer> after the thinking")
     answer = answer.strip()
     if not answer:
-        return _verdict(0.0, "the answer is empty")
+        return wrong("the answer is empty")
     limit = max(MIN_LIMIT_CHARACTERS, LIMIT_PER_REFERENCE * len(str(item["entry"]["answer"])))
     if len(answer) > limit:
-        return _verdict(0.0, f"the answer has more than {limit} characters")
+        return wrong(f"the answer has more than {limit} characters")
     return answer
 
 
@@ -73,8 +74,4 @@ def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
         raise ValueError(f"logic task '{item['task']}' is not accepted")
     score = TASKS[item["task"]].score
     credit = max(score(text, item["entry"]) for text in readings(answer))
-    return _verdict(credit, "right" if credit == 1.0 else "wrong" if credit == 0.0 else f"a share of {credit:.2f}")
-
-
-def _verdict(score: float, detail: str) -> Verdict:
-    return Verdict(score=score, outcome="judged", detail=detail)
+    return judged(credit, "right" if credit == 1.0 else "wrong" if credit == 0.0 else f"a share of {credit:.2f}")

@@ -17,6 +17,7 @@ from megatron_rl.rewards.comparison import is_same_answer
 from megatron_rl.rewards.notation import compact, nesting, plain
 from megatron_rl.rewards.numbers import MAX_NUMBER_CHARACTERS, plain_number
 from megatron_rl.rewards.scalars import Rules, Undecided
+from megatron_rl.rewards.verdicts import right, wrong
 from megatron_rl.types import Verdict
 
 MAX_ANSWER_CHARACTERS = 2_000  # of what is no plain number
@@ -60,21 +61,21 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     """The verdict where it is plain, else the boxed answer for `judge`; fast and safe on any text."""
     answer, problem = boxed_answer(response)
     if answer is None:
-        return _wrong(problem)
+        return wrong(problem)
     if len(answer) > MAX_NUMBER_CHARACTERS:
-        return _wrong(f"the box holds more than {MAX_NUMBER_CHARACTERS} characters")
+        return wrong(f"the box holds more than {MAX_NUMBER_CHARACTERS} characters")
     answer, reference = plain(answer), plain(item["answer"])
     if not answer:
-        return _wrong("the box is empty")
+        return wrong("the box is empty")
     if compact(answer) == compact(reference):
-        return _right()
+        return right()
     numbers = plain_number(reference), plain_number(answer)
     rules = Rules(may_evaluate=False, relative_tolerance=item.get("relative_tolerance", 0.0))
     if numbers[0] is None or numbers[1] is None:
         if len(answer) > MAX_ANSWER_CHARACTERS:
-            return _wrong(f"the box holds more than {MAX_ANSWER_CHARACTERS} characters")
+            return wrong(f"the box holds more than {MAX_ANSWER_CHARACTERS} characters")
         if nesting(answer) > MAX_ANSWER_NESTING:
-            return _wrong(f"the box nests deeper than {MAX_ANSWER_NESTING} brackets")
+            return wrong(f"the box nests deeper than {MAX_ANSWER_NESTING} brackets")
     try:
         return _verdict(reference, answer, rules)
     except Undecided:
@@ -98,7 +99,7 @@ def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
 
 
 def _verdict(reference: str, answer: str, rules: Rules) -> Verdict:
-    return _right() if is_same_answer(read_answer(reference), read_answer(answer), rules) else _wrong("another value")
+    return right() if is_same_answer(read_answer(reference), read_answer(answer), rules) else wrong("another value")
 
 
 def _is_balanced(text: str) -> bool:
@@ -108,11 +109,3 @@ def _is_balanced(text: str) -> bool:
         if depth < 0:
             return False
     return depth == 0
-
-
-def _right() -> Verdict:
-    return Verdict(score=1.0, outcome="judged", detail="right")
-
-
-def _wrong(why: str) -> Verdict:
-    return Verdict(score=0.0, outcome="judged", detail=why)

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from megatron_rl.rewards.notation import plain
 from megatron_rl.rewards.numbers import plain_number
-from megatron_rl.rewards.units import NO_DIMENSION, Unit, unit
+from megatron_rl.rewards.units import NO_DIMENSION, Unit, factors, split_currency, unit
 
 MAX_QUANTITY_CHARACTERS = 120
 MIN_ROUNDED_DIGITS = 3  # of a decimal reference: 0.5 may well mean one half, 9.81 is a rounded value
@@ -29,7 +29,7 @@ _NAMED = re.compile(
     r"(?=[A-Za-z\\\[|])(?:\\?[A-Za-z]++|\{(?:[^{}]|\{[^{}]*\})*\}|_ ?[0-9]|\^ ?\\circ|'|\[[^\[\]]*\]|\([^()]*\)|[_| ])+"
     r"(?:=|\\approx|:) ?"
 )
-_UNIT_START = re.compile(r"[A-Za-z%/\\^$¢°ÅμΩ(]")
+_UNIT_START = re.compile(r"[A-Za-z%/\\^$¢€£¥₹°ÅμΩ(]")
 _WORD = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]+){0,3}")
 _NO_UNITS = re.compile(r"\b(?:or|and|not|to|pi|sin|cos|tan|log|exp|sqrt|plus|minus|times|factorial|squared|cubed)\b")
 _DECIMAL = re.compile(
@@ -61,16 +61,15 @@ def quantity(text: str) -> Quantity | None:
     text = text[named.end() :] if named else text
     about = _ABOUT.match(text)
     text = text[about.end() :] if about else text
-    sign = ""
-    if text.startswith(("\\$", "-\\$", "$")):  # the currency before the number
-        sign, text = text.partition("$")[0].strip("\\ "), text.partition("$")[2] + " $"
-    number = plain_number(sign + text)
-    if number is not None:
-        return Quantity(number, sign + text, "", None)
+    text, currency = split_currency(text)
+    number = plain_number(text)
+    if number is not None and not currency:
+        return Quantity(number, text, "", None)
+    text = f"{text} {currency}"
     for start in reversed([match.start() for match in _UNIT_START.finditer(text)]):
-        number = plain_number(sign + text[:start].strip(" "))
+        number = plain_number(text[:start].strip())
         if number is not None:
-            return _with_unit(number, sign + text[:start].strip(), text[start:].strip())
+            return _with_unit(number, text[:start].strip(), text[start:].strip())
     return None
 
 
@@ -94,8 +93,9 @@ def agree(answer: Quantity, reference: Quantity, tolerance: Fraction) -> bool:
             return _near(value, reference, tolerance)
     if not (reference.unit_text or answer.unit) and len(answer.unit_text.strip("{} ")) == 2:
         return False  # 5 ab is a product
-    words = {_singular(text) for text in (answer.unit_text, reference.unit_text) if text}
-    return len(words) <= 1 and _near(answer.number, reference, tolerance)
+    if answer.unit_text and reference.unit_text and factors(answer.unit_text) != factors(reference.unit_text):
+        return False
+    return _near(answer.number, reference, tolerance)
 
 
 def _agree_in_value(answer: Quantity, reference: Quantity, tolerance: Fraction) -> bool:
@@ -132,10 +132,6 @@ def _resolution(text: str) -> Fraction:
 
 def _is_power_of_ten(value: Fraction) -> bool:
     return {str(part).rstrip("0") for part in (value.numerator, value.denominator)} == {"1"}
-
-
-def _singular(text: str) -> str:
-    return text.replace("\\text", "").strip("{} ").lower().removesuffix("s")
 
 
 def _with_unit(number: Fraction, number_text: str, text: str) -> Quantity | None:

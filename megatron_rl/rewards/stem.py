@@ -22,6 +22,7 @@ from megatron_rl.rewards.expressions import UnreadableError, read_expression
 from megatron_rl.rewards.measures import Quantity, agree, leeway, quantity, with_unit
 from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.statements import statements
+from megatron_rl.rewards.verdicts import right, wrong
 from megatron_rl.rewards.wording import is_symbolic, same_words
 from megatron_rl.types import Verdict
 
@@ -71,24 +72,24 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     text = after_thinking(response).strip()
     boxed, problem = boxed_answer(text)
     if boxed is None and ("\\boxed" in text or "\\fbox" in text):
-        return _wrong(problem)
+        return wrong(problem)
     text = text[-MAX_STATEMENT_CHARACTERS:]
     answers = statements(text) if boxed is None else [boxed]
     if any(len(answer) > MAX_ANSWER_CHARACTERS for answer in answers):
-        return _wrong(f"the answer has more than {MAX_ANSWER_CHARACTERS} characters")
+        return wrong(f"the answer has more than {MAX_ANSWER_CHARACTERS} characters")
     if is_multiple_choice(item):
         return _chosen(text, answers[0] if answers else None, boxed is not None, item)
     if not any(answer.strip() for answer in answers):
-        return _wrong("no answer after the thinking")
+        return wrong("no answer after the thinking")
     reference = _reference(item)
     if reference is not None:
         found = [quantity(answer) or quantity(_DIRECTION.sub("", answer)) for answer in answers]
         if any(value is not None and agree(value, reference, _tolerance(item)) for value in found):
-            return _right()
+            return right()
         if found[-1] is not None or "unit" in item:
-            return _wrong("another quantity")
+            return wrong("another quantity")
     elif not is_symbolic(item["answer"]):
-        return _right() if any(same_words(answer, item["answer"]) for answer in answers) else _wrong("other words")
+        return right() if any(same_words(answer, item["answer"]) for answer in answers) else wrong("other words")
     return math.prepare(f"\\boxed{{{answers[-1]}}}", _formula_item(item))
 
 
@@ -105,7 +106,7 @@ def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
 
         with suppress(UnreadableError):
             is_near = is_within(read_expression(answer), reference.number, distance)
-            return _right() if is_near else _wrong("another value")
+            return right() if is_near else wrong("another value")
     return math.judge(answer, _formula_item(item))
 
 
@@ -136,8 +137,8 @@ def _chosen(text: str, answer: str | None, is_boxed: bool, item: Mapping[str, An
     if answer is None or label is None and not is_boxed and "\n" not in text:
         label = option_of_last_line(text, options, _is_same)
     if label is None:
-        return _wrong("no single option is chosen")
-    return _right() if label == _right_label(item, options) else _wrong(f"chooses {label}")
+        return wrong("no single option is chosen")
+    return right() if label == _right_label(item, options) else wrong(f"chooses {label}")
 
 
 def _right_label(item: Mapping[str, Any], options: Mapping[str, str]) -> str | None:
@@ -173,11 +174,3 @@ def _check_choices(item: Mapping[str, Any]) -> None:
         raise ValueError(f"the answer {item['answer']!r} is none of the choices {sorted(options)}; mend the row")
     if "unit" in item or "relative_tolerance" in item:
         raise ValueError("a stem item with choices has neither 'unit' nor 'relative_tolerance'; remove them")
-
-
-def _right() -> Verdict:
-    return Verdict(score=1.0, outcome="judged", detail="right")
-
-
-def _wrong(why: str) -> Verdict:
-    return Verdict(score=0.0, outcome="judged", detail=why)

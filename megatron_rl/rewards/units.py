@@ -1,6 +1,6 @@
-"""Units of measurement: what a unit expression is worth in the SI base units.
+"""Units of measurement: how they are written, and what a unit expression is worth in the SI base units.
 
-The table has the SI units with their prefixes and what physics, chemistry and kitchens use beside them.
+The table has the SI units with their prefixes and what physics, chemistry, kitchens and shops use beside them.
 Not covered: decibels, pH and other logarithmic scales; radians count as the number 1.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
+from typing import NamedTuple
 
-BASE = ("m", "kg", "s", "A", "K", "mol", "cd", "$")
+BASE = ("m", "kg", "s", "A", "K", "mol", "cd", "$", "€", "£", "¥", "₹")
 NO_DIMENSION = (0,) * len(BASE)
 MAX_POWER = 12
 
@@ -32,7 +33,7 @@ class Unit:
 
 
 # symbol and names, "~" where SI prefixes may stand before it, worth
-_TABLE = """
+_UNITS = """
     ~ m meter metre                  = 1 m
     ~ g gm gram gramme               = 1/1000 kg
     ~ s sec second                   = 1 s
@@ -98,18 +99,24 @@ _TABLE = """
     cc                               = 1/1000000 m^3
     ha hectare                       = 10000 m^2
     acre                             = 40468564224/10000000 m^2
-    mph                              = 44704/100000 m s^-1
-    kph kmph                         = 1000/3600 m s^-1
     knot kn                          = 1852/3600 m s^-1
     hp horsepower                    = 745699872/1000000 kg m^2 s^-3
     kWh                              = 3600000 kg m^2 s^-2
     rpm                              = 1/60 s^-1
-    rad radian rev revolution cycle sr steradian turn = 1
-    atom molecule ion particle photon electron = 1
+    rad radian                       = 1
+    rev revolution turn              = 1
+    cycle                            = 1
+    sr steradian                     = 1
+    atom                             = 1
+    molecule                         = 1
+    ion                              = 1
+    particle                         = 1
+    photon                           = 1
+    electron                         = 1
     deg degree ° circ                = 3141592653589793/180000000000000000
     arcmin arcminute                 = 3141592653589793/10800000000000000000
     arcsec arcsecond                 = 3141592653589793/648000000000000000000
-    % percent pct                    = 1/100
+    % percent percentage pct         = 1/100
     ppm                              = 1/1000000
     ppb                              = 1/1000000000
     dozen                            = 12
@@ -120,6 +127,12 @@ _TABLE = """
     trillion                         = 1000000000000
     $ usd dollar USD                 = 1 $
     cent ¢                           = 1/100 $
+    € euro EUR                       = 1 €
+    £ GBP                            = 1 £
+    ¥ yen JPY                        = 1 ¥
+    ₹ rupee Rs INR                   = 1 ₹
+    celsius                          = 1 K
+    fahrenheit                       = 5/9 K
 """
 _PREFIXES = {
     name: Fraction(10) ** exponent
@@ -131,9 +144,9 @@ _PREFIXES = {
     )
     for name in names.split()
 }  # fmt: skip
-_KELVIN = tuple(int(name == "K") for name in BASE)
-_CELSIUS = Unit(Fraction(1), _KELVIN, Fraction(27315, 100))
-_FAHRENHEIT = Unit(Fraction(5, 9), _KELVIN, Fraction(45967, 180))
+# Where they stand alone they are no differences.
+_ZEROS = {"celsius": Fraction(27315, 100), "fahrenheit": Fraction(45967, 180)}
+_PLURALS = {"people": "person", "children": "child"}
 
 _SPELLINGS = [
     (re.compile(pattern), replacement)
@@ -148,6 +161,8 @@ _SPELLINGS = [
         (r"(?:°|\b[Dd]eg(?:ree)?s?\b\.?) ?(?:F|[Ff]ahrenheit)\b|\b[Ff]ahrenheit\b", "fahrenheit"),
         (r"° ?K\b", "K"),
         (r"([A-Za-z])[ -](years?|volts?)\b", r"\1\2"),
+        (r"\b(?i:mph)\b", "mi h^-1"),
+        (r"\b(?i:km?ph)\b", "km h^-1"),
         (r"\b(?:square|sq\.?) ([A-Za-z]+)", r"\1^2"),
         (r"\bcubic ([A-Za-z]+)", r"\1^3"),
         (r" squared\b", "^2"),
@@ -159,21 +174,57 @@ _SPELLINGS = [
         (r"\b1(?= ?/)", " "),
     )
 ]
-_FACTOR = re.compile(r" *(?:(/)|([A-Za-zμΩÅ°%$¢ö]+)(?: *\^? *([+-]?[0-9]+))?)")
+_FACTOR = re.compile(r" *(?:(/)|([A-Za-zÀ-ÿμΩ°%$¢€£¥₹]+)(?: *\^? *([+-]?[0-9]+))?)")
+_CURRENCY = re.compile(r"(-? ?)(?:\\(\$)|([€£¥₹]|(?:Rs|USD)\b)\.?) ?")
 
 
 def unit(text: str) -> Unit | None:
-    """What a unit expression in plain form is worth, None where it is none; all that follows a slash divides.
+    """What a unit expression in plain form is worth, None where it is none; what it is a unit of may follow.
 
     >>> unit("kJ/mol") == unit(r"\\text{J} \\text{mmol}^{-1}"), unit("apples")
     (True, None)
     """
+    found = _factors(_in_one_spelling(text).partition(" of ")[0])
+    if found is None or not found.keys() <= _table().worth.keys():
+        return None
+    product = Unit(Fraction(1))
+    for name, power in found.items():
+        product = product.times(_table().worth[name], power)
+    alone = next(iter(found)) if list(found.values()) == [1] else ""
+    return replace(product, zero=_ZEROS.get(alone, Fraction(0)))
+
+
+def factors(text: str) -> dict[str, int] | None:
+    """The units of an expression in plain form by their first name in the table, and their powers.
+
+    Words that are no unit stand there in the singular; all that follows a slash divides. None where there is anything
+    but words, or none.
+
+    >>> factors("square meters per apple"), factors("m = 5")
+    ({'m': 2, 'apple': -1}, None)
+    """
+    return _factors(_in_one_spelling(text))
+
+
+def split_currency(text: str) -> tuple[str, str]:
+    """A text in plain form without the currency that it begins with, and that currency, or an empty text.
+
+    >>> split_currency("-\\\\$5")
+    ('-5', '$')
+    """
+    match = _CURRENCY.match(text)
+    return (match[1].strip() + text[match.end() :], match[2] or match[3]) if match else (text, "")
+
+
+def _in_one_spelling(text: str) -> str:
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
-    text = text.partition(" of ")[0].strip()
-    if text in ("celsius", "fahrenheit"):
-        return _CELSIUS if text == "celsius" else _FAHRENHEIT
-    product, sign, position = Unit(Fraction(1)), 1, 0
+    return text
+
+
+def _factors(text: str) -> dict[str, int] | None:
+    found: dict[str, int] = {}
+    text, sign, position = text.strip(), 1, 0
     while position < len(text):
         match = _FACTOR.match(text, position)
         if match is None:
@@ -182,49 +233,58 @@ def unit(text: str) -> Unit | None:
         if match[1]:
             sign = -1
             continue
-        factor, power = _named(match[2]), int(match[3] or 1)
-        if factor is None or abs(power) > MAX_POWER:
+        name, power = _name(match[2]), int(match[3] or 1)
+        if abs(power) > MAX_POWER:
             return None
-        product = product.times(factor, sign * power)
-    return None if not text or text.endswith("/") else product
+        found[name] = found.get(name, 0) + sign * power
+    return None if not found or text.endswith("/") else found
 
 
-def _named(name: str) -> Unit | None:
-    """The unit of a symbol or name, also in the plural, or in the wrong case where that leaves no doubt."""
-    exact, any_case = _names()
-    singular = name[:-1] if name.endswith("s") and len(name) > 2 else name
-    for spelling in (name, singular):
-        if spelling in exact:
-            return exact[spelling]
-    for spelling in (name.lower(), singular.lower()):
-        if spelling in any_case:
-            return any_case[spelling]
-    return None
+def _name(word: str) -> str:
+    """The first name of a unit, also in the plural, or in the wrong case where that leaves no doubt; else the word."""
+    table = _table()
+    singular = word[:-1] if word.endswith("s") and len(word) > 2 else word
+    for spelling in (word, singular):
+        if spelling in table.exact:
+            return table.exact[spelling]
+    for spelling in (word.lower(), singular.lower()):
+        if name := table.any_case.get(spelling):
+            return name
+    return _PLURALS.get(word.lower(), singular.lower() if len(word) > 3 else word)
+
+
+class _Table(NamedTuple):
+    worth: Mapping[str, Unit]  # by first name
+    exact: Mapping[str, str]  # symbol or name -> first name
+    any_case: Mapping[str, str]  # the same in small letters, where those do not mean several
 
 
 @cache
-def _names() -> tuple[Mapping[str, Unit], Mapping[str, Unit | None]]:
-    """The units by symbol and name, and by small letters; None where those mean several."""
-    exact = {"celsius": Unit(Fraction(1), _KELVIN), "fahrenheit": Unit(Fraction(5, 9), _KELVIN)}
-    prefixed: dict[str, Unit] = {}
-    for line in _TABLE.strip().splitlines():
-        names, _, worth = line.partition("=")
-        factor, *powers = worth.split()
+def _table() -> _Table:
+    worth: dict[str, Unit] = {}
+    exact: dict[str, str] = {}
+    prefixed: dict[str, str] = {}
+    for line in _UNITS.strip().splitlines():
+        names, _, value = line.partition("=")
+        factor, *powers = value.split()
         dimension = list(NO_DIMENSION)
         for base in powers:
             symbol, _, power = base.partition("^")
             dimension[BASE.index(symbol)] = int(power or 1)
-        value = Unit(Fraction(factor), tuple(dimension))
-        for name in names.replace("~", "").split():
-            exact[name] = value
-            if "~" in names:
-                prefixed |= {
-                    prefix + name: Unit(value.factor * ten, value.dimension) for prefix, ten in _PREFIXES.items()
-                }
-    any_case: dict[str, Unit | None] = {name.lower(): value for name, value in reversed(exact.items())}
+        first, *others = names.replace("~", "").split()
+        worth[first] = Unit(Fraction(factor), tuple(dimension))
+        exact |= dict.fromkeys((first, *others), first)
+        if "~" in names:
+            for prefix, ten in _PREFIXES.items():
+                multiple = f"{ten} {first}"
+                worth[multiple] = Unit(worth[first].factor * ten, worth[first].dimension)
+                prefixed |= {prefix + name: multiple for name in (first, *others)}
+    # A first letter of either case may be a prefix: mW is not MW.
     ambiguous = {
-        name.lower() for name, value in prefixed.items() if prefixed.get(name.swapcase()[:1] + name[1:], value) != value
+        name.lower()
+        for name, multiple in prefixed.items()
+        if prefixed.get(name.swapcase()[:1] + name[1:], multiple) != multiple
     }
-    for name, value in prefixed.items():
-        any_case.setdefault(name.lower(), None if name.lower() in ambiguous else value)
-    return prefixed | exact, any_case
+    any_case = {name.lower(): prefixed[name] for name in reversed(prefixed) if name.lower() not in ambiguous}
+    any_case |= {name.lower(): exact[name] for name in reversed(exact)}
+    return _Table(worth, prefixed | exact, any_case)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl import parallel
+from megatron_rl.checks import UserError
 from megatron_rl.device import Device
 from megatron_rl.parallel import Ranks
 from megatron_rl.run import Run
@@ -80,8 +81,8 @@ class Engine:
     ) -> list[tuple[Sample, ...]]:
         """The samples of each request, generated with nothing else in the engine.
 
-        The same requests give the same bits, whatever was generated before. Temperature 0 is greedy and keeps no
-        log-probabilities.
+        The same requests give the same bits, whatever was generated before, and torch's random state stays as it was.
+        Temperature 0 is greedy and keeps no log-probabilities.
         """
         assert self.version is not None, "the engine has no weights before its first refit"
         if not requests:
@@ -102,7 +103,9 @@ class Engine:
             )
             for request in requests
         ]
-        outputs = self.llm.generate(prompts, options, use_tqdm=False)
+        # On a CPU vLLM also draws from torch's own generator, whose state is the actor's and lies in its checkpoints.
+        with torch.random.fork_rng(devices=[]):
+            outputs = self.llm.generate(prompts, options, use_tqdm=False)
         return [tuple(self._sample(completion) for completion in output.outputs) for output in outputs]
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> set[str]:
@@ -152,12 +155,12 @@ class Engine:
 
 
 def stop_tokens(folder: Path) -> tuple[int, ...]:
-    """The end-of-sequence tokens of a Hugging Face folder. Raises ValueError when it names none."""
+    """The end-of-sequence tokens of a Hugging Face folder. Raises UserError when it names none."""
     found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         token = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
         found |= set(token) if isinstance(token, list) else {token} - {None}
     if not found:
-        raise ValueError(f"{folder}: no eos_token_id in config.json or generation_config.json; add it")
+        raise UserError(f"{folder}: no eos_token_id in config.json or generation_config.json; add it")
     return tuple(sorted(found))

@@ -97,6 +97,9 @@ def waves(folder: str) -> dict[str, Any]:
     found["alone"] = {name: group for prompt in prompts for name, group in wave(engine, [prompt]).items()}
     found["other_company"] = wave(engine, prompts[::-1][:4])
     found["greedy"] = wave(engine, prompts, temperature=0.0)
+    state = torch.get_rng_state()
+    wave(engine, some_prompts())
+    found["random_state_stays"] = torch.equal(torch.get_rng_state(), state)
     found["nothing"] = engine.generate([], max_response_tokens=4, temperature=1.0, top_p=1.0)
 
     reset = engine.llm.reset_prefix_cache
@@ -176,6 +179,11 @@ def test_an_engine_without_weights_does_not_generate(found: dict[str, Any]) -> N
 @pytest.mark.ranks
 def test_the_same_wave_gives_the_same_bits(found: dict[str, Any]) -> None:
     assert found["first"] == found["again"] == found["later"]
+
+
+@pytest.mark.ranks
+def test_generating_leaves_the_random_state_of_the_process_alone(found: dict[str, Any]) -> None:
+    assert found["random_state_stays"]  # a wave may come from the disk instead, and the checkpoint holds that state
 
 
 @pytest.mark.ranks

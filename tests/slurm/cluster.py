@@ -11,21 +11,25 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
 HERE = Path(__file__).parent
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 PR_SET_PDEATHSIG = 1
+SLURM_DAEMONS = ("slurmd", "slurmstepd")
 
 # cred_expire: a job is started again cred_expire + 1 s after a requeue, and 5 is the least that is heeded.
 # config_overrides: the nodes have more CPUs than this machine. MinJobAge: scontrol shows jobs that have ended.
+# FirstJobId: the port on which ranks meet follows from it, and other clusters may be at work on this machine.
 CONFIGURATION = """\
 ClusterName=private
 SlurmctldHost=localhost(127.0.0.1)
@@ -54,6 +58,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,sched_min_interval=0
 KillWait=5
 MinJobAge=86400
+FirstJobId={first_job}
 SlurmdTimeout=10
 GresTypes=gpu
 {plugins}
@@ -86,6 +91,8 @@ class Cluster:
         self.folder = folder
         self.nodes = ("node1", "node2")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        # The kernel kills a daemon when the thread that started it ends; power_on may be called from any.
+        self.starter = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Self:
         self._write_configuration()
@@ -166,9 +173,20 @@ class Cluster:
         process.kill()
         process.wait()
 
+    def orphans(self, node: str, seconds: float = 10) -> list[str]:
+        """Commands that still run on a node after so long, and belong to no job: their parent has gone before them."""
+        deadline = time.monotonic() + seconds
+        while True:
+            (first,) = children(self.processes[node].pid)
+            found = [pid for pid in children(first) if name_of(pid) not in SLURM_DAEMONS]
+            if not found or time.monotonic() > deadline:
+                return [command_of(pid) for pid in found]
+            time.sleep(0.1)
+
     def _start(self, name: str, command: Sequence[str]) -> None:
         with (self.folder / "log" / f"{name}.out").open("ab") as output:
-            self.processes[name] = subprocess.Popen(
+            self.processes[name] = self.starter.submit(
+                subprocess.Popen,
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -177,7 +195,7 @@ class Cluster:
                 cwd=self.folder,
                 start_new_session=True,
                 preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
-            )
+            ).result()
 
     def _until(self, what: str, holds: Callable[[], bool], timeout: float = 30) -> None:
         deadline = time.monotonic() + timeout
@@ -202,6 +220,7 @@ class Cluster:
         text = CONFIGURATION.format(
             folder=folder,
             ports=ports,
+            first_job=random.randrange(1, 10000),
             plugins=f"PlugStackConfig={folder}/plugstack.conf" if self._build_pyxis() else "",
             nodes="\n".join(
                 NODE.format(name=node, port=port) for node, port in zip(self.nodes, ports[1:], strict=True)
@@ -222,6 +241,33 @@ class Cluster:
     def has_containers(self) -> bool:
         """True where the cluster takes Pyxis' options."""
         return (self.folder / "plugstack.conf").exists()
+
+
+def children(pid: int) -> list[int]:
+    """The live processes that a process has started, or inherited."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(parent) == pid and state not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def free_ports(number: int) -> list[int]:

@@ -63,7 +63,7 @@ def test_the_submitted_script_is_the_reviewed_one(
     name: str, words: tuple[str, ...], variables: dict[str, str], tmp_path: Path
 ) -> None:
     """`REGENERATE=1` writes the golden files anew, which is a commit of its own."""
-    shutil.copytree(REPOSITORY / "demo" / "data", tmp_path / "data")
+    shutil.copytree(REPOSITORY / "tests" / "data" / "five_domains", tmp_path / "data")
     done = launched(
         tmp_path, str(REPOSITORY / "recipes" / "prorl_v2.py"), "--scale", "h100x32", "--dry-run", *words,
         python=python_with_nemo_run(), **variables,
@@ -180,7 +180,7 @@ def test_a_dirty_checkout_is_refused_or_kept_with_its_changes(checkout: Path) ->
     (checkout / "recipes" / "mine.py").write_text("RECIPE = 1\n")
     (checkout / "recipes" / "scales.py").write_text("SCALES = {}\n")
     refused = snapshot_of(checkout, False)
-    assert "ValueError: the checkout has 2 uncommitted changes" in refused.stderr
+    assert "UserError: the checkout has 2 uncommitted changes" in refused.stderr
     before = git("status", "--porcelain"), git("stash", "list"), git("rev-parse", "HEAD")
     tree, _, changes = snapshot_of(checkout, True).stdout.partition("\n")
     assert git("show", f"{tree}:recipes/mine.py") == "RECIPE = 1\n"

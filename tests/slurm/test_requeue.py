@@ -90,6 +90,7 @@ def test_a_run_that_stops_in_good_order_goes_on_until_it_is_done(cluster: Cluste
     shown = cluster.wait(job.number)
     assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "2"), job.output()
     assert job.endings() == ["85", "85", "0"]
+    assert "not requeued" not in job.output()
     assert (job.run / "DONE").exists() and not (job.run / "FAILED").exists()
     assert [job.output().count(f"attempt {number} from the start") for number in range(3)] == [1, 1, 1]
     for number, word in enumerate(("heeds", "85", "0")):

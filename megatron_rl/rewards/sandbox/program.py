@@ -97,7 +97,7 @@ def _run(request: dict[str, Any]) -> int:
         exec(compile(request["source"], "main.py", "exec"), module.__dict__)
         if is_called:
             value = _function(module, request["function"])(*request["arguments"])
-            answer = memoryview(dumps(value, allow_nan=False).encode())
+            answer = memoryview(dumps(value, allow_nan=False, default=_number).encode())
             while answer:
                 answer = answer[os.write(CHANNEL, answer) :]
     except SystemExit as stop:
@@ -109,6 +109,14 @@ def _function(module: types.ModuleType, name: str) -> Any:
     if hasattr(module, name):
         return getattr(module, name)
     return getattr(module.Solution(), name)
+
+
+def _number(value: object) -> object:
+    """One of numpy's scalars as Python's; json asks for what it has no word for. Raises TypeError for anything else."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
+        return value.item()
+    raise TypeError(f"JSON has no word for a {type(value).__name__}")
 
 
 def _status(code: object) -> int:

@@ -1,0 +1,20 @@
+"""Verdicts of verifiers that could judge an answer; those on failures are made where processes are watched."""
+
+from __future__ import annotations
+
+from megatron_rl.types import Verdict
+
+
+def judged(score: float, detail: str) -> Verdict:
+    """A verdict, with its reason for a reader."""
+    return Verdict(score=score, outcome="judged", detail=detail)
+
+
+def right() -> Verdict:
+    """The verdict on a right answer."""
+    return judged(1.0, "right")
+
+
+def wrong(why: str) -> Verdict:
+    """The verdict on a wrong answer."""
+    return judged(0.0, why)

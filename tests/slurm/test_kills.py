@@ -1,0 +1,145 @@
+"""A run may be ended anywhere, and ends with the same bits: killed in every phase, or by what Slurm does to a job."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megatron_rl.report.journal import FILE_NAME, is_validation, read_rows
+from tests.slurm.cluster import Cluster
+from tests.slurm.kills import (
+    BY_SLURM,
+    NUM_RANKS,
+    NUM_STEPS,
+    PHASES,
+    Kill,
+    Ordeal,
+    Seen,
+    differences,
+    drawn,
+    endure,
+    generated,
+    moment,
+    seconds_saved,
+    shared_memory,
+)  # fmt: skip
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
+
+SEED = 6  # of the moments; benchmarks/kills.py takes others
+MATRIX = ("one_rank", "all_ranks", "by_slurm", "at_random")
+SPAN_OF = {"rollout": "generate", "scoring": "score", "update": "update", "save": "save", "commit": "save"}
+# Two rollout ranks to an engine, which share memory, and six waves a step at least.
+SHARING = {
+    "scale.rollout_tensor_parallel": 2,
+    "sampling.prompts_per_step": 6,
+    "num_steps": 3,
+}
+LATE_WAVE = 6  # the last of a first round
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kills")
+
+
+@pytest.fixture(scope="module")
+def ordeals(cluster: Cluster, folder: Path) -> dict[str, list[Seen]]:
+    """What every kill of the matrix came to, by run; `whole` is the run that nobody ends."""
+    draw = random.Random(SEED)
+    plans = {
+        cluster.nodes[0]: {
+            folder / "whole": [],
+            folder / "one_rank": [moment("one", phase, 2 + i, draw) for i, phase in enumerate(PHASES)],
+            folder / "all_ranks": [moment("all", phase, 2 + i, draw) for i, phase in enumerate(PHASES)],
+        },
+        cluster.nodes[1]: {
+            folder / "by_slurm": [
+                moment(how, phase, 2 + i, draw) for i, (how, phase) in enumerate(zip(BY_SLURM, PHASES, strict=True))
+            ],
+            folder / "at_random": drawn(3, SEED)[0],
+        },
+    }
+    return {run.name: seen for run, seen in endure(cluster, plans).items()}
+
+
+def test_the_matrix_has_every_way_to_end_and_meets_every_phase(ordeals: dict[str, list[Seen]]) -> None:
+    for name in ("one_rank", "all_ranks"):
+        assert [one.where for one in ordeals[name]] == [SPAN_OF[phase] for phase in PHASES]
+        in_save, in_commit = ordeals[name][3:]
+        assert in_save.partial, "killed before the first file was begun"
+        assert sorted(in_commit.partial) == ["manifest.json", "rank_00000.pt", "rank_00001.pt"]
+    assert [one.kill.how for one in ordeals["by_slurm"]] == list(BY_SLURM)
+    assert [one.where for one in ordeals["by_slurm"]] == [SPAN_OF[phase] for phase in PHASES]
+    assert len(ordeals["at_random"]) == 3
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_a_run_that_was_ended_again_and_again_ends_with_the_same_bits(
+    ordeals: dict[str, list[Seen]], folder: Path, name: str
+) -> None:
+    assert differences(folder / name, folder / "whole") == []
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_no_step_is_lost_but_the_one_under_way(ordeals: dict[str, list[Seen]], name: str) -> None:
+    assert [one.lost_steps for one in ordeals[name]] == [0] * len(ordeals[name])
+
+
+@pytest.mark.parametrize("name", ("whole", *MATRIX))
+def test_the_journal_has_every_step_once(ordeals: dict[str, list[Seen]], folder: Path, name: str) -> None:
+    rows = [(row["step"], is_validation(row)) for row in read_rows(folder / name / FILE_NAME)]
+    steps = [(step, False) for step in range(1, NUM_STEPS + 1)]
+    assert rows == [(0, True), *steps, (NUM_STEPS, True)]
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_no_process_and_no_shared_memory_is_left(ordeals: dict[str, list[Seen]], folder: Path, name: str) -> None:
+    assert [one.orphans for one in ordeals[name]] == [()] * len(ordeals[name])
+    assert shared_memory(folder / name) == []
+    assert [path.name for path in (folder / name / "checkpoints").glob("*.partial")] == []
+
+
+@pytest.fixture(scope="module")
+def neighbours(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    """Two runs of the same on one node: one is killed in its last wave; the other stands still, then trains on."""
+    node = cluster.nodes[0]
+    late = Kill(how="all", phase="rollout", step=2, nth=LATE_WAVE, delay_seconds=0.02)
+    pause = Kill(how="waits", phase="update", step=2)
+    killed = Ordeal(cluster, folder / "killed", node, [late], **SHARING)
+    spared = Ordeal(cluster, folder / "spared", node, [pause], **SHARING)
+    spared.meet()
+    at_death = killed.meet()
+    left = shared_memory(killed.run)
+    killed.wait_for_start(1)
+    spared.release()
+    (seen,) = killed.endure()
+    spared.finish()
+    return {"seen": seen, "waves": at_death["waves"], "left": left, "killed": killed.run, "spared": spared.run}
+
+
+def test_a_killed_job_does_not_hurt_its_neighbour_and_both_end_right(neighbours: dict[str, Any]) -> None:
+    killed, spared = neighbours["killed"], neighbours["spared"]
+    assert differences(killed, spared) == []
+    assert [path.name for path in (spared / "logs").glob("attempt_*")] == ["attempt_0"]
+    assert neighbours["seen"].orphans == () and neighbours["seen"].lost_steps == 0
+
+
+def test_finished_waves_are_not_generated_again(neighbours: dict[str, Any]) -> None:
+    killed, spared = neighbours["killed"], neighbours["spared"]
+    assert neighbours["waves"] == LATE_WAVE - 1
+    for rank in range(NUM_RANKS):
+        num_waves = len(generated(spared, 0, rank, step=2))
+        assert num_waves >= LATE_WAVE
+        assert len(generated(killed, 0, rank, step=2)) == LATE_WAVE - 1
+        assert len(generated(killed, 1, rank, step=2)) == num_waves - (LATE_WAVE - 1)
+    saved = seconds_saved(killed, 0, 2, spared)
+    print(f"{saved:.2f} s of generation on {NUM_RANKS} ranks were not done again")
+    assert saved > 0
+
+
+def test_a_killed_job_leaves_no_shared_memory_for_good(neighbours: dict[str, Any]) -> None:
+    assert shared_memory(neighbours["killed"]) == [] and shared_memory(neighbours["spared"]) == []
