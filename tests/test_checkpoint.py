@@ -134,6 +134,7 @@ def resumed(folder: str, directory: str, world: int) -> dict[str, Any]:
     """Runs on every rank of a new process: resume, two more steps; then with a damaged file."""
     one = Trained(folder, directory, devices_per_node=world)
     unresumed = digest(one.actor.state()["weights"])
+    one.actor.resharded = never  # each rank reads its own file
     one.state = checkpoint.resume(one.run, one.actor, one.prompts)
     changed = digest(one.actor.state()["weights"]) != unresumed
     for _ in range(2):
@@ -146,6 +147,10 @@ def resumed(folder: str, directory: str, world: int) -> dict[str, Any]:
     with warnings_kept() as kept:
         state = checkpoint.resume(one.run, one.actor, one.prompts)
     return facts | {"after_damage": state.step, "warnings": kept}
+
+
+def never(*_: Any) -> None:
+    raise AssertionError("the layout did not change")
 
 
 def behind(folder: str, directory: str, **scale: Any) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from megatron_rl import checkpoint, parallel
+from megatron_rl import checkpoint, parallel, rundir
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.types import State
 from tests.models import make_folder
@@ -72,13 +72,22 @@ def no_large_files(rank: int, ranks: parallel.Ranks) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def faults(folder: str, directory: str, is_disk: bool) -> dict[str, Any]:
+def faults(folder: str, directory: str, is_disk: bool, taken: str) -> dict[str, Any]:
     """Runs on every rank: saves that fail in several ways after one that does not, and saves in the background."""
+    from megatron_rl.train import only_run
+
     run = Saving(folder, directory)
     one, at_once = run.one, run.saver(in_background=False)
     one.step()
     at_once.save(one.state)
     found: dict[str, Any] = {"first": run.now()}
+    try:
+        with only_run(Path(taken), one.ranks):
+            pass
+    except RuntimeError as error:
+        found["taken"] = str(error)
+    with only_run(Path(directory), one.ranks):
+        found["free"] = True
     one.step()
     with no_large_files(1, one.ranks):
         found["one rank"] = run.failure(lambda: at_once.save(one.state))
@@ -154,14 +163,15 @@ def small_disk(folder: Path) -> Iterator[bool]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = make_folder(tmp_path_factory.mktemp("qwen2"), num_hidden_layers=2, hidden_size=64)
-    directory = tmp_path_factory.mktemp("runs") / "run"
-    with small_disk(directory) as is_disk:
+    directory, taken = (tmp_path_factory.mktemp("runs") / name for name in ("run", "taken"))
+    with rundir.locked(taken), small_disk(directory) as is_disk:
         return run_ranks(
             "tests.test_checkpoint_faults:faults",
             WORLD,
             folder=str(folder),
             directory=str(directory),
             is_disk=is_disk,
+            taken=str(taken),
         )
 
 
@@ -186,6 +196,13 @@ def test_a_save_that_fails_ends_every_rank_and_leaves_the_older_checkpoint(
         assert "mend that and start again, the checkpoints before it are intact" in rank[fault]["error"]
         assert rank[fault]["left"] == ["step_000001"]
         assert rank[fault]["resumed"] == rank["first"]
+
+
+@pytest.mark.ranks
+def test_a_directory_that_another_run_holds_ends_every_rank(found: list[dict[str, Any]]) -> None:
+    for rank in found:
+        assert f"another run is using it (process {os.getpid()} on " in rank["taken"]
+        assert rank["free"]
 
 
 @pytest.mark.ranks

@@ -40,9 +40,8 @@ def journeys(legs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             one.actor.keep_as_best()
             one.step()
         facts = holdings(one)
-        if "to" in leg:
-            one.run = dataclasses.replace(one.run, directory=Path(leg["to"]))
-            one.save()
+        one.run = dataclasses.replace(one.run, directory=Path(leg["to"]))
+        one.save()
         for _ in range(2):
             one.step()
         found.append(facts | {"updates": [dataclasses.asdict(update) for update in one.updates[-4:]]})
@@ -105,22 +104,25 @@ def tied_copies(one: Trained) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def travelled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """Leg of a journey -> what each rank found: from data parallel to every other layout, and from there to one rank.
+    """Leg of a journey -> what each rank found. A leg goes on from where the one before it in its journey saved.
 
     Legs on as many ranks share their processes.
     """
     runs = tmp_path_factory.mktemp("runs")
+    tied, untied = (
+        str(make_folder(tmp_path_factory.mktemp(f"tied_{tied}"), tied=tied, hidden_size=64)) for tied in (True, False)
+    )
     legs: dict[int, dict[str, dict[str, Any]]] = {2: {}, 4: {}, 1: {}}
-    for name, tied in {"tied": True, "untied": False}.items():
-        folder = str(make_folder(tmp_path_factory.mktemp(name), tied=tied, hidden_size=64))
-        first, second = str(runs / f"{name}_first"), str(runs / f"{name}_second")
-        legs[2][f"{name} start"] = {"folder": folder, "scale": DP2, "directory": str(runs / "none"), "to": first}
-        legs[2][f"{name} interleaved"] = {"folder": folder, "scale": INTERLEAVED, "directory": first}
-        legs[4][f"{name} sharded"] = {"folder": folder, "scale": SHARDED, "directory": first, "to": second}
-        legs[1][f"{name} one process"] = {"folder": folder, "scale": ONE, "directory": second}
-    first = str(runs / "bf16_first")
-    legs[2]["bf16 start"] = {"folder": folder, "scale": DP2 | BF16, "directory": str(runs / "none"), "to": first}
-    legs[2]["bf16 tensor parallel"] = {"folder": folder, "scale": TP2 | BF16, "directory": first}
+    for journey, (folder, scales) in {
+        "tied": (tied, {"start": DP2, "sharded": SHARDED, "one process": ONE}),
+        "untied": (untied, {"start": DP2, "interleaved": INTERLEAVED}),
+        "bf16": (untied, {"start": DP2 | BF16, "tensor parallel": TP2 | BF16}),
+    }.items():
+        directory = runs / journey
+        for name, scale in scales.items():
+            leg = {"folder": folder, "scale": scale, "directory": str(directory), "to": str(directory / name)}
+            legs[scale["devices_per_node"]][f"{journey} {name}"] = leg
+            directory /= name
     found: dict[str, list[dict[str, Any]]] = {}
     for num_ranks, mine in legs.items():
         everyone = run_ranks("tests.test_resharding:journeys", num_ranks, legs=list(mine.values()))
@@ -128,7 +130,7 @@ def travelled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[s
     return found
 
 
-LEGS = [f"{name} {leg}" for name in ("tied", "untied") for leg in ("interleaved", "sharded", "one process")]
+LEGS = ("tied sharded", "tied one process", "untied interleaved")
 WHOLE = ("step", "position", "weights", "reference", "best", "counts", *MOMENTS)
 
 
@@ -160,7 +162,8 @@ def test_updates_on_another_layout_are_those_of_the_run_that_did_not_change(
 
 @pytest.mark.ranks
 def test_both_copies_of_tied_embeddings_get_the_same_moments(travelled: dict[str, list[dict[str, Any]]]) -> None:
-    first_stage, last_stage = travelled["tied interleaved"]
-    assert len(first_stage["tied_copies"]) == len(last_stage["tied_copies"]) == 1
-    assert first_stage["tied_copies"] == last_stage["tied_copies"]
+    first_stage, last_stage = travelled["tied sharded"][:2], travelled["tied sharded"][2:]
+    for first, last in zip(first_stage, last_stage, strict=True):
+        assert len(first["tied_copies"]) == 1
+        assert first["tied_copies"] == last["tied_copies"]
     assert [len(rank["tied_copies"]) for rank in travelled["untied interleaved"]] == [1, 0]

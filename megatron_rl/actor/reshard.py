@@ -82,7 +82,9 @@ def resharded(
 
 def _read(files: Sequence[dict[str, Any]]) -> _Saved:
     """Sorts the tensors of all files; of equal ones, on data-parallel ranks and of tied embeddings, it takes one."""
-    shapes, scalars, steps = {}, {}, {}
+    shapes: dict[tuple[Key, int], torch.Size] = {}
+    scalars: dict[str, Tensor] = {}
+    steps: dict[str, Any] = {}
     pieces: dict[tuple[str, Key], dict[int, dict[int, Tensor]]] = defaultdict(lambda: defaultdict(dict))
     for file in files:
         (rank, degree), parameters = file["places"]["tensor"], file["places"]["parameters"]
@@ -95,7 +97,8 @@ def _read(files: Sequence[dict[str, Any]]) -> _Saved:
                     pieces[what, key][rank].setdefault(0, file[what][number])
         for part, ranges in zip(file["optimizer"], file["places"]["optimizer"], strict=True):
             for group in part["moments"]["param_groups"]:
-                steps |= {name: group[name] for name in ("step",) if name in group}
+                if "step" in group:
+                    steps["step"] = group["step"]
             for i, (number, start, _) in enumerate(ranges):
                 key, is_tied_copy = parameters[number]
                 if is_tied_copy:
