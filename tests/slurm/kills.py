@@ -141,10 +141,6 @@ class Ordeal:
         facts: dict[str, Any] = json.loads((self.notes / f"{what}_{number}").read_text())
         return facts
 
-    def wait_for_start(self, attempt: int) -> None:
-        """Returns when all ranks of an attempt have begun."""
-        self._wait_until(lambda: len(list(self.notes.glob(f"pid_{attempt}_*"))) == NUM_RANKS)
-
     def release(self) -> None:
         """Lets a rank go on that stands still."""
         (self.notes / "release").touch()
