@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.kills import tally
 from megatron_rl.report.journal import FILE_NAME, is_validation, read_rows
 from tests.slurm.cluster import Cluster
 from tests.slurm.kills import (
@@ -101,6 +104,26 @@ def test_no_process_and_no_shared_memory_is_left(ordeals: dict[str, list[Seen]],
     assert [one.orphans for one in ordeals[name]] == [()] * len(ordeals[name])
     assert shared_memory(folder / name) == []
     assert [path.name for path in (folder / name / "checkpoints").glob("*.partial")] == []
+
+
+def test_the_tally_of_random_kills_counts_them_all_and_nothing_lost(
+    ordeals: dict[str, list[Seen]], folder: Path
+) -> None:
+    figures = tally({folder / "at_random": ordeals["at_random"]}, folder / "whole")
+    assert figures["kills"] == figures["identical"] == 3
+    for name in ("different_runs", "lost_steps", "orphans", "shared_memory_left"):
+        assert figures[name] == 0
+    assert sum(count for name, count in figures.items() if name.startswith("by_")) == 3
+
+
+def test_a_process_that_outlives_its_job_is_seen(cluster: Cluster, tmp_path: Path) -> None:
+    node = cluster.nodes[0]
+    job = cluster.submit(f"--nodelist={node}", "--wrap=(setsid sleep 317 &)", cwd=tmp_path)
+    cluster.wait(job)
+    ((process, command),) = cluster.orphans(node, seconds=1).items()
+    assert command == "sleep 317"
+    os.kill(process, signal.SIGKILL)
+    assert cluster.orphans(node) == {}
 
 
 @pytest.fixture(scope="module")
