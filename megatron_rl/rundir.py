@@ -13,6 +13,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,13 @@ def sync_file(path: Path) -> None:
 def shared_memory_name(directory: Path) -> str:
     """What the names of this run's shared memory contain: the same for every attempt in a directory, and no other."""
     return "megatron-rl-" + hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
+
+
+def name_shared_memory(directory: Path) -> None:
+    """Makes the shared memory that this process gets from Python carry the run's name, not one drawn at random."""
+    prefix = f"/{shared_memory_name(directory)}-"
+    shared_memory._SHM_NAME_PREFIX = prefix  # type: ignore[attr-defined]
+    shared_memory._SHM_SAFE_NAME_LENGTH = len(prefix) + 8  # type: ignore[attr-defined]
 
 
 def remove_shared_memory(directory: Path) -> list[str]:

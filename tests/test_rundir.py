@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -119,6 +120,23 @@ def test_only_the_shared_memory_of_this_directory_is_removed(tmp_path: Path, mon
     assert sorted(rundir.remove_shared_memory(tmp_path / "run")) == [f"sem.{mine}_0", f"vllm_1-2_{mine}"]
     assert sorted(path.name for path in memory.iterdir()) == ["somebody-else", f"vllm_1-2_{other}"]
     assert rundir.remove_shared_memory(tmp_path / "run") == []
+
+
+LEAVE = """
+import os, pathlib, signal, sys
+from multiprocessing.shared_memory import SharedMemory
+from megatron_rl import rundir
+rundir.name_shared_memory(pathlib.Path(sys.argv[1]))
+memory = SharedMemory(create=True, size=16)
+os.killpg(0, signal.SIGKILL)  # with Python's own process that would clear up
+"""
+
+
+def test_shared_memory_that_a_kill_left_behind_is_found_again(tmp_path: Path) -> None:
+    left = subprocess.run([sys.executable, "-c", LEAVE, str(tmp_path)], cwd=ROOT, start_new_session=True)
+    assert left.returncode == -signal.SIGKILL
+    assert len(rundir.remove_shared_memory(tmp_path)) == 1
+    assert rundir.remove_shared_memory(tmp_path) == []
 
 
 def test_a_directory_has_one_name_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from megatron_rl.checks import UserError
 from megatron_rl.device import Device
 from megatron_rl.parallel import Ranks
 from megatron_rl.run import Run
-from megatron_rl.rundir import remove_shared_memory, shared_memory_name
+from megatron_rl.rundir import name_shared_memory, remove_shared_memory, shared_memory_name
 from megatron_rl.spans import span
 from megatron_rl.types import Request, Sample
 
@@ -37,8 +37,9 @@ class Engine:
         os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", VLLM_DO_NOT_TRACK="1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         parallel.barrier()  # rank 0 holds the directory's lock now, or has failed
-        if ranks.is_first_of_machine:  # a killed attempt's shared memory would make this start fail
+        if ranks.is_first_of_machine:  # a killed attempt's shared memory fills the machine, or makes this start fail
             remove_shared_memory(run.directory)
+        name_shared_memory(run.directory)
         parallel.barrier()
         device.prepare_rollout(shared_memory_name(run.directory))
         import vllm

@@ -25,7 +25,6 @@ from typing import Self
 HERE = Path(__file__).parent
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 PR_SET_PDEATHSIG = 1
-SLURM_DAEMONS = ("slurmd", "slurmstepd")
 
 # cred_expire: a job is started again cred_expire + 1 s after a requeue, and 5 is the least that is heeded.
 # config_overrides: the nodes have more CPUs than this machine. MinJobAge: scontrol shows jobs that have ended.
@@ -173,14 +172,14 @@ class Cluster:
         process.kill()
         process.wait()
 
-    def orphans(self, node: str, seconds: float = 10) -> list[str]:
+    def orphans(self, node: str, seconds: float = 10) -> dict[int, str]:
         """Commands that still run on a node after so long, and belong to no job: their parent has gone before them."""
         deadline = time.monotonic() + seconds
         while True:
             (first,) = children(self.processes[node].pid)
-            found = [pid for pid in children(first) if name_of(pid) not in SLURM_DAEMONS]
+            found = {pid: command for pid in children(first) if not is_daemon(command := command_of(pid))}
             if not found or time.monotonic() > deadline:
-                return [command_of(pid) for pid in found]
+                return found
             time.sleep(0.1)
 
     def _start(self, name: str, command: Sequence[str]) -> None:
@@ -256,11 +255,9 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def name_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+def is_daemon(command: str) -> bool:
+    """True for Slurm's own on a node, and for a process that has just ended."""
+    return not command or Path(command.split()[0]).name.rstrip(":") in ("slurmd", "slurmstepd")
 
 
 def command_of(pid: int) -> str:

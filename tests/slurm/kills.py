@@ -141,10 +141,6 @@ class Ordeal:
         facts: dict[str, Any] = json.loads((self.notes / f"{what}_{number}").read_text())
         return facts
 
-    def wait_for_start(self, attempt: int) -> None:
-        """Returns when all ranks of an attempt have begun."""
-        self._wait_until(lambda: len(list(self.notes.glob(f"pid_{attempt}_*"))) == NUM_RANKS)
-
     def release(self) -> None:
         """Lets a rank go on that stands still."""
         (self.notes / "release").touch()
@@ -164,7 +160,7 @@ class Ordeal:
             partial=tuple(facts["partial"]),
             waves=facts["waves"],
             resumed_from=0 if name == "the start" else int(name.removeprefix("step_")),
-            orphans=tuple(self.cluster.orphans(self.node)),
+            orphans=tuple(self.cluster.orphans(self.node).values()),
             seconds=seconds,
         )
 
@@ -211,13 +207,11 @@ class Ordeal:
             time.sleep(0.05)
 
 
-def endure(
-    cluster: Cluster, plans: Mapping[str, Mapping[Path, Sequence[Kill]]], **settings: Any
-) -> dict[Path, list[Seen]]:
+def endure(cluster: Cluster, plans: Mapping[str, Mapping[Path, Sequence[Kill]]]) -> dict[Path, list[Seen]]:
     """What the kills of each run came to. Takes the runs of each node in turn, and the nodes at the same time."""
 
     def in_turn(node: str) -> dict[Path, list[Seen]]:
-        return {run: Ordeal(cluster, run, node, kills, **settings).endure() for run, kills in plans[node].items()}
+        return {run: Ordeal(cluster, run, node, kills).endure() for run, kills in plans[node].items()}
 
     with ThreadPoolExecutor(len(plans)) as pool:
         return {run: seen for part in pool.map(in_turn, plans) for run, seen in part.items()}
@@ -248,11 +242,8 @@ def final_state(run: Path) -> dict[str, Any]:
 def differences(run: Path, whole: Path) -> list[str]:
     """What of a run is not as in one that nobody ended, to the bit; empty where all is."""
     found, wanted = repeatable(run), repeatable(whole)
-    rows = [
-        f"line {number} of {FILE_NAME}"
-        for number, pair in enumerate(zip(found, wanted, strict=False))
-        if pair[0] != pair[1]
-    ]
+    pairs = enumerate(zip(found, wanted, strict=False), start=1)
+    rows = [f"line {number} of {FILE_NAME}" for number, (one, other) in pairs if one != other]
     if len(found) != len(wanted):
         rows.append(f"{len(found)} lines of {FILE_NAME} instead of {len(wanted)}")
     state, wanted_state = final_state(run), final_state(whole)

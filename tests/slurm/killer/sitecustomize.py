@@ -94,13 +94,13 @@ class Rank:
             threading.Thread(target=self.strike, args=(self.plan["delay_seconds"],), daemon=True).start()
 
     def strike(self, delay_seconds: float = 0.0) -> None:
-        """Kills this rank, and the others before it where that is planned."""
+        """Kills this rank; or all, with the processes of Python's own that would clear up after them."""
         time.sleep(delay_seconds)
         self.report("struck")
         if self.plan["how"] == "all":
-            for path in self.folder.glob(f"pid_{self.attempt}_*"):
-                if (pid := int(path.read_text())) != self.pid:
-                    os.kill(pid, signal.SIGKILL)
+            ranks = [int(path.read_text()) for path in self.folder.glob(f"pid_{self.attempt}_*")]
+            for group in sorted({os.getpgid(pid) for pid in ranks}, key=lambda group: group == os.getpgid(0)):
+                os.killpg(group, signal.SIGKILL)
         os.kill(self.pid, signal.SIGKILL)
 
     def hold(self) -> None:
