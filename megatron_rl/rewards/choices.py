@@ -19,7 +19,8 @@ _GOES_ON = re.compile(rf"[\s.,;:!)\]'。]*$|[).:\]]|{_REASON}| ?[:,;(]| - ", re.
 _GIVES_REASON = re.compile(_REASON, re.IGNORECASE)
 # What may not: another letter, or another option. "(A) is wrong" is a reason.
 _AND_LETTER = re.compile(
-    r"[\s,;.)(]*(?:[,;/&+.]|\bor\b|\band\b|\bnor\b) ?(?:(?:possibly|maybe|perhaps|probably|also) )?[\s(]*"
+    r"[\s,;.)(]*(?:[,;/&+.]|\b(?:or|and|nor|but)\b|(?=\([A-HJ]\))) ?"
+    r"(?:(?:possibly|maybe|perhaps|probably|also) )?[\s(]*"
     r"(?:[A-Z](?![\w'])|[a-z][).]*\s*(?:$|[,;]|or\b|and\b))"
 )
 _OPTION = re.compile(

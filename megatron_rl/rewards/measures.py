@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from megatron_rl.rewards.notation import plain
 from megatron_rl.rewards.numbers import plain_number
-from megatron_rl.rewards.units import NO_DIMENSION, Unit, factors, split_currency, unit
+from megatron_rl.rewards.units import NO_DIMENSION, Unit, factors, is_no_unit, split_currency, unit
 
 MAX_QUANTITY_CHARACTERS = 120
 MIN_ROUNDED_DIGITS = 3  # of a decimal reference: 0.5 may well mean one half, 9.81 is a rounded value
@@ -31,7 +31,6 @@ _NAMED = re.compile(
 )
 _UNIT_START = re.compile(r"[A-Za-z%/\\^$¢€£¥₹°ÅμΩ(]")
 _WORD = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]+){0,3}")
-_NO_UNITS = re.compile(r"\b(?:or|and|not|to|pi|sin|cos|tan|log|exp|sqrt|plus|minus|times|factorial|squared|cubed)\b")
 _DECIMAL = re.compile(
     r"[+-]? ?([0-9, ]*)\.([0-9]+)(?: ?(?:[eE]|(?:\\times|\\cdot|\*|x) ?10 ?\^) ?\{? ?([+-]?[0-9]+) ?\}?)?"
 )
@@ -100,8 +99,9 @@ def agree(answer: Quantity, reference: Quantity, tolerance: Fraction) -> bool:
 
 def _agree_in_value(answer: Quantity, reference: Quantity, tolerance: Fraction) -> bool:
     mine, its = answer.unit or _ONE, reference.unit or _ONE
-    if its.zero and answer.unit_text.strip("{} ").removeprefix("\\text{") in ("C", "F"):
-        return _near(answer.number, reference, tolerance)  # a degree sign forgotten, not coulombs or farads
+    letter = answer.unit_text.replace("\\text", "").strip("{} ")
+    if its.zero and letter in ("C", "F"):  # a degree sign forgotten, not coulombs or farads
+        mine = unit(f"°{letter}") or mine
     if mine.dimension != its.dimension:
         return False
     value = (answer.number * mine.factor + mine.zero - its.zero) / its.factor
@@ -137,6 +137,6 @@ def _is_power_of_ten(value: Fraction) -> bool:
 def _with_unit(number: Fraction, number_text: str, text: str) -> Quantity | None:
     found = unit(text)
     words = text.replace("\\text", "").strip("{} ")
-    if found is None and (not _WORD.fullmatch(words) or _NO_UNITS.search(words)):
+    if found is None and (not _WORD.fullmatch(words) or is_no_unit(words.split())):
         return None
     return Quantity(number, number_text, text, found)

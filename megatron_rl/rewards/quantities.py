@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from megatron_rl.rewards.units import factors, split_currency
+from megatron_rl.rewards.units import factors, is_no_unit, split_currency
 
 # Words of fewer than four letters that are units where no \text says so; longer ones are words anyway.
 _SHORT = """
@@ -16,14 +16,7 @@ _LETTERS = "mgshlLNJWVAKCF"
 _FILLERS = re.compile(
     r"[,;:'\"]|(?<![A-Za-z\\])(?:of|the|an?|each|about|approximately|exactly|total|only)(?![A-Za-z])", re.IGNORECASE
 )
-_HEDGES = """
-    or and not no nor none if when where for mod modulo base to from with but is are was plus minus times over between
-    through maybe perhaps possibly however unless except instead rather alternatively any all either less more than
-    least most even odd one two three four five six seven eight nine ten eleven twelve half thirds quarter undefined
-    infinity infinite answer false true wrong
-"""
-_NO_UNIT = frozenset(_HEDGES.split())
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _TEMPERATURES = {"C": "celsius", "F": "fahrenheit"}  # no coulombs and farads in mathematics
 PERCENT = {"%": 1}
 
@@ -51,7 +44,7 @@ def split_unit(text: str, single_letters: bool) -> tuple[str, Mapping[str, int]]
     if trailing and trailing.start() > 0 and not ("\\circ" in trailing[0] and _ANGLE_OF.search(value)):
         words = re.findall(r"[A-Za-z]+", trailing[0].replace(r"\text", ""))
         are_units = all(len(word) > 1 or word in _LETTERS for word in words)
-        if are_units and len(words) <= 6 and not {word.lower() for word in words} & _NO_UNIT:
+        if are_units and len(words) <= 6 and not is_no_unit(words):
             value, names = value[: trailing.start()].strip(), f"{names} {trailing[0]}"
             if words and words[0] in _SCALES:
                 value, names = f"{value} \\cdot 10^{_SCALES[words[0]]}", names.replace(words[0], "", 1)

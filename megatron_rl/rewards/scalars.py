@@ -158,7 +158,7 @@ def _is_same_wording(reference: str, answer: str) -> bool | None:
     """Words in text, but for case, articles and punctuation."""
     wording, other = words(reference), words(answer)
     if wording is None and other is None:
-        unwrapped, others = (_UNWRAPPED.sub(r"\1", text).replace(" ", "") for text in (reference, answer))
+        unwrapped, others = (compact(" ".join(_UNWRAPPED.sub(r"\1", text).split())) for text in (reference, answer))
         return True if "\\text" in reference + answer and unwrapped == others else None
     loose = [words(f"\\text{{{text}}}") if text.isalpha() else None for text in (reference, answer)]
     return (wording or loose[0]) == (other or loose[1])

@@ -83,7 +83,7 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
         return wrong("no answer after the thinking")
     reference = _reference(item)
     if reference is not None:
-        found = [quantity(answer) or quantity(_DIRECTION.sub("", answer)) for answer in answers]
+        found = [quantity(text) for answer in answers for text in (answer, _DIRECTION.sub("", answer))]
         if any(value is not None and agree(value, reference, _tolerance(item)) for value in found):
             return right()
         if found[-1] is not None or "unit" in item:

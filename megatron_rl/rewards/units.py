@@ -7,7 +7,7 @@ Not covered: decibels, pH and other logarithmic scales; radians count as the num
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -102,9 +102,9 @@ _UNITS = """
     knot kn                          = 1852/3600 m s^-1
     hp horsepower                    = 745699872/1000000 kg m^2 s^-3
     kWh                              = 3600000 kg m^2 s^-2
-    rpm                              = 1/60 s^-1
+    rpm                              = 6283185307179586/60000000000000000 s^-1
     rad radian                       = 1
-    rev revolution turn              = 1
+    rev revolution turn              = 6283185307179586/1000000000000000
     cycle                            = 1
     sr steradian                     = 1
     atom                             = 1
@@ -148,6 +148,20 @@ _PREFIXES = {
 _ZEROS = {"celsius": Fraction(27315, 100), "fahrenheit": Fraction(45967, 180)}
 _PLURALS = {"people": "person", "children": "child"}
 
+# Words behind a number that leave it open, and those that make it another number, unless a noun follows.
+_HEDGES = """
+    or and not no nor none if when where for mod modulo base to from with but is are was plus minus times over between
+    through maybe perhaps possibly however unless except instead rather alternatively any all either less more than
+    least most even odd one two three four five six seven eight nine ten eleven twelve half undefined infinity infinite
+    answer false true wrong below above under off sin cos tan log exp sqrt pi
+"""
+_NUMERALS = """
+    negative imaginary root zero factorial inverse reciprocal binary octal hex hexadecimal repeating recurring dozen
+    remainder dozens quarter halves thirds fourths fifths sixths sevenths eighths ninths tenths elevenths twelfths
+    twentieths hundredths thousandths millionths billionths
+"""
+_ANYWHERE, _AT_THE_END, _AT_THE_START = frozenset(_HEDGES.split()), frozenset(_NUMERALS.split()), ("squared", "cubed")
+
 _SPELLINGS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -155,6 +169,7 @@ _SPELLINGS = [
         (r"\\(?:cdot|times)(?![A-Za-z])|[*·]", " "),
         (r"\\text ?\{([^{}]*)\}", r"\1"),
         (r"\\Omega(?![A-Za-z])", "Ω"),
+        (r"\\AA(?![A-Za-z])", "Å"),
         (r"\\frac ?\{([^{}]*)\} ?\{([^{}]*)\}", r"\1/\2"),
         (r"\^ ?\\circ ?", "°"),
         (r"(?:°|\b[Dd]eg(?:ree)?s?\b\.?) ?(?:C|[Cc]elsius|[Cc]entigrade)\b|\b[Cc]elsius\b", "celsius"),
@@ -170,11 +185,11 @@ _SPELLINGS = [
         (r"\.|(?<=[A-Za-z])-(?=[A-Za-z])", " "),
         (r"\bper\b", "/"),
         (r"\\mu ?", "μ"),
-        (r"[\\{}()]", " "),
+        (r"\\(?![A-Za-z])|[{}()]", " "),
         (r"\b1(?= ?/)", " "),
     )
 ]
-_FACTOR = re.compile(r" *(?:(/)|([A-Za-zÀ-ÿμΩ°%$¢€£¥₹]+)(?: *\^? *([+-]?[0-9]+))?)")
+_FACTOR = re.compile(r" *(?:(/)|([A-Za-zÀ-ÿμΩ°%$¢€£¥₹]+)(?: *\^ *([+-]?[0-9]+)|([+-]?[0-9]+))?)")
 _CURRENCY = re.compile(r"(-? ?)(?:\\(\$)|([€£¥₹]|(?:Rs|USD)\b)\.?) ?")
 
 
@@ -206,6 +221,16 @@ def factors(text: str) -> dict[str, int] | None:
     return _factors(_in_one_spelling(text))
 
 
+def is_no_unit(words: Sequence[str]) -> bool:
+    """Whether words behind a number leave it open, or make it another number.
+
+    >>> [is_no_unit(words.split()) for words in ("negative", "negative numbers", "cm or so", "squared", "cm squared")]
+    [True, False, True, True, False]
+    """
+    words = [word.lower() for word in words]
+    return bool(words) and (not _ANYWHERE.isdisjoint(words) or words[-1] in _AT_THE_END or words[0] in _AT_THE_START)
+
+
 def split_currency(text: str) -> tuple[str, str]:
     """A text in plain form without the currency that it begins with, and that currency, or an empty text.
 
@@ -233,7 +258,7 @@ def _factors(text: str) -> dict[str, int] | None:
         if match[1]:
             sign = -1
             continue
-        name, power = _name(match[2]), int(match[3] or 1)
+        name, power = _name(match[2]), int(match[3] or match[4] or 1)
         if abs(power) > MAX_POWER:
             return None
         found[name] = found.get(name, 0) + sign * power
@@ -248,8 +273,8 @@ def _name(word: str) -> str:
         if spelling in table.exact:
             return table.exact[spelling]
     for spelling in (word.lower(), singular.lower()):
-        if name := table.any_case.get(spelling):
-            return name
+        if len(word) > 1 and spelling in table.any_case:  # 5n is no force
+            return table.any_case[spelling]
     return _PLURALS.get(word.lower(), singular.lower() if len(word) > 3 else word)
 
 

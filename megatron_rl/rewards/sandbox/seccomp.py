@@ -39,7 +39,7 @@ def deny_to_service(*, files_too: bool) -> None:
         body += _deny_all("openat2", errno.ENOSYS)  # its flags lie in memory, where a filter can not look
     body += _deny_values("fcntl", 1, (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX))
     body += _deny_values("ioctl", 1, (_FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX))
-    _install(body)
+    _load(_finished(body))
 
 
 def deny_to_program() -> None:
@@ -104,10 +104,6 @@ def _unless_zero(name: str, argument: int) -> bytes:
 def _deny_values(name: str, argument: int, values: Iterable[int]) -> bytes:
     tests = b"".join(_instruction(_EQUAL, value, 0, 1) + _fail() for value in values)
     return _when(name, _argument(argument) + tests)
-
-
-def _install(body: bytes) -> None:
-    _load(_finished(body))
 
 
 def _finished(body: bytes) -> Filter:
