@@ -21,7 +21,7 @@ from megatron_rl.log import get_logger
 
 # What a rank may take to end by itself after a signal, before it is killed. After SIGUSR1, the notice that a limit is
 # near, it finishes a step and saves.
-GRACE_SECONDS = {signal.SIGINT: 10.0, signal.SIGTERM: 30.0, signal.SIGUSR1: 600.0}
+GRACE_SECONDS = {signal.SIGINT: 10.0, signal.SIGTERM: 30.0, signal.SIGUSR1: 900.0}
 # The ranks that outlive a failed one mostly end by themselves, at their next collective.
 GRACE_AFTER_FAILURE_SECONDS = 10.0
 POLL_SECONDS = 0.05

@@ -36,7 +36,7 @@ class Run:
     max_unjudged_share: float = 0.1  # of a step's samples; beyond it the verifiers are broken, and the run ends
     allows_unsafe_sandbox: bool = False  # code rewards even where the sandbox lacks a layer
     bank_waves_longer_than_seconds: float = 1.0  # a faster wave is generated again after a kill, not read from disk
-    preemption_lead_seconds: float = 300.0  # before the time limit; a wave and a save have to fit
+    preemption_lead_seconds: float = 600.0  # before the time limit; a wave and a save have to fit
     asked_for: str = ""  # the recipe as it was given: its name, or its file
     modified: tuple[str, ...] = ()  # the --set arguments, as given
     parent: Parent | None = None  # the run whose policy this one starts from

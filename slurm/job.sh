@@ -13,7 +13,7 @@
 { set +vx; } 2>/dev/null # NeMo-Run's scripts trace every line
 readonly requeue_code=85 user_error=2 max_failures=3
 # After the notice of --signal. What is still running then is ended, so that it can be requeued before the time limit.
-readonly grace_seconds=${GRACE_SECONDS:-540}
+readonly grace_seconds=${GRACE_SECONDS:-840}
 readonly settle_seconds=${SETTLE_SECONDS:-5}
 
 if [[ -e ${BASH_SOURCE[0]%/*}/site.env ]]; then

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from megatron_rl.launch import GRACE_SECONDS
+from megatron_rl.run import Run
 from recipes.scales import SCALES
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,8 @@ def test_the_notice_leaves_the_time_a_rank_may_take_to_stop(name: str) -> None:
     assert lead is not None and int(lead[1]) == GRACE_SECONDS[signal.SIGUSR1]
     grace = re.search(r"GRACE_SECONDS:-(\d+)", (ROOT / "slurm" / "job.sh").read_text())
     assert grace is not None and int(grace[1]) < int(lead[1])
+    wave = max(scale.sequences_per_wave for scale in SCALES.values()) / (72.4 / 64)  # BroRL's Table 2, 64 engines
+    assert wave < Run.preemption_lead_seconds < int(grace[1])
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
