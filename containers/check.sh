@@ -20,6 +20,19 @@ lint() {
     fi
 }
 
+# Prints how layers can be stored here: vfs copies gigabytes for each, but works in any container.
+storage_driver() {
+    local place=$work/overlay
+    mkdir -p "$place"/{lower,upper,work,merged}
+    if mount -t overlay overlay -o "lowerdir=$place/lower,upperdir=$place/upper,workdir=$place/work" "$place/merged" \
+        2>/dev/null; then
+        umount "$place/merged"
+        echo overlay
+    else
+        echo vfs
+    fi
+}
+
 # Prints the name of an image to start from, made here where the wanted one can not be pulled.
 base_image() {
     local wanted folder container
@@ -69,7 +82,7 @@ lint
 command -v buildah >/dev/null || skip "buildah is not installed; apt-get install buildah debootstrap"
 [[ $EUID -eq 0 ]] || skip "a build without isolation needs root"
 work=$(mktemp -d)
-buildah=(buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs)
+buildah=(buildah --root "$work/storage" --runroot "$work/run" --storage-driver "$(storage_driver)")
 trap '"${buildah[@]}" rm --all >/dev/null 2>&1; rm -rf "$work"' EXIT
 "${buildah[@]}" from scratch >/dev/null 2>"$work/error" || skip "buildah does not work here: $(tail -n 1 "$work/error")"
 base=$(base_image) || skip "no base image: the registry is out of reach, and debootstrap is missing or failed"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -42,17 +44,22 @@ class Watchdog:
         while not self._is_over.wait(self.limit_seconds / BEATS_PER_LIMIT):
             progress = spans.progress()
             own = {"rank": self.rank, "marks": progress.marks, "where": progress.where, "since": progress.since}
-            (self.folder / f"rank_{self.rank:05d}").write_text(json.dumps(own), encoding="utf-8")
+            with suppress(OSError):  # a disk that is full is no reason to stop watching
+                (self.folder / f"rank_{self.rank:05d}").write_text(json.dumps(own), encoding="utf-8")
             if time.time() - progress.since >= self.limit_seconds:
                 self._end(progress)
 
     def _end(self, progress: spans.Progress) -> None:
-        path = self.folder.parent / f"stall_rank{self.rank}.txt"
-        with path.open("w", encoding="utf-8") as file:
-            faulthandler.dump_traceback(file, all_threads=True)
+        place: Path | str = self.folder.parent / f"stall_rank{self.rank}.txt"
+        try:
+            with place.open("w", encoding="utf-8") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError as error:
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
+            place = f"above, for {place} can not be written ({error.strerror})"
         get_logger().error(
             "rank %d made no progress for %.0f s in '%s'; %s; stacks: %s",
-            self.rank, time.time() - progress.since, progress.where, straggler(self.folder), path,
+            self.rank, time.time() - progress.since, progress.where, straggler(self.folder), place,
         )  # fmt: skip
         os._exit(STALL_EXIT_CODE)
 

@@ -37,6 +37,15 @@ def test_a_process_without_progress_ends_with_its_stacks_and_asks_to_be_requeued
     assert "where_it_hangs" in (tmp_path / "logs" / "stall_rank3.txt").read_text()
 
 
+def test_a_disk_that_takes_nothing_does_not_blind_it(tmp_path: Path) -> None:
+    for taken in ("progress/rank_00003", "stall_rank3.txt"):  # folders where its files would be
+        (tmp_path / "logs" / taken).mkdir(parents=True)
+    done = run(tmp_path, 1.0, 2, "hangs")
+    assert done.returncode == STALL_EXIT_CODE
+    assert "stall_rank3.txt can not be written (Is a directory)" in done.stdout + done.stderr
+    assert "where_it_hangs" in done.stderr
+
+
 def test_progress_keeps_a_process_alive(tmp_path: Path) -> None:
     assert run(tmp_path, 1.0, 20, "ends").returncode == 0
 

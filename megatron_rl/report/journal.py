@@ -23,16 +23,18 @@ class Journal:
         self.path = directory / FILE_NAME
 
     def append(self, row: Row) -> None:
-        """Adds a line and waits until the disk has it."""
+        """Adds a line and waits until the disk has it. Raises RuntimeError where the disk does not take it."""
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            written = os.write(descriptor, line)
-            if written != len(line):
-                raise RuntimeError(f"{self.path}: {written} of {len(line)} bytes were written; is the disk full?")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            with self.path.open("ab", buffering=0) as file:
+                if file.write(line) != len(line):
+                    raise OSError("half a line was written")
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RuntimeError(
+                f"{self.path}: could not be written ({error.strerror or error}); mend that and start again, the run "
+                "goes on from its newest checkpoint"
+            ) from None
 
     def resume(self, step: int) -> None:
         """Forgets what a run that goes on from `step` does again: later lines, and the validation at `step` itself."""

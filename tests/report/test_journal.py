@@ -27,6 +27,12 @@ def test_a_line_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert journal.rows() == [{"step": 1, "actor/loss": 1 / 3, "actor/gradient_norm": 1e-300}]
 
 
+def test_a_full_disk_is_one_line_that_says_where(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(RuntimeError, match=r"metrics.jsonl: could not be written \(No space left on device\); mend"):
+        Journal(tmp_path).append({"step": 1})
+
+
 @pytest.mark.parametrize(("saved_at", "killed_after"), [(s, k) for k in range(7) for s in range(k + 1)])
 def test_a_resumed_journal_equals_an_uninterrupted_one(tmp_path: Path, saved_at: int, killed_after: int) -> None:
     whole, broken = Journal(tmp_path), Journal(tmp_path / "broken")
