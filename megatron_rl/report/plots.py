@@ -13,6 +13,7 @@ from megatron_rl.report.journal import Row, is_validation, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#e11d8f", "#8b5cf6", "#eab308", "#64748b", "#06b6d4", "#ef4444", "#a8b0bb")
 INK = "#1f2937"  # stands for the page's text colour until the SVG is put into it
@@ -187,11 +188,7 @@ def render(ax: Axes, rows: Sequence[Row], plot: Plot, events: Events) -> None:
     else:
         ax.set_ylim(bottom=min(0.0, *values))
     ax.set_xlim(left=0, right=max(row["step"] for row in rows) + 0.5)
-    ax.grid(axis="y", color=INK, alpha=0.12, lw=0.7)
-    for side in ("top", "right", "left"):
-        ax.spines[side].set_visible(False)
-    ax.spines["bottom"].set(color=INK, alpha=0.4)
-    ax.tick_params(which="both", length=0, labelsize=8.5, colors=INK)
+    draw_grid(ax)
     ax.locator_params(axis="x", integer=True)
     if len(ax.get_legend_handles_labels()[1]) > 1:
         ax.legend(
@@ -205,6 +202,15 @@ def render(ax: Axes, rows: Sequence[Row], plot: Plot, events: Events) -> None:
             columnspacing=1.2,
             borderpad=0,
         )
+
+
+def draw_grid(ax: Axes) -> None:
+    """Draws faint lines at the values, and of the frame the bottom alone."""
+    ax.grid(axis="y", color=INK, alpha=0.12, lw=0.7)
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.spines["bottom"].set(color=INK, alpha=0.4)
+    ax.tick_params(which="both", length=0, labelsize=8.5, colors=INK)
 
 
 def svg_of(rows: Sequence[Row], plot: Plot, events: Events) -> str:
@@ -238,6 +244,11 @@ def write_png(path: Path, rows: Sequence[Row], title: str) -> None:
         render(ax, rows, plot, events)
         ax.set_title(plot.title, loc="left", pad=20, fontsize=10, fontweight="bold", color=INK)
         ax.set_xlabel("step", fontsize=8.5, color=INK)
+    save_png(figure, path)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Writes a figure; the file is replaced as a whole."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     replace_file(path, buffer.getvalue())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megatron_rl.algorithms.simulator import Curves
-from megatron_rl.report.journal import replace_file
-from megatron_rl.report.plots import COLOURS, INK
+from megatron_rl.report.plots import COLOURS, INK, draw_grid, save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,9 +31,7 @@ def write_png(path: Path, rows: Mapping[str, Mapping[int, Curves]]) -> None:
         axes[0].set_ylabel(title, fontsize=9.5, color=INK)
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, labelcolor=INK)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    replace_file(path, buffer.getvalue())
+    save_png(figure, path)
 
 
 def draw_panel(ax: Axes, name: str, curves: Mapping[int, Curves]) -> None:
@@ -47,8 +43,4 @@ def draw_panel(ax: Axes, name: str, curves: Mapping[int, Curves]) -> None:
     ax.set_title(heading, loc="left", fontsize=10, fontweight="bold", color=INK)
     ax.set_xlabel("step", fontsize=8.5, color=INK)
     ax.margins(x=0)
-    ax.grid(axis="y", color=INK, alpha=0.12, lw=0.7)
-    for side in ("top", "right", "left"):
-        ax.spines[side].set_visible(False)
-    ax.spines["bottom"].set(color=INK, alpha=0.4)
-    ax.tick_params(length=0, labelsize=8.5, colors=INK)
+    draw_grid(ax)

@@ -180,11 +180,8 @@ def _read_relation(text: str, depth: int) -> Answer | None:
 
 
 def _read_single_relation(left: str, sign: str, right: str, depth: int) -> Answer:
-    if (
-        is_label(right)
-        and not is_label(left)
-        and (sign in _OPPOSITE or sign != "\\in" and not re.search("[A-Za-z]", left))
-    ):
+    may_turn = sign in _OPPOSITE or (sign != "\\in" and not re.search("[A-Za-z]", left))
+    if may_turn and is_label(right) and not is_label(left):
         left, sign, right = right, _OPPOSITE.get(sign, sign), left
     if not is_label(left):
         if sign == "\\approx":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from megatron_rl.rewards.numbers import plain_number
 from megatron_rl.rewards.scalars import Rules, Undecided, is_same_scalar
@@ -106,8 +106,9 @@ def _are_same_parts(reference: Answer, answer: Answer, is_set: bool, rules: Rule
     if not is_set:
         return len(missing) == len(surplus) and all(_is_taken_from(surplus, part, rules) for part in missing)
     # An element of a set may equal one that is matched already, as in {1, 2/2, 2}.
-    return all(_is_among(part, (parts[key] for key in counts[1]), rules, False) for part in missing) and all(
-        _is_among(part, (parts[key] for key in counts[0]), rules, True) for part in surplus
+    references, answers = ([parts[key] for key in count] for count in counts)
+    return all(any(_is_same(part, other, rules) for other in answers) for part in missing) and all(
+        any(_is_same(other, part, rules) for other in references) for part in surplus
     )
 
 
@@ -117,10 +118,6 @@ def _is_taken_from(surplus: list[Answer], part: Answer, rules: Rules) -> bool:
             del surplus[index]
             return True
     return False
-
-
-def _is_among(part: Answer, others: Iterable[Answer], rules: Rules, are_references: bool) -> bool:
-    return any(_is_same(other, part, rules) if are_references else _is_same(part, other, rules) for other in others)
 
 
 def _key(part: Answer) -> object:

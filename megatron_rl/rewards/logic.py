@@ -71,7 +71,7 @@ def load() -> None:
 def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
     """The task's verdict on an answer: the best of its readings."""
     if item["task"] not in TASKS:
-        raise ValueError(f"logic task '{item['task']}' is not accepted")
+        raise ValueError(f"logic task '{item['task']}' is not accepted; see TASKS in rewards/puzzles/tasks.py")
     score = TASKS[item["task"]].score
     credit = max(score(text, item["entry"]) for text in readings(answer))
     return judged(credit, "right" if credit == 1.0 else "wrong" if credit == 0.0 else f"a share of {credit:.2f}")

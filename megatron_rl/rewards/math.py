@@ -42,8 +42,8 @@ def check_item(item: Mapping[str, Any]) -> None:
     tolerance = item.get("relative_tolerance", 0.0)
     if not isinstance(tolerance, float) or not 0.0 <= tolerance <= MAX_RELATIVE_TOLERANCE:
         raise ValueError(
-            f"the relative_tolerance of a math item is from 0.0 to {MAX_RELATIVE_TOLERANCE}, not {tolerance!r}; "
-            "mend or remove it"
+            f"the relative_tolerance of a math item is a decimal from 0.0 to {MAX_RELATIVE_TOLERANCE}, "
+            f"not {tolerance!r}; mend or remove it"
         )
 
 

@@ -83,7 +83,8 @@ class Engine:
         The same requests give the same bits, whatever was generated before. Temperature 0 is greedy and keeps no
         log-probabilities.
         """
-        assert self.version is not None, "the engine has no weights before its first refit"
+        version = self.version
+        assert version is not None, "the engine has no weights before its first refit"
         if not requests:
             return []
         self._forget_prefixes()
@@ -103,7 +104,7 @@ class Engine:
             for request in requests
         ]
         outputs = self.llm.generate(prompts, options, use_tqdm=False)
-        return [tuple(self._sample(completion) for completion in output.outputs) for output in outputs]
+        return [tuple(_sample(completion, version) for completion in output.outputs) for output in outputs]
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> set[str]:
         """Takes whole tensors by Hugging Face name; returns vLLM's names of what was filled.
@@ -140,15 +141,15 @@ class Engine:
         """vLLM's own module, this rank's shard."""
         return self.llm.llm_engine.model_executor.driver_worker.worker.model_runner.model
 
-    def _sample(self, completion: Any) -> Sample:
-        assert self.version is not None
-        flat = completion.logprobs  # of the sampled token alone, position by position
-        return Sample(
-            token_ids=array("i", completion.token_ids),
-            logprobs=array("f", [flat.logprobs[start] for start in flat.start_indices] if flat else ()),
-            finish_reason="length" if completion.finish_reason == "length" else "stop",
-            policy_version=self.version,
-        )
+
+def _sample(completion: Any, version: int) -> Sample:
+    flat = completion.logprobs  # of the sampled token alone, position by position
+    return Sample(
+        token_ids=array("i", completion.token_ids),
+        logprobs=array("f", [flat.logprobs[start] for start in flat.start_indices] if flat else ()),
+        finish_reason="length" if completion.finish_reason == "length" else "stop",
+        policy_version=version,
+    )
 
 
 def stop_tokens(folder: Path) -> tuple[int, ...]:
