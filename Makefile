@@ -29,7 +29,7 @@ lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup ## mypy on the pure layers
+types: setup ## mypy, as pyproject.toml says
 	$(BIN)/mypy
 
 format: setup ## let ruff rewrite the files

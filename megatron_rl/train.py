@@ -151,7 +151,7 @@ def loop(
             saver.save(state)
     saver.finish()
     export(run, state, actor, lineage.model_folder_of(run.directory))
-    report.finish(state)
+    report.finish()
     return state
 
 

@@ -87,7 +87,7 @@ class Report:
         self.step_began, self.phase_seconds = now, {}
         self._add(state.step, metrics, decisions(self.run.recipe, state))
 
-    def finish(self, state: State) -> None:
+    def finish(self) -> None:
         """Draws the page a last time and says where everything is."""
         if not self.is_main:
             return

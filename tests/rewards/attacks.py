@@ -193,7 +193,6 @@ def targets() -> Iterator[dict[str, object]]:
         victim = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(1000)"])
         stack.callback(victim.wait)
         stack.callback(victim.kill)
-        stack.enter_context(contextlib.suppress(Exception))
         yield {
             "PORT": listeners[0].getsockname()[1],
             "NAME": name,
