@@ -55,7 +55,8 @@ def repeatable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_a_run_leaves_all_its_files_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Report(make_run(tmp_path), MAIN) as report:
-        report.finish(play(report, State.fresh(), 4))
+        play(report, State.fresh(), 4)
+        report.finish()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
     assert [row["step"] for row in rows_of(tmp_path)] == [0, 1, 2, 2, 3, 4, 4]
     said = capsys.readouterr().out
@@ -77,7 +78,8 @@ def test_a_resumed_run_has_the_metrics_of_one_never_interrupted(tmp_path: Path) 
 
 def test_other_ranks_write_and_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Report(make_run(tmp_path / "run"), OTHER) as report:
-        report.finish(play(report, State.fresh(), 4))
+        play(report, State.fresh(), 4)
+        report.finish()
     assert not (tmp_path / "run").exists()
     assert capsys.readouterr() == ("", "")
 
@@ -105,7 +107,7 @@ def test_the_page_costs_a_small_share_of_the_run(tmp_path: Path, monkeypatch: py
         report.page_drawn -= 1000.0
         report.scores(validated(dataclasses.replace(State.fresh(), step=6), 0.5))
         assert len(drawn) == 1
-        report.finish(State.fresh())
+        report.finish()
         assert len(drawn) == 2
 
 
