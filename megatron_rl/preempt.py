@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from types import FrameType
 
+from megatron_rl.checks import UserError
+
 REQUEUE_EXIT_CODE = 85
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
@@ -35,14 +37,14 @@ def _remember(number: int, frame: FrameType | None) -> None:
 class Preemption:
     """What tells this process, and it alone, to leave: a signal that `listen` heard, or the clock.
 
-    Raises ValueError where it would have to leave at once: requeued, it would do so for ever.
+    Raises UserError where it would have to leave at once: requeued, it would do so for ever.
     """
 
     def __init__(self, time_limit_hours: float | None, lead_seconds: float) -> None:
         self.deadline = deadline(time_limit_hours, lead_seconds)
         left = self.deadline - time.time() + lead_seconds
         if left <= lead_seconds:
-            raise ValueError(
+            raise UserError(
                 f"the time limit is {left:.0f} s away, and run.preemption_lead_seconds={lead_seconds:g} before it the "
                 "run has to leave; ask for more time, or set less"
             )

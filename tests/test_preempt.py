@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_rl.checks import UserError
 from megatron_rl.preempt import Preemption
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,5 +50,5 @@ def test_slurm_knows_the_end_of_a_job_better(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_limit_that_leaves_no_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 50))
-    with pytest.raises(ValueError, match="run.preemption_lead_seconds=60 before it the run has to leave"):
+    with pytest.raises(UserError, match="run.preemption_lead_seconds=60 before it the run has to leave"):
         Preemption(4.0, 60.0)
