@@ -6,9 +6,9 @@ import dataclasses
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -133,22 +133,26 @@ class Rollouts:
                 # In the background, while the next wave is generated.
                 scored.append((rows, self.scorer.submit(self._cases(at, rows))))
         with span("score"):
-            mine = {row: numbers for rows, verdicts in scored for row, numbers in _numbers(rows, verdicts.result())}
+            mine = {row: found for rows, verdicts in scored for row, found in _judged(rows, verdicts.result())}
         parts = parallel.gather((ranks.engine, mine, seconds, self.preemption.reason))
         if reasons := [reason for *_, reason in parts if reason]:
             raise Preempted(reasons[0])
         self._name_straggler(step, {engine: seconds for engine, _, seconds, _ in parts})
-        everyone = {row: [engine, *numbers] for engine, part, *_ in parts for row, numbers in part.items()}
-        table = torch.tensor([everyone[row] for row in range(len(prompts) * samples_per_prompt)], dtype=torch.float64)
-        table = table.reshape(len(prompts), samples_per_prompt, 6)
+        owners = {row: engine for engine, part, *_ in parts for row in part}
+        everyone = {row: found for _, part, *_ in parts for row, found in part.items()}
+        shape = (len(prompts), samples_per_prompt)
+
+        def table(of: Callable[[int], Any], dtype: torch.dtype) -> Tensor:
+            return torch.tensor([of(row) for row in range(shape[0] * shape[1])], dtype=dtype).view(shape)
+
         return Groups(
             prompts=tuple(prompts),
-            rewards=table[..., 1],
-            outcomes=table[..., 2].long(),
-            verifier_seconds=table[..., 3],
-            lengths=table[..., 4].long(),
-            truncated=table[..., 5] > 0,
-            owners=table[..., 0].long(),
+            rewards=table(lambda row: everyone[row].reward, torch.float64),
+            outcomes=table(lambda row: everyone[row].outcome, torch.long),
+            verifier_seconds=table(lambda row: everyone[row].verifier_seconds, torch.float64),
+            lengths=table(lambda row: everyone[row].num_tokens, torch.long),
+            truncated=table(lambda row: everyone[row].is_truncated, torch.bool),
+            owners=table(owners.__getitem__, torch.long),
             samples=samples,
             policy_version=version,
         )
@@ -212,11 +216,25 @@ class Rollouts:
         return [(prompt.domain, text, prompt.item) for prompt, text in zip(prompts, texts, strict=True)]
 
 
-def _numbers(samples: Mapping[int, Sample], verdicts: Sequence[Verdict]) -> Iterator[tuple[int, list[float]]]:
-    """(row, [reward, outcome, verifier seconds, response tokens, truncated])."""
+class _Judged(NamedTuple):
+    """What all ranks learn of a sample, whose tokens stay where it was made."""
+
+    reward: float
+    outcome: int  # its place in OUTCOMES
+    verifier_seconds: float
+    num_tokens: int
+    is_truncated: bool
+
+
+def _judged(samples: Mapping[int, Sample], verdicts: Sequence[Verdict]) -> Iterator[tuple[int, _Judged]]:
     for (row, sample), verdict in zip(samples.items(), verdicts, strict=True):
-        outcome, is_cut = OUTCOMES.index(verdict.outcome), sample.finish_reason == "length"
-        yield row, [verdict.score, outcome, verdict.seconds, len(sample.token_ids), is_cut]
+        yield row, _Judged(
+            reward=verdict.score,
+            outcome=OUTCOMES.index(verdict.outcome),
+            verifier_seconds=verdict.seconds,
+            num_tokens=len(sample.token_ids),
+            is_truncated=sample.finish_reason == "length",
+        )
 
 
 def waves(requests: Sequence[tuple[int, Request]], max_sequences: int) -> Iterator[list[tuple[int, Request]]]:

@@ -234,7 +234,9 @@ def deny_namespaces() -> None:
 
     namespaces = 0x7E020000
     denied = seccomp._deny(syscalls.numbers(syscalls._NAMESPACES_AND_MOUNTS))
-    seccomp._install(denied + seccomp._deny_all("clone3", 38) + seccomp._deny_bits("clone", 0, namespaces))
+    seccomp._load(
+        seccomp._finished(denied + seccomp._deny_all("clone3", 38) + seccomp._deny_bits("clone", 0, namespaces))
+    )
 
 
 def deny_landlock() -> None:
@@ -242,7 +244,7 @@ def deny_landlock() -> None:
     from megatron_rl.rewards.sandbox import seccomp
 
     calls = b"".join(seccomp._instruction(0x15, number, 0, 1) + seccomp._fail(38) for number in (444, 445, 446))
-    seccomp._install(calls)
+    seccomp._load(seccomp._finished(calls))
 
 
 def in_sandbox() -> dict[str, object]:
