@@ -41,6 +41,6 @@ def test_a_checkpoint_written_in_the_background_holds_what_was_there_when_it_beg
 
 
 def test_the_engine_holds_the_export_and_samples_as_the_actor_expects(folder: Path) -> None:
-    (result,) = run_ranks("tests.refit.test_refit:colocated", 1, folder=str(folder), num_updates=20, **ON_GPU)
+    ((result,),) = run_ranks("tests.refit.test_refit:colocated", 1, folder=str(folder), num_updates=20, scales=[ON_GPU])
     assert result["equal"] == [[], []]
     assert max(result["gaps"]) < 0.05

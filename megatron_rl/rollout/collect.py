@@ -228,12 +228,15 @@ class _Judged(NamedTuple):
 
 def _judged(samples: Mapping[int, Sample], verdicts: Sequence[Verdict]) -> Iterator[tuple[int, _Judged]]:
     for (row, sample), verdict in zip(samples.items(), verdicts, strict=True):
-        yield row, _Judged(
-            reward=verdict.score,
-            outcome=OUTCOMES.index(verdict.outcome),
-            verifier_seconds=verdict.seconds,
-            num_tokens=len(sample.token_ids),
-            is_truncated=sample.finish_reason == "length",
+        yield (
+            row,
+            _Judged(
+                reward=verdict.score,
+                outcome=OUTCOMES.index(verdict.outcome),
+                verifier_seconds=verdict.seconds,
+                num_tokens=len(sample.token_ids),
+                is_truncated=sample.finish_reason == "length",
+            ),
         )
 
 

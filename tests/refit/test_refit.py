@@ -51,22 +51,37 @@ def expected_shards(weights: dict[str, Tensor], degree: int, rank: int) -> dict[
     return shards
 
 
-def colocated(folder: str, num_updates: int, **scale: Any) -> dict[str, Any]:
-    """Runs on every rank: refit, sample, train, refit, sample; the gap between the engines each time."""
+def colocated(folder: str, num_updates: int, scales: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs on every rank: one engine, and an actor of each scale in turn that trains beside it."""
+    from megatron.core import parallel_state
+
     from megatron_rl.actor.actor import Actor
-    from megatron_rl.actor.pack import pack
-    from megatron_rl.refit.phase import rollout_phase
     from megatron_rl.rollout.engine import Engine
 
-    run = make_run(folder, recipe={"optimizer.learning_rate": 1e-3}, **scale)
-    hardware = device.select(run.scale)
-    ranks = parallel.start(run.scale, hardware, 120)
-    engine, actor = Engine(run, ranks, hardware), Actor(run, ranks, hardware)
+    engine, found = None, []
+    for number, scale in enumerate(scales):
+        run = make_run(folder, recipe={"optimizer.learning_rate": 1e-3}, **scale)
+        hardware = device.select(run.scale)
+        ranks = parallel.start(run.scale, hardware, 120)
+        engine = engine or Engine(run, ranks, hardware)
+        found.append(trained_beside(engine, Actor(run, ranks, hardware), folder, num_updates, first_version=2 * number))
+        parallel_state.destroy_model_parallel()
+    assert engine is not None
+    engine.close()
+    return found
+
+
+def trained_beside(engine: Any, actor: Any, folder: str, num_updates: int, first_version: int) -> dict[str, Any]:
+    """Refit, sample, train, refit, sample; the gap between the engines each time."""
+    from megatron_rl.actor.pack import pack
+    from megatron_rl.refit.phase import rollout_phase
+
+    ranks = actor.ranks
     prompts = [
         Prompt(serial=i, id=str(i), domain="math", token_ids=tuple(range(3 + i, 15 + i)), item={}) for i in range(8)
     ]
     found: dict[str, Any] = {"gaps": [], "equal": [], "tokens": []}
-    for version in range(2):
+    for version in (first_version, first_version + 1):
         with rollout_phase(actor, engine, version):
             held = {name: tensor.clone() for name, tensor in engine.network.named_parameters()}
             expected = expected_shards(dict(actor.stream()), engine.ranks.engine_size, engine.ranks.engine_rank)
@@ -104,7 +119,6 @@ def colocated(folder: str, num_updates: int, **scale: Any) -> dict[str, Any]:
         batch = batch.with_advantages(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))
         for _ in range(num_updates):
             actor.update(batch.updates[0], recipe, 0)
-    engine.close()
     return found
 
 
@@ -115,18 +129,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """One run per pair of layouts, in turn: they share two cores."""
-    return {
-        name: run_ranks(
-            "tests.refit.test_refit:colocated",
-            num_ranks,
-            folder=str(folder),
-            num_updates=20,
-            devices_per_node=num_ranks,
-            **scale,
-        )
-        for name, (num_ranks, scale) in PAIRS.items()
-    }
+    """What every rank found for each pair of layouts; pairs with the same engines share them, one after the other."""
+    alike: dict[tuple[int, int], dict[str, dict[str, Any]]] = {}
+    for name, (num_ranks, scale) in PAIRS.items():
+        engines = num_ranks, scale.get("rollout_tensor_parallel", 1)
+        alike.setdefault(engines, {})[name] = {"devices_per_node": num_ranks, **scale}
+    found = {}
+    for (num_ranks, _), scales in alike.items():
+        everyone = run_ranks(
+            "tests.refit.test_refit:colocated", num_ranks, folder=str(folder), num_updates=20,
+            scales=list(scales.values()),
+        )  # fmt: skip
+        found |= {name: [rank[number] for rank in everyone] for number, name in enumerate(scales)}
+    return found
 
 
 @pytest.mark.ranks
