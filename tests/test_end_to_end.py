@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ class Training:
         words += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         self.output = directory.with_suffix(".log")
         with self.output.open("a") as output:
+            self.start_of_output = output.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "megatron_rl", "train", recipe, "--scale", scale]
                 + ["--directory", str(directory), *words],
@@ -59,11 +61,15 @@ class Training:
 
     def wait_for_step(self, step: int) -> None:
         for _ in range(6000):
-            if any(row["step"] >= step for row in steps(self.directory)):
+            if any(int(done) >= step for done in re.findall(r"step +(\d+)/\d+  reward", self.said())):
                 return
             assert self.process.poll() is None, self.tail()
             time.sleep(0.05)
         raise AssertionError(f"step {step} was not reached:\n{self.tail()}")
+
+    def said(self) -> str:
+        """What this attempt has said, without those before it in the same directory."""
+        return self.output.read_bytes()[self.start_of_output :].decode()
 
     def tail(self) -> str:
         return self.output.read_text()[-3000:]
@@ -151,16 +157,17 @@ def shared_memory(directory: Path) -> list[str]:
 
 
 def interrupted(directory: Path, after_step: int, how: Callable[[Training], None]) -> dict[str, Any]:
-    """Starts a run, ends it in the middle, starts it again to the end; what was seen on the way."""
+    """Starts a run, or goes on with it, and ends it in the middle; what was seen on the way."""
     with training(directory, **SETTINGS) as run:
         run.wait_for_step(after_step)
         below = descendants(run.process.pid)
         how(run)
         found: dict[str, Any] = {"code": run.wait(60), "num_processes": len(below), "left": alive_after(below, 10)}
-        found |= {"output": run.output.read_text(), "steps_before": len(steps(directory))}
-    found["shared_memory"] = shared_memory(directory)
-    found["last_output"] = finished(directory, **SETTINGS).output.read_text()
-    return found | {"directory": directory}
+    return found | {
+        "output": run.said(),
+        "steps_before": len(steps(directory)),
+        "shared_memory": shared_memory(directory),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -175,18 +182,15 @@ def whole(runs: Path) -> Training:
 
 
 @pytest.fixture(scope="module")
-def killed(runs: Path) -> dict[str, Any]:
-    return interrupted(runs / "killed", 3, lambda run: os.killpg(run.process.pid, signal.SIGKILL))
-
-
-@pytest.fixture(scope="module")
-def stopped(runs: Path) -> dict[str, Any]:
-    return interrupted(runs / "stopped", 1, lambda run: run.process.send_signal(signal.SIGINT))
-
-
-@pytest.fixture(scope="module")
-def told(runs: Path) -> dict[str, Any]:
-    return interrupted(runs / "told", 3, lambda run: run.process.send_signal(signal.SIGUSR1))
+def interruptions(runs: Path) -> dict[str, dict[str, Any]]:
+    """One run that is interrupted three times and then goes on to its end; what was seen of each attempt."""
+    directory = runs / "interrupted"
+    found = {
+        "stopped": interrupted(directory, 1, lambda run: run.process.send_signal(signal.SIGINT)),
+        "killed": interrupted(directory, 3, lambda run: os.killpg(run.process.pid, signal.SIGKILL)),
+        "told": interrupted(directory, 4, lambda run: run.process.send_signal(signal.SIGUSR1)),
+    }
+    return found | {"last": {"output": finished(directory, **SETTINGS).said(), "directory": directory}}
 
 
 def test_every_step_and_every_validation_has_one_line_of_declared_metrics(whole: Training) -> None:
@@ -247,13 +251,15 @@ def test_a_run_leaves_no_shared_memory(whole: Training) -> None:
     assert shared_memory(whole.directory) == []
 
 
-def test_a_killed_run_leaves_no_process(killed: dict[str, Any]) -> None:
+def test_a_killed_run_leaves_no_process(interruptions: dict[str, Any]) -> None:
+    killed = interruptions["killed"]
     assert killed["code"] == -signal.SIGKILL
     assert killed["num_processes"] >= 4  # two ranks, a verifier each
     assert killed["left"] == []
 
 
-def test_ctrl_c_leaves_no_process_and_no_shared_memory(stopped: dict[str, Any]) -> None:
+def test_ctrl_c_leaves_no_process_and_no_shared_memory(interruptions: dict[str, Any]) -> None:
+    stopped = interruptions["stopped"]
     assert stopped["code"] == 130
     assert stopped["num_processes"] >= 4
     assert stopped["left"] == []
@@ -261,34 +267,36 @@ def test_ctrl_c_leaves_no_process_and_no_shared_memory(stopped: dict[str, Any]) 
     assert "Traceback" not in stopped["output"]
 
 
-def test_a_run_that_is_told_to_leave_saves_and_asks_to_be_requeued(told: dict[str, Any]) -> None:
+def test_a_run_that_is_told_to_leave_saves_and_asks_to_be_requeued(interruptions: dict[str, Any]) -> None:
+    told = interruptions["told"]
     assert told["code"] == REQUEUE_EXIT_CODE
     assert "SIGUSR1 was received" in told["output"]
     assert "Traceback" not in told["output"]
     assert told["left"] == [] and told["shared_memory"] == []
-    assert f"going on from step {told['steps_before']} of {NUM_STEPS}" in told["last_output"]
+    assert told["steps_before"] < NUM_STEPS
+    assert f"going on from step {told['steps_before']} of {NUM_STEPS}" in interruptions["last"]["output"]
 
 
-def test_a_run_that_was_told_to_leave_ends_bit_identical(whole: Training, told: dict[str, Any]) -> None:
-    assert repeatable(told["directory"]) == repeatable(whole.directory)
-    assert final_weights(told["directory"]) == final_weights(whole.directory)
+def test_an_interrupted_run_goes_on_from_its_newest_checkpoint(interruptions: dict[str, Any]) -> None:
+    stopped, killed, told = (interruptions[name] for name in ("stopped", "killed", "told"))
+    assert 0 < stopped["steps_before"] < NUM_STEPS and 2 < killed["steps_before"] < NUM_STEPS
+    last_save = stopped["steps_before"] // 2 * 2
+    assert (f"going on from step {last_save} of {NUM_STEPS}" in killed["output"]) == (last_save > 0)
+    assert f"going on from step {killed['steps_before'] // 2 * 2} of {NUM_STEPS}" in told["output"]
 
 
-@pytest.mark.parametrize(("name", "saved"), [("killed", 2), ("stopped", 0)])
-def test_an_interrupted_run_finishes_bit_identical_to_one_that_was_not(
-    whole: Training, request: pytest.FixtureRequest, name: str, saved: int
+def test_a_run_that_was_interrupted_ends_bit_identical_to_one_that_was_not(
+    whole: Training, interruptions: dict[str, Any]
 ) -> None:
-    found = request.getfixturevalue(name)
-    assert saved < found["steps_before"] < NUM_STEPS, "the run was not stopped between two checkpoints"
-    assert (f"going on from step {saved} of {NUM_STEPS}" in found["last_output"]) == (saved > 0)
-    assert repeatable(found["directory"]) == repeatable(whole.directory)
+    directory = interruptions["last"]["directory"]
+    assert repeatable(directory) == repeatable(whole.directory)
     weights = final_weights(whole.directory)
     assert list(weights) == ["rank_00000.pt", "rank_00001.pt"]
-    assert final_weights(found["directory"]) == weights
+    assert final_weights(directory) == weights
 
 
-def test_a_finished_run_started_again_changes_nothing(killed: dict[str, Any]) -> None:
-    directory = killed["directory"]
+def test_a_finished_run_started_again_changes_nothing(interruptions: dict[str, Any]) -> None:
+    directory = interruptions["last"]["directory"]
     before = repeatable(directory), final_weights(directory)
     finished(directory, **SETTINGS)
     assert (repeatable(directory), final_weights(directory)) == before
