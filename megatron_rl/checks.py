@@ -225,7 +225,8 @@ def check_parent(recipe: Recipe, parent_release: str | None) -> None:
         return
     require(
         parent_release is not None,
-        f"recipe '{recipe.name}': continues a run of '{wanted}'; give that run's directory with --parent DIRECTORY",
+        f"recipe '{recipe.name}': continues a run of '{wanted}'; give that run's directory, or the published "
+        "policy's name, with --parent",
     )
     require(
         name == wanted or name.startswith(f"{wanted}_"),

@@ -19,7 +19,7 @@ import recipes
 from megatron_rl import rundir
 from megatron_rl.checks import UserError, check_parent, require
 from megatron_rl.config import Model, Recipe, Scale, canonical_json, differences
-from megatron_rl.lineage import read_parent
+from megatron_rl.lineage import PUBLISHED, Parent, parent_of, read_parent
 from megatron_rl.pretrained import check_tensors, read_model
 from megatron_rl.run import Run
 
@@ -49,14 +49,15 @@ def build_run(
 
     Settings are `name=value`: `scale.x` changes the scale, `run.x` a field of the Run, any other name the recipe as
     the scale fitted it, so that a setting also lifts a cap. `parent` is the run, or its exported policy, that this one
-    starts from. Without `needs_files` a scale without a miniature is accepted on a machine that has neither its model
-    nor its data, and a recipe that continues another without the parent. Raises UserError.
+    starts from, or the name of a published one. Without `needs_files` a scale without a miniature is accepted on a
+    machine that has neither its model nor its data, and a recipe that continues another without the parent. Raises
+    UserError.
     """
     published, scale = find_recipe(recipe_name), find_scale(scale_name)
     of_scale, of_run, of_recipe = sort_settings(settings)
     scale = change(scale, of_scale, "scale.")
     fields = {name: parse(f"run.{name}", RUN_FIELDS[name], text) for name, text in of_run.items()}
-    older, model_folder = read_parent(parent) if parent is not None else (None, fields.pop("model_folder", None))
+    older, model_folder = find_parent(parent) if parent is not None else (None, fields.pop("model_folder", None))
     require("model_folder" not in fields, "--set run.model_folder: the policy of --parent is trained; give one of them")
     if needs_files or older is not None:
         check_parent(published, older.release if older is not None else None)
@@ -92,7 +93,8 @@ def rebuild_run(directory: Path) -> Run:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))["run"]
         asked_for, scale, settings = facts["asked_for"], facts["scale"]["name"], facts["modified"]
-        parent = Path(facts["model_folder"]) if facts["parent"] else None
+        older = parent_of(facts["parent"]) if facts["parent"] else None
+        parent = Path(older.trail if older.is_published else facts["model_folder"]) if older is not None else None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: can not be read; start the run once more, which writes it anew") from None
     return build_run(asked_for, scale, settings, directory, needs_files=True, parent=parent)
@@ -100,6 +102,37 @@ def rebuild_run(directory: Path) -> Run:
 
 def find_recipe(name: str) -> Recipe:
     """The RECIPE of a module of `recipes`, or of a file when `name` ends with .py. Raises UserError."""
+    recipe = getattr(_module(name), "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"recipe '{name}': defines no RECIPE = Recipe(...)")
+    return recipe
+
+
+def find_parent(given: Path) -> tuple[Parent, Path]:
+    """The run that `given` is the directory or the exported policy of, or which was published under that name.
+
+    With the folder that has the policy. Raises UserError.
+    """
+    for name in recipe_files():
+        page = getattr(_module(name), "PAGE", None)
+        if page is not None and page.checkpoint == str(given):
+            folder, recipe = _cached_snapshot(str(given)), find_recipe(name)
+            require(folder is not None, f"parent {given}: is not in the Hugging Face cache; run `hf download {given}`")
+            assert folder is not None
+            published = Parent(
+                release=recipe.release,
+                fingerprint=recipe.fingerprint,
+                scale=PUBLISHED,
+                step=recipe.num_steps,
+                samples_seen=0,  # not stated
+                trail=str(given),
+                parent=None,
+            )
+            return published, folder
+    return read_parent(given)
+
+
+def _module(name: str) -> types.ModuleType:
     known = recipe_files()
     require(name in known or name.endswith(".py"), f"recipe '{name}': there is none; {nearest(name, known)}")
     path = known.get(name, Path(name))
@@ -111,10 +144,7 @@ def find_recipe(name: str) -> Recipe:
         specification.loader.exec_module(module)
     except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
         raise UserError(f"recipe '{name}': {type(error).__name__}: {error}") from error
-    recipe = getattr(module, "RECIPE", None)
-    if not isinstance(recipe, Recipe):
-        raise UserError(f"recipe '{name}': defines no RECIPE = Recipe(...)")
-    return recipe
+    return module
 
 
 def recipe_files() -> dict[str, Path]:

@@ -52,7 +52,7 @@ Directory = Annotated[
 
 ParentRun = Annotated[
     Path | None,
-    typer.Option("--parent", help="The run, or exported policy, to start from; BroRL continues a ProRL v2."),
+    typer.Option("--parent", help="The run, its exported policy, or the published one to start from."),
 ]
 AllowUnsafeSandbox = Annotated[
     bool, typer.Option("--allow-unsafe-sandbox", help="Run code rewards though a layer of the sandbox is missing.")

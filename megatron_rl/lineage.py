@@ -11,6 +11,7 @@ from typing import Any
 from megatron_rl.checks import UserError
 
 FILE_NAME = "megatron_rl.json"  # in an exported model folder
+PUBLISHED = "as published"  # in place of a scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,11 @@ class Parent:
     samples_seen: int
     trail: str  # State.trail
     parent: Parent | None  # where it started from
+
+    @property
+    def is_published(self) -> bool:
+        """True for a policy that others trained and published; `trail` is then its name on Hugging Face."""
+        return self.scale == PUBLISHED
 
     @property
     def ancestors(self) -> list[Parent]:

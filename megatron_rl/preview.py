@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,8 +44,21 @@ def show(run: Run, out: Console) -> None:
     )
     for kind, folder in (("model", run.model_folder), ("data", run.data_folder)):
         out.print(f"{kind}: {folder}" + ("" if folder.is_dir() else " (not on this machine; `train` needs it)"))
+    if run.data_folder.is_dir():
+        out.print(f"prompts: {prompts(run)}", soft_wrap=True)
     out.print(f"recipe fingerprint {run.published.fingerprint}: {release_status(run)}")
     out.print(f"run fingerprint    {run.recipe.fingerprint}" + (f", modified: {', '.join(run.modified)}" * bool(names)))
+
+
+def prompts(run: Run) -> str:
+    """How many prompts the data has of each domain, and how many the papers trained on."""
+    from megatron_rl.data.items import read_items
+
+    found = Counter(item.domain for item in read_items(run.data_folder / "train.jsonl"))
+    return ", ".join(
+        f"{domain.name} {found[domain.name]:,} (published {domain.num_prompts:,} of {domain.source})"
+        for domain in run.published.domains
+    )
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

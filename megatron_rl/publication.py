@@ -20,6 +20,7 @@ class Publication:
 
     title: str
     lineage: str
+    checkpoint: str | None  # what Hugging Face calls the trained policy, where it was published
     hardware: str
     cost: str
     deviations: tuple[str, ...]  # where the recipe had to choose against, or without, a source

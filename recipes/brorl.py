@@ -134,8 +134,9 @@ RECIPE = Recipe(
 
 PAGE = Publication(
     title="BroRL",
-    lineage="Continues ProRL v2's checkpoint of 3,000 steps; a run needs the directory of its parent. NVIDIA published "
-    "that checkpoint as nvidia/Nemotron-Research-Reasoning-Qwen-1.5B (MC).",
+    lineage="Continues ProRL v2's checkpoint of 3,000 steps: --parent takes the directory of a run of prorl_v2, or the "
+    "name under which NVIDIA published that checkpoint, nvidia/Nemotron-Research-Reasoning-Qwen-1.5B (MC).",
+    checkpoint=None,
     hardware="64 H100, with verl (BR).",
     cost="173.8 hours for 191 steps (BR Table 1), 11,123 GPU-hours; 393.9 hours for 419 (BB), 25,210. GPU-hours are "
     "derived: hours times 64.",

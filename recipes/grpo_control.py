@@ -113,6 +113,7 @@ PAGE = Publication(
     title="GRPO, as a control",
     lineage="Starts from DeepSeek-R1-Distill-Qwen-1.5B, as ProRL v1 does. It is no paper's recipe: JustRL's numbers on "
     "ProRL's problems, to see what resets, KL, dynamic sampling and length terms add.",
+    checkpoint=None,
     hardware="4 nodes of 8 GPUs (JustRL's training script).",
     cost="Not stated for these problems.",
     deviations=(

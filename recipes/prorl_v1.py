@@ -182,6 +182,7 @@ RECIPE = Recipe(
 PAGE = Publication(
     title="ProRL v1",
     lineage="Starts from DeepSeek-R1-Distill-Qwen-1.5B. ProRL v2 goes on from its step 2,000 (MC, JR).",
+    checkpoint=None,
     hardware="4 nodes of 8 H100 80GB, with verl (P1 section 3.2).",
     cost="About 16,000 GPU-hours (P1 section 3.2).",
     deviations=(

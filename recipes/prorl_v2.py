@@ -150,6 +150,7 @@ PAGE = Publication(
     lineage="The released weights continue ProRL v1's 2,000 steps by 1,000 (MC, JR). The blog describes one recipe of "
     "3,000 steps from the base model, and so does this one; the variant prorl_v2_after_v1 is the other reading. BroRL "
     "continues the result.",
+    checkpoint="nvidia/Nemotron-Research-Reasoning-Qwen-1.5B",  # MC
     hardware="Not stated.",
     cost="Not stated.",
     deviations=(

@@ -194,6 +194,22 @@ def test_a_cached_snapshot_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert _cached_snapshot("owner/other") is None
 
 
+def test_brorl_starts_from_the_published_policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    name = "nvidia/Nemotron-Research-Reasoning-Qwen-1.5B"
+    snapshot = write_model(tmp_path / "snapshot")
+    monkeypatch.setattr("megatron_rl.choose._cached_snapshot", {name: snapshot}.get)
+    data = f"run.data_folder={FIVE_DOMAINS}"
+    run = build_run("brorl", "cpu", [data], tmp_path / "run", needs_files=True, parent=Path(name))
+    assert run.parent is not None and run.parent.is_published and run.model_folder == snapshot
+    assert (run.parent.release, run.parent.step, run.parent.trail) == ("prorl_v2 2.0.0", 3000, name)
+    run.directory.mkdir()
+    write_run_file(run, 0)
+    assert rebuild_run(run.directory) == run
+    monkeypatch.setattr("megatron_rl.choose._cached_snapshot", {}.get)
+    with pytest.raises(UserError, match=f"parent {name}: is not in the Hugging Face cache; run `hf download {name}`"):
+        build_run("brorl", "cpu", [data], tmp_path / "other", needs_files=True, parent=Path(name))
+
+
 def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_path: Path) -> None:
     directory = tmp_path / "run"
     run = build(*folders, directory=directory)
@@ -249,7 +265,7 @@ def test_a_parent_that_can_not_be_meant_is_refused(folders: tuple[str, str], tmp
     (model_folder_of(parent) / FILE_NAME).unlink()
     with pytest.raises(UserError, match="has not finished"):
         continued("brorl", parent, folders[1])
-    with pytest.raises(UserError, match="continues a run of 'prorl_v2'; give that run's directory with --parent"):
+    with pytest.raises(UserError, match="continues a run of 'prorl_v2'; give that run's directory, or the published"):
         build_run("brorl", "cpu", folders, None, needs_files=True)
     assert build_run("brorl", "cpu", folders, None, needs_files=False).parent is None  # to look at it
 

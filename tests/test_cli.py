@@ -188,6 +188,7 @@ def test_check_shows_what_was_changed_and_by_whom(setting: Setting) -> None:
     assert "is the released prorl_v2 2.0.0" in result.stdout
     assert "sampling.temperature=1.2" in result.stdout
     assert "activations" in result.stdout
+    assert "prompts: math 2 (published 40,000 of agentica-org/DeepScaleR-Preview-Dataset), code 0 (" in result.stdout
 
 
 @pytest.mark.parametrize("scale", ["h100x8", "h100x32", "h100x64", "gpu1"])

@@ -291,7 +291,11 @@ def test_a_scale_changes_sizes_and_spans_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("recipe", "parent", "pattern"),
     [
-        (brorl.RECIPE, None, "recipe 'brorl': continues a run of 'prorl_v2'; give that run's directory with --parent"),
+        (
+            brorl.RECIPE,
+            None,
+            "recipe 'brorl': continues a run of 'prorl_v2'; give that run's directory, or the",
+        ),
         (brorl.RECIPE, "prorl_v1 1.0.0", "continues a run of 'prorl_v2', but the parent is one of 'prorl_v1 1.0.0'"),
         (brorl.RECIPE, "prorl_v22 1.0.0", "but the parent is one of 'prorl_v22 1.0.0'"),
         (RECIPE, "prorl_v1 1.0.0", "starts from model deepseek-ai/.*, not from a run of 'prorl_v1 1.0.0'; leave"),
