@@ -11,7 +11,7 @@ from megatron_rl.rewards.sandbox.run import Sandbox, SandboxError
 SECONDS = 10.0
 
 _PROGRAM = """
-def failed_layers(uid):
+def failed_layers(uid, supervisor, group):
     import os, resource, socket
 
     failed = set()
@@ -32,8 +32,11 @@ def failed_layers(uid):
     attempt("seccomp", os.execv, "/bin/true", ["true"])
     if os.getuid() == uid:
         failed.add("uid")
-    if os.getpid() > 1000:
-        failed.add("bubblewrap")
+    try:  # processes outside are hidden
+        if os.getpgid(supervisor) == group:
+            failed.add("bubblewrap")
+    except ProcessLookupError:
+        pass
     return sorted(failed)
 """
 
@@ -42,7 +45,8 @@ def probe() -> Level:
     """The level that programs run at here: the layers that could be applied and that a program could not get round."""
     try:
         with Sandbox(allows_unsafe=True) as sandbox:
-            execution = sandbox.run(_PROGRAM, function="failed_layers", arguments=[os.getuid()], seconds=SECONDS)
+            me = [os.getuid(), os.getpid(), os.getpgrp()]
+            execution = sandbox.run(_PROGRAM, function="failed_layers", arguments=me, seconds=SECONDS)
             missing = dict(sandbox.level.missing)
     except (OSError, SandboxError) as error:
         return Level(missing=dict.fromkeys(LAYERS, str(error)))
