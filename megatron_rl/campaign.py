@@ -9,6 +9,7 @@ from pathlib import Path
 
 from megatron_rl.checks import check_parent, check_recipe, require
 from megatron_rl.choose import change, find_recipe, find_scale, sort_settings
+from megatron_rl.fit import fitted
 from megatron_rl.log import get_logger
 
 PUBLISHED = ("prorl_v1", "prorl_v2_after_v1", "brorl")  # as the model card and BroRL tell the lineage
@@ -27,7 +28,7 @@ def check_campaign(recipes: Sequence[str], scale_name: str, settings: Sequence[s
             "give it a place at the beginning",
         )
         check_parent(recipe, older)
-        check_recipe(change(scale.fit(recipe, recipe.model), of_recipe))
+        check_recipe(change(fitted(recipe, recipe.model, scale), of_recipe))
         older = recipe.release
 
 

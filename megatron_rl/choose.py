@@ -19,6 +19,7 @@ import recipes
 from megatron_rl import rundir
 from megatron_rl.checks import UserError, check_parent, require
 from megatron_rl.config import Model, Recipe, Scale, canonical_json, differences
+from megatron_rl.fit import fitted
 from megatron_rl.lineage import PUBLISHED, Parent, parent_of, read_parent
 from megatron_rl.pretrained import check_tensors, read_model
 from megatron_rl.run import Run
@@ -64,7 +65,7 @@ def build_run(
     model, model_folder = choose_model(published, scale, model_folder, needs_files)
     if older is not None and scale.miniature is not None:  # not its folder: that may move while the run goes on
         model = dataclasses.replace(model, name=f"{older.release} after step {older.step}")
-    recipe = change(scale.fit(published, model), of_recipe)
+    recipe = change(fitted(published, model, scale), of_recipe)
     data_folder = choose_data(published, scale, fields.pop("data_folder", None), needs_files)
     directory = directory or Path("runs") / f"{published.name}-{scale.name}"
     for path in (directory, *directory.parents):

@@ -8,8 +8,6 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from megatron_rl.fit import fitted
-
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -324,10 +322,6 @@ class Scale:
     def num_engines(self) -> int:
         """Rollout engines; each spans `rollout_tensor_parallel` neighbouring ranks."""
         return self.num_devices // self.rollout_tensor_parallel
-
-    def fit(self, recipe: Recipe, model: Model) -> Recipe:
-        """The recipe with this scale's caps, and with `model` where the scale brings a miniature."""
-        return fitted(recipe, model, self)
 
 
 def canonical_json(record: Any) -> str:

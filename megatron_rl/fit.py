@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from megatron_rl.config import Algorithm, Caps, Model, Recipe, ReferenceReset, Sampling, Scale, Stage
+from megatron_rl.config import Algorithm, Caps, Model, Recipe, ReferenceReset, Sampling, Scale, Stage
 
 
 def fitted(recipe: Recipe, model: Model, scale: Scale) -> Recipe:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from megatron_rl.config import Scale
+from megatron_rl.fit import fitted
 from megatron_rl.pretrained import read_model
 from megatron_rl.run import Run
 from recipes import prorl_v2
@@ -48,11 +49,11 @@ def make_run(folder: str | Path, *, recipe: dict[str, Any] | None = None, **scal
     """ProRL v2 at a one-process CPU scale with `scale`'s changes; `recipe` maps dotted names to values."""
     model = read_model(Path(folder))
     base: Scale = dataclasses.replace(SCALES["cpu"], **({"devices_per_node": 1} | scale))
-    fitted = base.fit(prorl_v2.RECIPE, model)
+    chosen = fitted(prorl_v2.RECIPE, model, base)
     for name, value in (recipe or {}).items():
-        fitted = replaced(fitted, name.split("."), value)
+        chosen = replaced(chosen, name.split("."), value)
     return Run(
-        recipe=fitted,
+        recipe=chosen,
         published=prorl_v2.RECIPE,
         scale=base,
         directory=Path(folder) / "run",

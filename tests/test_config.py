@@ -16,6 +16,7 @@ from megatron_rl.config import (
     canonical_json,
     differences,
 )
+from megatron_rl.fit import fitted
 from megatron_rl.run import Run, batch_algebra
 from recipes import brorl, prorl_v1
 from recipes.prorl_v2 import RECIPE
@@ -235,8 +236,8 @@ def test_a_stage_is_capped_and_its_length_is_checked() -> None:
     long = with_stages(Stage(from_step=2000, why="context", max_response_tokens=16385))
     with pytest.raises(ValueError, match="can not hold one sequence of 17409 tokens"):
         make_run(long)
-    fitted = CPU.fit(long, RECIPE.model)
-    assert fitted.stages == (Stage(from_step=100, why="context", max_response_tokens=24),)
+    short = fitted(long, RECIPE.model, CPU)
+    assert short.stages == (Stage(from_step=100, why="context", max_response_tokens=24),)
 
 
 def test_a_miniature_divides_every_span_and_keeps_every_count() -> None:
@@ -249,17 +250,17 @@ def test_a_miniature_divides_every_span_and_keeps_every_count() -> None:
         stages=(Stage(from_step=0, why=""), Stage(from_step=3, why=""), Stage(from_step=200, why="")),
         optimizer=dataclasses.replace(RECIPE.optimizer, warmup_steps=60),
     )
-    fitted = CPU.fit(recipe, RECIPE.model)
-    reset, length = fitted.algorithm.reference_reset, fitted.algorithm.length
+    short = fitted(recipe, RECIPE.model, CPU)
+    reset, length = short.algorithm.reference_reset, short.algorithm.length
     assert (reset.period_steps, reset.min_steps_between) == (15, 1)
     assert (reset.kl_spike.window_steps, reset.kl_spike.min_history_steps) == (5, 2)
     assert reset.stall == recipe.algorithm.reference_reset.stall
     assert (length.steps_on, length.steps_off) == (5, 25)
-    assert [stage.from_step for stage in fitted.stages] == [0, 1, 10]
-    assert (fitted.num_steps, fitted.optimizer.warmup_steps) == (150, 3)
-    assert fitted.algorithm.overlong == Overlong(buffer_tokens=12, factor=1.0)  # half of the limit, as before
-    assert CPU.fit(RECIPE, RECIPE.model).optimizer.warmup_steps == 0
-    runs = CPU.fit(prorl_v1.RECIPE, RECIPE.model).stages
+    assert [stage.from_step for stage in short.stages] == [0, 1, 10]
+    assert (short.num_steps, short.optimizer.warmup_steps) == (150, 3)
+    assert short.algorithm.overlong == Overlong(buffer_tokens=12, factor=1.0)  # half of the limit, as before
+    assert fitted(RECIPE, RECIPE.model, CPU).optimizer.warmup_steps == 0
+    runs = fitted(prorl_v1.RECIPE, RECIPE.model, CPU).stages
     assert [stage.samples_per_prompt for stage in runs] == [None] * 5 + [16, None, 16]
     assert [stage.max_response_tokens for stage in runs] == [None] * 7 + [24]
 
@@ -284,7 +285,7 @@ def test_a_scale_changes_sizes_and_spans_and_nothing_else() -> None:
         "validation.samples_per_prompt",
     }
     for module in (brorl, prorl_v1):
-        old, new = (dataclasses.asdict(r) for r in (module.RECIPE, CPU.fit(module.RECIPE, module.RECIPE.model)))
+        old, new = (dataclasses.asdict(r) for r in (module.RECIPE, fitted(module.RECIPE, module.RECIPE.model, CPU)))
         assert {line.partition(":")[0] for line in differences(old, new)} <= allowed
 
 
@@ -315,9 +316,9 @@ def test_a_parent_or_its_variant_is_accepted(parent: str) -> None:
 
 def test_a_scale_caps_and_never_raises() -> None:
     caps = dataclasses.replace(H100X8.caps, samples_per_prompt=8, prompts_per_step=10_000)
-    fitted = dataclasses.replace(H100X8, caps=caps).fit(RECIPE, RECIPE.model)
-    assert (fitted.sampling.samples_per_prompt, fitted.sampling.prompts_per_step) == (8, 512)
-    unchanged = dataclasses.replace(fitted, sampling=RECIPE.sampling)
+    short = fitted(RECIPE, RECIPE.model, dataclasses.replace(H100X8, caps=caps))
+    assert (short.sampling.samples_per_prompt, short.sampling.prompts_per_step) == (8, 512)
+    unchanged = dataclasses.replace(short, sampling=RECIPE.sampling)
     assert unchanged == RECIPE
 
 

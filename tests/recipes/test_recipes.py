@@ -13,6 +13,7 @@ from megatron_rl.checks import check_parent
 from megatron_rl.choose import find_recipe as recipe
 from megatron_rl.choose import recipe_files
 from megatron_rl.config import Recipe, Scale, differences
+from megatron_rl.fit import fitted
 from megatron_rl.preview import leaves
 from megatron_rl.run import Run, batch_algebra
 from recipes.scales import SCALES
@@ -27,7 +28,7 @@ TAGS = re.findall(r"^([A-Z][A-Z0-9]+) {2,}", recipes.__doc__ or "", re.MULTILINE
 
 def run_at(scale: Scale, published: Recipe) -> Run:
     folders = {name: Path("x") for name in ("directory", "model_folder", "data_folder")}
-    return Run(recipe=scale.fit(published, published.model), published=published, scale=scale, **folders)
+    return Run(recipe=fitted(published, published.model, scale), published=published, scale=scale, **folders)
 
 
 def untagged_numbers(source: str, tags: list[str]) -> list[int]:
@@ -117,18 +118,16 @@ def test_the_batches_are_the_papers() -> None:
 def test_a_cluster_scale_leaves_the_published_algorithm_as_it_is() -> None:
     for published in map(recipe, FILES):
         for name in ("h100x8", "h100x32", "h100x64"):
-            assert SCALES[name].fit(published, published.model).fingerprint == published.fingerprint
+            assert fitted(published, published.model, SCALES[name]).fingerprint == published.fingerprint
 
 
 def test_the_laptop_scale_shrinks_every_span_of_steps_alike() -> None:
-    fitted = SCALES["cpu"].fit(recipe("prorl_v2"), recipe("prorl_v2").model)
-    length = fitted.algorithm.length
+    shortened = fitted(recipe("prorl_v2"), recipe("prorl_v2").model, SCALES["cpu"])
+    length = shortened.algorithm.length
     assert length is not None
-    spans = (fitted.num_steps, fitted.algorithm.reference_reset.period_steps, length.steps_on, length.steps_off)
+    spans = (shortened.num_steps, shortened.algorithm.reference_reset.period_steps, length.steps_on, length.steps_off)
     assert spans == (150, 15, 5, 25)
-    assert SCALES["cpu"].fit(recipe("prorl_v2"), fitted.model) == SCALES["cpu_tp2_pp2"].fit(
-        recipe("prorl_v2"), fitted.model
-    )
+    assert shortened == fitted(recipe("prorl_v2"), shortened.model, SCALES["cpu_tp2_pp2"])
 
 
 def test_prorl_v2_is_the_published_one() -> None:
