@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
+from megatron_rl.config.lineage import model_folder_of
 from megatron_rl.data.items import Item, read_items
-from megatron_rl.lineage import model_folder_of
 from megatron_rl.report.journal import FILE_NAME, Row, is_validation, read_rows
 
 ROOT = Path(__file__).parent.parent

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from megatron_rl.preempt import REQUEUE_EXIT_CODE
+from megatron_rl.config.run import Run
 from megatron_rl.report.journal import FILE_NAME, Row, read_rows
-from megatron_rl.run import Run
-from megatron_rl.rundir import checkpoints
+from megatron_rl.runtime.preempt import REQUEUE_EXIT_CODE
+from megatron_rl.runtime.rundir import checkpoints
 
 SAVE_EVERY_STEPS = 2  # so that a short run has some saves; the default's share follows from theirs
 SETTINGS = ("run.validate_every_steps=1000", "run.max_validation_prompts=1", f"run.save_every_steps={SAVE_EVERY_STEPS}")

@@ -20,16 +20,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megatron_rl.choose import REPOSITORY, build_run
-from megatron_rl.config import Recipe
-from megatron_rl.launch import process_environment
-from megatron_rl.run import Run
+from megatron_rl.commands.choose import REPOSITORY, build_run
+from megatron_rl.config.records import Recipe
+from megatron_rl.config.run import Run
+from megatron_rl.runtime.ranks import process_environment
 
 if TYPE_CHECKING:
     from megatron_rl.actor.actor import Actor
     from megatron_rl.device import Device
-    from megatron_rl.parallel import Ranks
     from megatron_rl.rollout.engine import Engine
+    from megatron_rl.runtime.parallel import Ranks
     from megatron_rl.types import Batch, Groups
 
 DEMO_MODEL, DEMO_DATA = REPOSITORY / "demo" / "model", REPOSITORY / "demo" / "data"
@@ -70,7 +70,8 @@ def main() -> None:
     # The environment is read when torch is imported, and no import of torch comes before this line.
     run = make_run(DEMO_MODEL, options)
     os.environ.update(process_environment(run.scale))
-    from megatron_rl import device, parallel
+    from megatron_rl import device
+    from megatron_rl.runtime import parallel
 
     hardware = device.select(run.scale)
     ranks = parallel.start(run.scale, hardware, run.stall_seconds)
@@ -133,7 +134,7 @@ def measure(case: Case, run: Run, ranks: Ranks, hardware: Device, repeats: int) 
 
 def refit_figures(actor: Actor, engine: Engine, repeats: int) -> Figures:
     """The refit against a memcpy of the same tensors, one by one, into memory that is there already."""
-    from megatron_rl.pretrained import tensor_names
+    from megatron_rl.config.pretrained import tensor_names
     from megatron_rl.refit.transfer import refit
 
     manifest = tensor_names(actor.model)
@@ -160,10 +161,10 @@ def collect_figures(run: Run, engine: Engine, repeats: int) -> Figures:
     """`Rollouts.collect` with the demo's prompts and verifiers against `LLM.generate` on the same requests."""
     from megatron_rl.data.items import read_items
     from megatron_rl.data.prompts import PromptStream, load_tokenizer
-    from megatron_rl.preempt import Preemption
     from megatron_rl.rewards.score import Scorer
     from megatron_rl.rollout.collect import Rollouts
-    from megatron_rl.seeds import request_seed
+    from megatron_rl.runtime.preempt import Preemption
+    from megatron_rl.runtime.seeds import request_seed
     from megatron_rl.types import Collected, State
 
     recipe, sampling = run.recipe, run.recipe.sampling

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from megatron_rl.actor.actor import Actor
 from megatron_rl.algorithms.kl import kl_estimate
 from megatron_rl.algorithms.losses import policy_loss
-from megatron_rl.run import Run
+from megatron_rl.config.run import Run
 from megatron_rl.types import Batch
 
 

@@ -1,6 +1,6 @@
 """`python -m megatron_rl`, which is how ranks are started."""
 
-from megatron_rl.cli import main
+from megatron_rl.commands.cli import main
 
 if __name__ == "__main__":
     main()

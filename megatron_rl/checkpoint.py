@@ -23,15 +23,15 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from megatron_rl import parallel, rundir
 from megatron_rl.actor.actor import Actor
 from megatron_rl.actor.reshard import WEIGHTS
-from megatron_rl.config import differences
+from megatron_rl.config.records import differences
+from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream
-from megatron_rl.log import get_logger
 from megatron_rl.rollout import bank
-from megatron_rl.run import Run
-from megatron_rl.spans import span
+from megatron_rl.runtime import parallel, rundir
+from megatron_rl.runtime.log import get_logger
+from megatron_rl.runtime.spans import span
 from megatron_rl.types import Reset, Scores, State
 
 

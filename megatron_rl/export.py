@@ -10,12 +10,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from megatron_rl import lineage, parallel
 from megatron_rl.actor.actor import Actor
-from megatron_rl.log import get_logger
-from megatron_rl.run import Run
-from megatron_rl.rundir import sync_file, sync_folder
-from megatron_rl.spans import span
+from megatron_rl.config import lineage
+from megatron_rl.config.run import Run
+from megatron_rl.runtime import parallel
+from megatron_rl.runtime.log import get_logger
+from megatron_rl.runtime.rundir import sync_file, sync_folder
+from megatron_rl.runtime.spans import span
 from megatron_rl.types import State
 
 MAX_FILE_BYTES = 5 * 10**9

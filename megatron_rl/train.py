@@ -7,27 +7,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from megatron_rl import checkpoint, device, lineage, parallel, rundir
+from megatron_rl import checkpoint, device
 from megatron_rl.actor.actor import Actor
 from megatron_rl.actor.pack import pack
 from megatron_rl.algorithms.advantages import advantages
 from megatron_rl.algorithms.reference import reset_reason
 from megatron_rl.algorithms.shaping import shaped_rewards
-from megatron_rl.checks import UserError
+from megatron_rl.config import lineage
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.run import Run
 from megatron_rl.data.items import read_items
 from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
-from megatron_rl.evaluate import evaluate
+from megatron_rl.evaluation.evaluate import evaluate
 from megatron_rl.export import export
-from megatron_rl.parallel import Ranks
-from megatron_rl.preempt import Preempted, Preemption
 from megatron_rl.refit.phase import rollout_phase
 from megatron_rl.report.report import Report
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts
 from megatron_rl.rollout.engine import Engine
-from megatron_rl.run import Run
+from megatron_rl.runtime import parallel, rundir
+from megatron_rl.runtime.parallel import Ranks
+from megatron_rl.runtime.preempt import Preempted, Preemption
+from megatron_rl.runtime.watchdog import Watchdog
 from megatron_rl.types import Prompt, State
-from megatron_rl.watchdog import Watchdog
 
 
 def train(run: Run) -> State:

@@ -1,6 +1,7 @@
 """BroRL: ProRL v2 continued with 512 samples for each prompt instead of 16."""
 
-from megatron_rl.config import (
+from megatron_rl.config.publication import Publication, Table
+from megatron_rl.config.records import (
     Algorithm,
     Correction,
     Domain,
@@ -13,7 +14,6 @@ from megatron_rl.config import (
     Sampling,
     Validation,
 )
-from megatron_rl.publication import Publication, Table
 
 RECIPE = Recipe(
     name="brorl",

@@ -1,6 +1,7 @@
 """Control: plain GRPO in one stage after JustRL, on the problems of the prolonged recipes."""
 
-from megatron_rl.config import (
+from megatron_rl.config.publication import Publication, Table
+from megatron_rl.config.records import (
     Algorithm,
     Domain,
     Model,
@@ -9,7 +10,6 @@ from megatron_rl.config import (
     Sampling,
     Validation,
 )
-from megatron_rl.publication import Publication, Table
 
 RECIPE = Recipe(
     name="grpo_control",

@@ -1,6 +1,7 @@
 """ProRL v1: GRPO prolonged to 2,000 steps in eight runs, with hard resets of reference and optimizer."""
 
-from megatron_rl.config import (
+from megatron_rl.config.publication import Publication, Table
+from megatron_rl.config.records import (
     Algorithm,
     Domain,
     DynamicSampling,
@@ -15,7 +16,6 @@ from megatron_rl.config import (
     Truncation,
     Validation,
 )
-from megatron_rl.publication import Publication, Table
 
 RECIPE = Recipe(
     name="prorl_v1",

@@ -1,6 +1,7 @@
 """ProRL v2: prolonged training of a 1.5B reasoning model, 3,000 steps at 8k response tokens."""
 
-from megatron_rl.config import (
+from megatron_rl.config.publication import Publication, Table
+from megatron_rl.config.records import (
     Algorithm,
     CosineLength,
     Domain,
@@ -15,7 +16,6 @@ from megatron_rl.config import (
     Stall,
     Validation,
 )
-from megatron_rl.publication import Publication, Table
 
 RECIPE = Recipe(
     name="prorl_v2",

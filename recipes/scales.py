@@ -1,6 +1,6 @@
 """Where a recipe runs: hardware, layout and caps, never the algorithm."""
 
-from megatron_rl.config import Caps, Miniature, Scale
+from megatron_rl.config.records import Caps, Miniature, Scale
 
 GIB = 2**30  # bytes
 

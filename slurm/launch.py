@@ -26,10 +26,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, only the script's folder is there
 
 import recipes  # noqa: E402
-from megatron_rl.checks import UserError, require  # noqa: E402
-from megatron_rl.choose import build_run  # noqa: E402
-from megatron_rl.launch import GRACE_SECONDS  # noqa: E402
-from megatron_rl.run import Run, batch_algebra  # noqa: E402
+from megatron_rl.commands.choose import build_run  # noqa: E402
+from megatron_rl.config.checks import UserError, require  # noqa: E402
+from megatron_rl.config.run import Run, batch_algebra  # noqa: E402
+from megatron_rl.runtime.ranks import GRACE_SECONDS  # noqa: E402
 from slurm.sites import Site, check_site, read_site  # noqa: E402
 from slurm.snapshot import REPOSITORY, git, snapshot  # noqa: E402
 
@@ -343,7 +343,7 @@ def register_commands(nemo_run: Any) -> None:
 
 def has_command(name: str) -> bool:
     """True where `megatron-rl name` exists."""
-    from megatron_rl.cli import app
+    from megatron_rl.commands.cli import app
 
     return any(
         command.callback is not None and command.callback.__name__ == name for command in app.registered_commands

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_rl.checks import require
+from megatron_rl.config.checks import require
 
 SITE_FILE = Path(__file__).resolve().parent / "site.env"
 

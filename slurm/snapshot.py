@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from megatron_rl.checks import require
+from megatron_rl.config.checks import require
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

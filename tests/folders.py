@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.lineage import FILE_NAME, Parent, model_folder_of
-from megatron_rl.pretrained import read_model, tensor_names
-from megatron_rl.rundir import CHECKPOINT_FORMAT, sealed
+from megatron_rl.config.lineage import FILE_NAME, Parent, model_folder_of
+from megatron_rl.config.pretrained import read_model, tensor_names
+from megatron_rl.runtime.rundir import CHECKPOINT_FORMAT, sealed
 
 CONFIG = {
     "model_type": "qwen2",

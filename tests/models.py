@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from megatron_rl.config import Scale
-from megatron_rl.fit import fitted
-from megatron_rl.pretrained import read_model
-from megatron_rl.run import Run
+from megatron_rl.config.fit import fitted
+from megatron_rl.config.pretrained import read_model
+from megatron_rl.config.records import Scale
+from megatron_rl.config.run import Run
 from recipes import prorl_v2
 from recipes.scales import SCALES
 

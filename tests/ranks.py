@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.launch import free_port
+from megatron_rl.runtime.ranks import free_port
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,11 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_rl import checkpoint, device, parallel
+from megatron_rl import checkpoint, device
+from megatron_rl.config.run import Run
 from megatron_rl.data.items import Item
 from megatron_rl.data.prompts import PromptStream, load_tokenizer
-from megatron_rl.log import get_logger
-from megatron_rl.run import Run
+from megatron_rl.runtime import parallel
+from megatron_rl.runtime.log import get_logger
 from megatron_rl.types import Batch, Collected, Reset, Scores, State, Update
 from tests.actor.test_layouts import some_groups
 from tests.folders import parent_facts

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from megatron_rl import checkpoint, parallel, rundir
+from megatron_rl import checkpoint
 from megatron_rl.data.prompts import PromptStream
+from megatron_rl.runtime import parallel, rundir
 from megatron_rl.types import State
 from tests.models import make_folder
 from tests.ranks import run_ranks

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from megatron_rl.preempt import REQUEUE_EXIT_CODE
 from megatron_rl.report.metrics import METRICS, checked
-from megatron_rl.rundir import SHARED_MEMORY, shared_memory_name
+from megatron_rl.runtime.preempt import REQUEUE_EXIT_CODE
+from megatron_rl.runtime.rundir import SHARED_MEMORY, shared_memory_name
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_rl import device, parallel
+from megatron_rl import device
+from megatron_rl.config.lineage import FILE_NAME, read_parent
 from megatron_rl.export import in_parts
-from megatron_rl.lineage import FILE_NAME, read_parent
+from megatron_rl.runtime import parallel
 from megatron_rl.types import State
 from tests.models import make_run
 from tests.ranks import run_ranks

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_rl.lineage import read_parent
+from megatron_rl.config.lineage import read_parent
 from recipes.prorl_v1 import RECIPE as PRORL_V1
 from tests.test_end_to_end import ROOT, Row, Training, finished, repeatable, steps, training
 

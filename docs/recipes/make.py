@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import recipes
-from megatron_rl.choose import find_recipe, recipe_files
-from megatron_rl.config import Recipe, Stage, differences
-from megatron_rl.publication import Publication
+from megatron_rl.commands.choose import find_recipe, recipe_files
+from megatron_rl.config.publication import Publication
+from megatron_rl.config.records import Recipe, Stage, differences
 
 FOLDER = Path(__file__).parent
 LEGEND = dict(re.findall(r"^([A-Z][A-Z0-9]+) {2,}(.+)$", recipes.__doc__ or "", re.MULTILINE))

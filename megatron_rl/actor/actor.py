@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_rl import parallel
 from megatron_rl.actor import model, names, optimizer, reshard, schedule, vocabulary
 from megatron_rl.actor.pack import Limits, joined
 from megatron_rl.algorithms.kl import kl_estimate, kl_per_sequence
 from megatron_rl.algorithms.losses import clipped, policy_loss
 from megatron_rl.algorithms.mismatch import correction_weights, held_by_correction, mismatch
-from megatron_rl.config import Kl, Recipe, ReferenceReset
+from megatron_rl.config.records import Kl, Recipe, ReferenceReset
+from megatron_rl.config.run import Run
 from megatron_rl.device import Device
-from megatron_rl.parallel import Ranks
-from megatron_rl.run import Run
-from megatron_rl.spans import span
+from megatron_rl.runtime import parallel
+from megatron_rl.runtime.parallel import Ranks
+from megatron_rl.runtime.spans import span
 from megatron_rl.types import Batch, Pack, Update
 
 

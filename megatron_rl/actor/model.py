@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl.actor import names
-from megatron_rl.config import Model, Scale
+from megatron_rl.config.records import Model, Scale
 from megatron_rl.device import Device
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megatron_rl.config import Model
+from megatron_rl.config.records import Model
 
 Sharding = Literal["whole", "rows", "columns", "gate_up", "qkv"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_rl.config import Optimizer
+from megatron_rl.config.records import Optimizer
 
 
 def wrapped(chunks: list[Any], config: Any) -> list[Any]:
@@ -44,7 +44,7 @@ def build(chunks: list[Any], values: Optimizer, dtype: torch.dtype) -> Any:
 def learning_rate(values: Optimizer, step: int) -> float:
     """Constant after a linear warm-up that does not start at zero.
 
-    >>> from megatron_rl.config import Optimizer
+    >>> from megatron_rl.config.records import Optimizer
     >>> values = Optimizer(learning_rate=1.0, warmup_steps=4, beta1=.9, beta2=.9, epsilon=1., weight_decay=0.,
     ...                    max_grad_norm=1.)
     >>> [learning_rate(values, step) for step in (0, 1, 3, 9)]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from megatron_rl import parallel
 from megatron_rl.algorithms.losses import token_shares
-from megatron_rl.config import Algorithm, Scale
-from megatron_rl.parallel import Ranks
-from megatron_rl.spans import span
+from megatron_rl.config.records import Algorithm, Scale
+from megatron_rl.runtime import parallel
+from megatron_rl.runtime.parallel import Ranks
+from megatron_rl.runtime.spans import span
 from megatron_rl.types import Batch, Groups, Pack, Sample
 
 TOKEN_FIELDS = ("token_ids", "targets", "position_ids", "sequences", "weights", "shares", "rollout_logprobs")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl.actor import names
-from megatron_rl.config import Model
+from megatron_rl.config.records import Model
 
 Key = tuple[str, ...]  # the Hugging Face tensors that a Megatron parameter holds: its name on any layout
 WEIGHTS = ("weights", "reference", "best")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from megatron_rl.config import Algorithm
+from megatron_rl.config.records import Algorithm
 
 EPSILON = 1e-8  # REINFORCE++ eq. 7 names it without a value; no spread then gives zeros, not noise
 

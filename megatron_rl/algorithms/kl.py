@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megatron_rl.config import Kl
+from megatron_rl.config.records import Kl
 
 
 def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, kl: Kl) -> Tensor:

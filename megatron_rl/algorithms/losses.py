@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from megatron_rl.config import Algorithm
+from megatron_rl.config.records import Algorithm
 
 
 class Clipped(NamedTuple):

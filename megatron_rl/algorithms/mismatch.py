@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from megatron_rl.config import Correction
+from megatron_rl.config.records import Correction
 
 
 class Mismatch(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from megatron_rl.config import KlSpike, ReferenceReset, Stage, Stall
+from megatron_rl.config.records import KlSpike, ReferenceReset, Stage, Stall
 from megatron_rl.types import Scores, State
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from megatron_rl.config import Algorithm, CosineLength, Overlong, Truncation
+from megatron_rl.config.records import Algorithm, CosineLength, Overlong, Truncation
 
 
 def shaped_rewards(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from megatron_rl.algorithms.theory import logit_change
+from megatron_rl.algorithms.broadening import logit_change
 
 PUBLISHED_NUM_SAMPLES = (4, 8, 16, 512, 51_200)
 OPEN = {

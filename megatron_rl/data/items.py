@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.checks import UserError
+from megatron_rl.config.checks import UserError
 from megatron_rl.rewards.rows import parse_row
 
 _KEYS = ("id", "domain", "prompt", "item")

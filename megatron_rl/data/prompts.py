@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megatron_rl.checks import UserError
+from megatron_rl.config.checks import UserError
 from megatron_rl.data.items import Item
 from megatron_rl.types import Prompt
 

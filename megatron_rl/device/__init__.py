@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from megatron_rl.config import Scale
+from megatron_rl.config.records import Scale
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from megatron_rl.actor.actor import Actor
 from megatron_rl.rollout.engine import Engine
-from megatron_rl.spans import span
+from megatron_rl.runtime.spans import span
 
 
 @span("refit")

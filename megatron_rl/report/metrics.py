@@ -15,7 +15,7 @@ from torch import Tensor
 
 from megatron_rl.algorithms.groups import tests
 from megatron_rl.algorithms.shaping import length_term_is_on
-from megatron_rl.config import Recipe
+from megatron_rl.config.records import Recipe
 from megatron_rl.types import OUTCOMES, Collected, Groups, Scores, State, Update
 
 if TYPE_CHECKING:

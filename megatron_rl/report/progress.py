@@ -16,9 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from megatron_rl.log import get_logger
 from megatron_rl.report.journal import Row, is_validation
 from megatron_rl.report.plots import span_means
+from megatron_rl.runtime.log import get_logger
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 RECENT_STEPS = 20  # that the time left and the rates shown are taken from

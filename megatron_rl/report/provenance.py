@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.report.journal import replace_file
-from megatron_rl.run import Run, batch_algebra
 
 FILE_NAME = "run.json"
 PACKAGES = (

@@ -6,19 +6,19 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from megatron_rl import spans
 from megatron_rl.algorithms.shaping import length_term_is_on
-from megatron_rl.config import Recipe
-from megatron_rl.log import get_logger
+from megatron_rl.config.records import Recipe
+from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.report import journal, page, provenance
 from megatron_rl.report.metrics import Metrics, step_metrics, validation_metrics
 from megatron_rl.report.progress import Progress
-from megatron_rl.run import Run, batch_algebra
+from megatron_rl.runtime import spans
+from megatron_rl.runtime.log import get_logger
 from megatron_rl.types import Collected, State, Update
 
 if TYPE_CHECKING:
     from megatron_rl.actor.actor import PolicyView
-    from megatron_rl.parallel import Ranks
+    from megatron_rl.runtime.parallel import Ranks
 
 PAGE_SHARE = 0.02  # of the run's time that drawing the page may take; the last drawing is not counted
 FILES = (page.FILE_NAME, page.PICTURE_NAME, journal.FILE_NAME, provenance.FILE_NAME)

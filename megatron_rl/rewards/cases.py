@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.checks import UserError
+from megatron_rl.config.checks import UserError
 from megatron_rl.rewards.rows import parse_row
 from megatron_rl.rewards.score import Scorer
 

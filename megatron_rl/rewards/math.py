@@ -11,12 +11,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from megatron_rl.rewards.answers import read_answer
-from megatron_rl.rewards.boxes import boxed_answer
-from megatron_rl.rewards.comparison import is_same_answer
-from megatron_rl.rewards.notation import compact, nesting, plain
-from megatron_rl.rewards.numbers import MAX_NUMBER_CHARACTERS, plain_number
-from megatron_rl.rewards.scalars import Rules, Undecided
+from megatron_rl.rewards.mathematics.answers import read_answer
+from megatron_rl.rewards.mathematics.boxes import boxed_answer
+from megatron_rl.rewards.mathematics.comparison import is_same_answer
+from megatron_rl.rewards.mathematics.notation import compact, nesting, plain
+from megatron_rl.rewards.mathematics.numbers import MAX_NUMBER_CHARACTERS, plain_number
+from megatron_rl.rewards.mathematics.scalars import Rules, Undecided
 from megatron_rl.rewards.verdicts import right, wrong
 from megatron_rl.types import Verdict
 
@@ -84,7 +84,7 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
 
 def load() -> None:
     """Imports what `judge` needs and builds its parser, so that the first case is as fast as the others."""
-    from megatron_rl.rewards.symbolic import is_same_by_math_verify
+    from megatron_rl.rewards.mathematics.symbolic import is_same_by_math_verify
 
     is_same_by_math_verify("x+1", "1+x")
 

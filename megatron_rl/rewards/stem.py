@@ -16,14 +16,14 @@ from fractions import Fraction
 from typing import Any
 
 from megatron_rl.rewards import math
-from megatron_rl.rewards.boxes import boxed_answer
-from megatron_rl.rewards.choices import chosen_option, option_of_last_line
-from megatron_rl.rewards.expressions import UnreadableError, read_expression
-from megatron_rl.rewards.measures import Quantity, agree, leeway, quantity, with_unit
+from megatron_rl.rewards.mathematics.boxes import boxed_answer
+from megatron_rl.rewards.mathematics.expressions import UnreadableError, read_expression
 from megatron_rl.rewards.response import after_thinking
-from megatron_rl.rewards.statements import statements
+from megatron_rl.rewards.science.choices import chosen_option, option_of_last_line
+from megatron_rl.rewards.science.measures import Quantity, agree, leeway, quantity, with_unit
+from megatron_rl.rewards.science.statements import statements
+from megatron_rl.rewards.science.wording import is_symbolic, same_words
 from megatron_rl.rewards.verdicts import right, wrong
-from megatron_rl.rewards.wording import is_symbolic, same_words
 from megatron_rl.types import Verdict
 
 MAX_ANSWER_CHARACTERS = 300
@@ -102,7 +102,7 @@ def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
     """The verdict on a formula in plain form; may never return."""
     reference = _reference(item)
     if reference is not None and (distance := leeway(reference, _tolerance(item))):
-        from megatron_rl.rewards.values import is_within
+        from megatron_rl.rewards.mathematics.values import is_within
 
         with suppress(UnreadableError):
             is_near = is_within(read_expression(answer), reference.number, distance)

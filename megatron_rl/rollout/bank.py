@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.rundir import sync_file
+from megatron_rl.runtime.rundir import sync_file
 from megatron_rl.types import Request, Sample
 
 FOLDER = "rollouts"

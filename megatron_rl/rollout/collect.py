@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from megatron_rl import parallel
 from megatron_rl.algorithms.groups import is_informative, prompts_for_round
-from megatron_rl.config import Recipe
+from megatron_rl.config.records import Recipe
+from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream
-from megatron_rl.log import get_logger
-from megatron_rl.preempt import Preempted, Preemption
 from megatron_rl.rewards.score import Case, Scorer
 from megatron_rl.rollout.bank import Shelf
 from megatron_rl.rollout.engine import Engine
-from megatron_rl.run import Run
-from megatron_rl.seeds import request_seed
-from megatron_rl.spans import span
+from megatron_rl.runtime import parallel
+from megatron_rl.runtime.log import get_logger
+from megatron_rl.runtime.preempt import Preempted, Preemption
+from megatron_rl.runtime.seeds import request_seed
+from megatron_rl.runtime.spans import span
 from megatron_rl.types import OUTCOMES, Collected, Groups, Prompt, Request, Sample, State, Verdict
 
 STRAGGLER_SECONDS, STRAGGLER_RATIO = 10.0, 2.0  # chosen: an engine slower than both is named in the log

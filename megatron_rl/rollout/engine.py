@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from megatron_rl import parallel
-from megatron_rl.checks import UserError
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.run import Run
 from megatron_rl.device import Device
-from megatron_rl.parallel import Ranks
-from megatron_rl.run import Run
-from megatron_rl.rundir import name_shared_memory, remove_shared_memory, shared_memory_name
-from megatron_rl.spans import span
+from megatron_rl.runtime import parallel
+from megatron_rl.runtime.parallel import Ranks
+from megatron_rl.runtime.rundir import name_shared_memory, remove_shared_memory, shared_memory_name
+from megatron_rl.runtime.spans import span
 from megatron_rl.types import Request, Sample
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from megatron_rl.config import Correction
+from megatron_rl.config.records import Correction
 from recipes.prorl_v2 import RECIPE as PRORL_V2
 
 RECIPE = replace(

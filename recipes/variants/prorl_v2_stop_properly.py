@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from megatron_rl.config import Truncation
+from megatron_rl.config.records import Truncation
 from recipes.prorl_v2 import RECIPE as PRORL_V2
 
 RECIPE = replace(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_rl import device, parallel
+from megatron_rl import device
+from megatron_rl.runtime import parallel
 from tests.actor.test_layouts import some_groups
 from tests.actor.test_optimizer import copied, off_policy
 from tests.models import make_folder, make_run

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_rl import device, parallel
+from megatron_rl import device
+from megatron_rl.runtime import parallel
 from megatron_rl.types import Groups, Prompt
 from tests.models import make_folder, make_run
 from tests.ranks import run_ranks

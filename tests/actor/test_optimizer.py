@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_rl import device, parallel
+from megatron_rl import device
 from megatron_rl.actor.optimizer import learning_rate
-from megatron_rl.config import Optimizer, Recipe
-from megatron_rl.run import Run
+from megatron_rl.config.records import Optimizer, Recipe
+from megatron_rl.config.run import Run
+from megatron_rl.runtime import parallel
 from megatron_rl.types import Batch
 from tests.actor.test_layouts import some_groups
 from tests.models import make_folder, make_run

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_rl import parallel
 from megatron_rl.actor.pack import TOKEN_FIELDS, Limits, fill, joined, pack, share_out
-from megatron_rl.parallel import Ranks
+from megatron_rl.runtime import parallel
+from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.types import Batch, Groups, Pack, Prompt
 from recipes.prorl_v2 import RECIPE
 from tests.samples import by_row, sample_of

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_rl import device, parallel
-from megatron_rl.config import Algorithm, Correction, Kl
+from megatron_rl import device
+from megatron_rl.config.records import Algorithm, Correction, Kl
+from megatron_rl.runtime import parallel
 from tests.actor.test_layouts import some_groups
 from tests.models import make_folder, make_run
 from tests.ranks import run_ranks

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl.algorithms.kl import kl_estimate, kl_per_sequence
-from megatron_rl.config import Kl
+from megatron_rl.config.records import Kl
 
 ESTIMATORS = ("k1", "k2", "k3")
 K2 = Kl(estimator="k2", coefficient=1e-4, log_ratio_clamp=10.0, value_clamp=None, place="loss")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl.algorithms.mismatch import correction_weights, held_by_correction, mismatch
-from megatron_rl.config import Correction
+from megatron_rl.config.records import Correction
 
 
 def test_sums_equal_the_formulas_over_the_weighted_tokens() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from megatron_rl.algorithms.reference import reset_reason, spike, stall
-from megatron_rl.config import KlSpike, ReferenceReset, Stage, Stall
+from megatron_rl.config.records import KlSpike, ReferenceReset, Stage, Stall
 from megatron_rl.types import Reset, Scores, State
 
 PERIODIC = ReferenceReset(

@@ -8,7 +8,7 @@ import torch
 
 from megatron_rl.algorithms.advantages import advantages
 from megatron_rl.algorithms.shaping import cosine_length_term, length_term_is_on, overlong_penalty, shaped_rewards
-from megatron_rl.config import CosineLength, Overlong, Truncation
+from megatron_rl.config.records import CosineLength, Overlong, Truncation
 from recipes.prorl_v2 import RECIPE
 
 TERM = CosineLength(eta_max=0.2, eta_min=-0.7, weight=0.5, steps_on=100, steps_off=500, starts_on=False)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from megatron_rl.algorithms.simulator import Curves, Simulation, simulate, starting_logits, surrogate_gradient
-from megatron_rl.theory import one_thread
+from megatron_rl.commands.theory import one_thread
 
 PUBLISHED = Simulation(num_samples=4, weight_decay=0.01, epsilon=1e-8, anchor_is_correct=True, seed=0)
 SMALL = dataclasses.replace(PUBLISHED, num_samples=64, num_tokens=300, num_correct=40, num_steps=30)

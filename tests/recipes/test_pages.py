@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from megatron_rl.choose import find_recipe, recipe_files
+from megatron_rl.commands.choose import find_recipe, recipe_files
 
 FOLDER = Path(__file__).parents[2] / "docs" / "recipes"
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 import recipes
-from megatron_rl.checks import check_parent
-from megatron_rl.choose import find_recipe as recipe
-from megatron_rl.choose import recipe_files
-from megatron_rl.config import Recipe, Scale, differences
-from megatron_rl.fit import fitted
-from megatron_rl.preview import leaves
-from megatron_rl.run import Run, batch_algebra
+from megatron_rl.commands.check import leaves
+from megatron_rl.commands.choose import find_recipe as recipe
+from megatron_rl.commands.choose import recipe_files
+from megatron_rl.config.checks import check_parent
+from megatron_rl.config.fit import fitted
+from megatron_rl.config.records import Recipe, Scale, differences
+from megatron_rl.config.run import Run, batch_algebra
 from recipes.scales import SCALES
 
 FOLDER = Path(recipes.__file__).parent
 FILES = recipe_files()
 PUBLISHED = [name for name, path in FILES.items() if path.parent == FOLDER]
 VARIANTS = [name for name in FILES if name not in PUBLISHED]
-RELEASED = json.loads((Path(__file__).parent / "released.json").read_text())
+RELEASED = json.loads((FOLDER / "released.json").read_text())
 TAGS = re.findall(r"^([A-Z][A-Z0-9]+) {2,}", recipes.__doc__ or "", re.MULTILINE)
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_rl import device, parallel
+from megatron_rl import device
 from megatron_rl.refit.transfer import complete
+from megatron_rl.runtime import parallel
 from megatron_rl.types import Groups, Prompt, Request
 from tests.models import make_folder, make_run
 from tests.ranks import run_ranks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from megatron_rl.run import Run
+from megatron_rl.config.run import Run
 from recipes.prorl_v2 import RECIPE
 from recipes.scales import SCALES
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from megatron_rl.log import get_logger
 from megatron_rl.report.progress import Progress, line_of, seconds_left, sparkline, summary_rows
+from megatron_rl.runtime.log import get_logger
 from tests.report.records import step_row, validation_row
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from megatron_rl import spans
 from megatron_rl.report.report import FILES, Report, decisions
+from megatron_rl.runtime import spans
 from megatron_rl.types import Reset, Scores, State
 from recipes import prorl_v1, prorl_v2
 from tests.report.records import POLICY, collected, update

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from megatron_rl.cli import app
+from megatron_rl.commands.cli import app
 from megatron_rl.rewards import cases
 from megatron_rl.rewards.cases import check_cases, score_cases
 from megatron_rl.rewards.score import Scorer
@@ -117,7 +117,7 @@ def test_a_bad_line_ends_in_one_line_before_anything_is_judged(
 def test_verifying_imports_no_engine(path: Path) -> None:
     path.write_text(line(0, "math", r"\boxed{5}", {"answer": "5"}))
     program = (
-        "import sys\nfrom megatron_rl.cli import app\n"
+        "import sys\nfrom megatron_rl.commands.cli import app\n"
         "try: app(sys.argv[1:])\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
         "print([name for name in ('torch', 'vllm', 'numpy', 'sympy', 'math_verify') if name in sys.modules])\n"

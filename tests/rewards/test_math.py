@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from megatron_rl.rewards import math
-from megatron_rl.rewards.numbers import exact_number
+from megatron_rl.rewards.mathematics.numbers import exact_number
 
 TABLE = [json.loads(line) for line in Path(__file__).with_name("math_cases.jsonl").read_text("utf-8").splitlines()]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from megatron_rl.rewards import stem
-from megatron_rl.rewards.measures import agree, quantity
-from megatron_rl.rewards.units import unit
+from megatron_rl.rewards.mathematics.units import unit
+from megatron_rl.rewards.science.measures import agree, quantity
 
 CASES = [
     json.loads(line) for line in Path(__file__).with_name("stem_cases.jsonl").read_text(encoding="utf-8").splitlines()

@@ -11,14 +11,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from megatron_rl.config import Recipe
+from megatron_rl.config.records import Recipe
 from megatron_rl.data.items import Item
 from megatron_rl.data.prompts import PromptStream, load_tokenizer
-from megatron_rl.parallel import Ranks
-from megatron_rl.preempt import Preempted, Preemption
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts, joined
-from megatron_rl.seeds import SAMPLES_PER_REQUEST, request_seed
+from megatron_rl.runtime.parallel import Ranks
+from megatron_rl.runtime.preempt import Preempted, Preemption
+from megatron_rl.runtime.seeds import SAMPLES_PER_REQUEST, request_seed
 from megatron_rl.types import Request, Sample, State
 from recipes import prorl_v2
 from tests.models import make_run, replaced

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.report.journal import FILE_NAME, read_rows
-from megatron_rl.rundir import SHARED_MEMORY, checkpoints, manifest_of, shared_memory_name
+from megatron_rl.runtime.rundir import SHARED_MEMORY, checkpoints, manifest_of, shared_memory_name
 from tests.slurm.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]

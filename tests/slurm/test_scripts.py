@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_rl.launch import GRACE_SECONDS
-from megatron_rl.run import Run
+from megatron_rl.config.run import Run
+from megatron_rl.runtime.ranks import GRACE_SECONDS
 from recipes.scales import SCALES
 
 ROOT = Path(__file__).parents[2]

@@ -43,7 +43,7 @@ class Rank:
 
     def watch(self) -> None:
         """Waits until the program's spans are there, and listens to them."""
-        while not hasattr(spans := sys.modules.get("megatron_rl.spans"), "take"):
+        while not hasattr(spans := sys.modules.get("megatron_rl.runtime.spans"), "take"):
             time.sleep(POLL_SECONDS)
         original = spans._mark
 
@@ -106,7 +106,7 @@ class Rank:
     def hold(self) -> None:
         """Stands still until a signal asks this rank to leave, or ends it, or the test lets it go on."""
         self.report("held")
-        received, release = sys.modules["megatron_rl.preempt"]._received, self.folder / "release"
+        received, release = sys.modules["megatron_rl.runtime.preempt"]._received, self.folder / "release"
         deadline = time.monotonic() + MAX_HOLD_SECONDS
         while not received and not release.exists() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
@@ -114,7 +114,7 @@ class Rank:
     def report(self, what: str) -> None:
         run = Path(os.environ["RUN_DIR"])
         seen = {
-            "where": sys.modules["megatron_rl.spans"].progress().where,
+            "where": sys.modules["megatron_rl.runtime.spans"].progress().where,
             "step": self.step,
             "partial": [path.name for path in (run / "checkpoints").glob("*.partial/*")],
             "committed": sorted(path.name for path in (run / "checkpoints").glob("step_??????")),

@@ -1,0 +1,1 @@
+"""What `megatron-rl` does: one module a command."""

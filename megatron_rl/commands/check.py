@@ -1,0 +1,108 @@
+"""What `check` shows of a run before anything starts: the resolved recipe, the batch algebra, the memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from megatron_rl.commands.choose import REPOSITORY
+from megatron_rl.config.records import Scale
+from megatron_rl.config.run import Run, batch_algebra
+from megatron_rl.estimate.memory import estimate
+
+
+def show(run: Run, out: Console) -> None:
+    """Prints the resolved run: recipe, scale, batch algebra, memory, fingerprint."""
+    out.print(f"{run.published.release} at scale {run.scale.name} in {run.directory}", style="bold", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, show_header=True)
+    for column in ("recipe", "value", "published", "changed by"):
+        table.add_column(column, overflow="fold")
+    names = [setting.partition("=")[0].strip() for setting in run.modified]
+    published = dict(leaves(dataclasses.asdict(run.published)))
+    for name, value in leaves(dataclasses.asdict(run.recipe)):
+        changed = value != published.get(name)
+        by_setting = any(name == given or name.startswith(f"{given}.") for given in names)
+        cause = "--set" if by_setting else f"scale {run.scale.name}" if changed else ""
+        row = (name, str(value), str(published.get(name, "-")) if changed else "", cause)
+        table.add_row(*row, style="yellow" if changed else "")
+    out.print(table)
+    out.print()
+    out.print(", ".join(f"{name}={value}" for name, value in placement(run.scale)), style="dim", soft_wrap=True)
+    out.print(batch_algebra(run), soft_wrap=True)
+    memory = estimate(run)
+    parts = [f"{name} {gib(num_bytes)}" for name, num_bytes in dataclasses.asdict(memory).items()]
+    out.print(f"memory per device, estimated: {', '.join(parts)} (reference in host memory)", soft_wrap=True)
+    out.print(
+        f"  while training {gib(memory.training)}, while generating {gib(memory.generation)}, "
+        f"all at once {gib(memory.everything)}"
+    )
+    for kind, folder in (("model", run.model_folder), ("data", run.data_folder)):
+        out.print(f"{kind}: {folder}" + ("" if folder.is_dir() else " (not on this machine; `train` needs it)"))
+    if run.data_folder.is_dir():
+        out.print(f"prompts: {prompts(run)}", soft_wrap=True)
+    out.print(f"recipe fingerprint {run.published.fingerprint}: {release_status(run)}")
+    out.print(f"run fingerprint    {run.recipe.fingerprint}" + (f", modified: {', '.join(run.modified)}" * bool(names)))
+
+
+def prompts(run: Run) -> str:
+    """How many prompts the data has of each domain, and how many the papers trained on."""
+    from megatron_rl.data.items import read_items
+
+    found = Counter(item.domain for item in read_items(run.data_folder / "train.jsonl"))
+    return ", ".join(
+        f"{domain.name} {found[domain.name]:,} (published {domain.num_prompts:,} of {domain.source})"
+        for domain in run.published.domains
+    )
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every leaf of nested dictionaries; a record of a tuple goes by its own name or place.
+
+    >>> list(leaves({"a": {"b": 1}, "c": ({"name": "x", "d": 2},), "e": (), "f": ("y", "z")}))
+    [('a.b', 1), ('c.x.d', 2), ('e', ()), ('f', ('y', 'z'))]
+    """
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, tuple | list) and value and isinstance(value[0], dict):
+        for place, inner in enumerate(value):
+            inner = dict(inner)
+            yield from leaves(inner, f"{name}.{inner.pop('name', place)}")
+    else:
+        yield name, value
+
+
+def placement(scale: Scale) -> list[tuple[str, Any]]:
+    """Name and value of what a scale says about hardware and layout."""
+    return [
+        (field.name, getattr(scale, field.name))
+        for field in dataclasses.fields(scale)
+        if field.name not in ("name", "caps", "miniature")
+    ]
+
+
+def release_status(run: Run) -> str:
+    """What recipes/released.json says about the published recipe."""
+    path = REPOSITORY / "recipes" / "released.json"
+    if not path.is_file():
+        return "nothing to compare it with, for this is no checkout of the repository"
+    released = json.loads(path.read_text(encoding="utf-8")).get(run.published.release)
+    if released is None:
+        return f"{run.published.release} is not a released recipe"
+    same = released == run.published.fingerprint
+    return f"is the released {run.published.release}" if same else f"DIFFERS from the released one, {released}"
+
+
+def gib(num_bytes: int) -> str:
+    """Bytes for reading.
+
+    >>> gib(3 * 2**30), gib(2**20)
+    ('3.0 GiB', '1 MiB')
+    """
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**29 else f"{num_bytes / 2**20:.0f} MiB"

@@ -1,0 +1,380 @@
+"""From the words of a command line to a Run: finds recipe and scale, applies --set, checks the folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import json
+import math
+import pkgutil
+import types
+import typing
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import recipes
+from megatron_rl.config.checks import UserError, check_parent, require
+from megatron_rl.config.fit import fitted
+from megatron_rl.config.lineage import PUBLISHED, Parent, parent_of, read_parent
+from megatron_rl.config.pretrained import check_tensors, read_model
+from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
+from megatron_rl.config.run import Run
+from megatron_rl.runtime import rundir
+
+REPOSITORY = Path(recipes.__file__).resolve().parent.parent
+# The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.
+FIXED = ("name", "version", "model", "scale.name")
+GIVEN_OTHERWISE = {"recipe", "published", "scale", "directory", "asked_for", "modified", "parent", "data_digest"}
+RUN_FIELDS = {
+    **{name: kind for name, kind in typing.get_type_hints(Run).items() if name not in GIVEN_OTHERWISE},
+    "model_folder": Path,
+    "data_folder": Path,
+}
+
+Record = TypeVar("Record")
+
+
+def build_run(
+    recipe_name: str,
+    scale_name: str,
+    settings: Sequence[str],
+    directory: Path | None,
+    *,
+    needs_files: bool,
+    parent: Path | None = None,
+) -> Run:
+    """The Run that a command line asks for, with everything checked that can be checked without torch.
+
+    Settings are `name=value`: `scale.x` changes the scale, `run.x` a field of the Run, any other name the recipe as
+    the scale fitted it, so that a setting also lifts a cap. `parent` is the run, or its exported policy, that this one
+    starts from, or the name of a published one. Without `needs_files` a scale without a miniature is accepted on a
+    machine that has neither its model nor its data, and a recipe that continues another without the parent. Raises
+    UserError.
+    """
+    published, scale = find_recipe(recipe_name), find_scale(scale_name)
+    of_scale, of_run, of_recipe = sort_settings(settings)
+    scale = change(scale, of_scale, "scale.")
+    fields = {name: parse(f"run.{name}", RUN_FIELDS[name], text) for name, text in of_run.items()}
+    older, model_folder = find_parent(parent) if parent is not None else (None, fields.pop("model_folder", None))
+    require("model_folder" not in fields, "--set run.model_folder: the policy of --parent is trained; give one of them")
+    if needs_files or older is not None:
+        check_parent(published, older.release if older is not None else None)
+    model, model_folder = choose_model(published, scale, model_folder, needs_files)
+    if older is not None and scale.miniature is not None:  # not its folder: that may move while the run goes on
+        model = dataclasses.replace(model, name=f"{older.release} after step {older.step}")
+    recipe = change(fitted(published, model, scale), of_recipe)
+    data_folder = choose_data(published, scale, fields.pop("data_folder", None), needs_files)
+    directory = directory or Path("runs") / f"{published.name}-{scale.name}"
+    for path in (directory, *directory.parents):
+        require(path.is_dir() or not path.exists(), f"directory {directory}: {path} is a file; choose another")
+    run = Run(
+        recipe=recipe,
+        published=published,
+        scale=scale,
+        directory=directory,
+        model_folder=model_folder,
+        data_folder=data_folder,
+        data_digest=digest_of_data(data_folder),
+        asked_for=recipe_name,
+        modified=tuple(settings),
+        parent=older,
+        **fields,
+    )
+    check_resume(run)
+    return run
+
+
+def rebuild_run(directory: Path) -> Run:
+    """The Run that lives in a directory, as its run.json tells. Raises UserError."""
+    path = directory / "run.json"
+    require(path.is_file(), f"{directory}: is no run's directory; it has no run.json")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))["run"]
+        asked_for, scale, settings = facts["asked_for"], facts["scale"]["name"], facts["modified"]
+        older = parent_of(facts["parent"]) if facts["parent"] else None
+        parent = Path(older.trail if older.is_published else facts["model_folder"]) if older is not None else None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: can not be read; start the run once more, which writes it anew") from None
+    return build_run(asked_for, scale, settings, directory, needs_files=True, parent=parent)
+
+
+def find_recipe(name: str) -> Recipe:
+    """The RECIPE of a module of `recipes`, or of a file when `name` ends with .py. Raises UserError."""
+    recipe = getattr(_module(name), "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"recipe '{name}': defines no RECIPE = Recipe(...)")
+    return recipe
+
+
+def find_parent(given: Path) -> tuple[Parent, Path]:
+    """The run that `given` is the directory or the exported policy of, or which was published under that name.
+
+    With the folder that has the policy. Raises UserError.
+    """
+    for name in recipe_files():
+        page = getattr(_module(name), "PAGE", None)
+        if page is not None and page.checkpoint == str(given):
+            folder, recipe = _cached_snapshot(str(given)), find_recipe(name)
+            require(folder is not None, f"parent {given}: is not in the Hugging Face cache; run `hf download {given}`")
+            assert folder is not None
+            published = Parent(
+                release=recipe.release,
+                fingerprint=recipe.fingerprint,
+                scale=PUBLISHED,
+                step=recipe.num_steps,
+                samples_seen=0,  # not stated
+                trail=str(given),
+                parent=None,
+            )
+            return published, folder
+    return read_parent(given)
+
+
+def _module(name: str) -> types.ModuleType:
+    known = recipe_files()
+    require(name in known or name.endswith(".py"), f"recipe '{name}': there is none; {nearest(name, known)}")
+    path = known.get(name, Path(name))
+    require(path.is_file(), f"recipe '{name}': there is no such file")
+    specification = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    assert specification is not None and specification.loader is not None, f"{path}: a .py file has a loader"
+    module = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+        raise UserError(f"recipe '{name}': {type(error).__name__}: {error}") from error
+    return module
+
+
+def recipe_files() -> dict[str, Path]:
+    """Name -> file of every recipe, the published ones first, then their variants."""
+    folder = Path(recipes.__file__).parent
+    return {
+        module.name: place / f"{module.name}.py"
+        for place in (folder, folder / "variants")
+        for module in pkgutil.iter_modules([str(place)])
+        if module.name != "scales" and not module.ispkg
+    }
+
+
+def find_scale(name: str) -> Scale:
+    """The scale of that name in recipes/scales.py. Raises UserError."""
+    from recipes.scales import SCALES
+
+    require(name in SCALES, f"scale '{name}': there is none; {nearest(name, SCALES)}")
+    return SCALES[name]
+
+
+def choose_model(recipe: Recipe, scale: Scale, given: Path | None, needs_files: bool) -> tuple[Model, Path]:
+    """The model to train and the folder with its weights. Raises UserError."""
+    if scale.miniature is not None:
+        folder = given or REPOSITORY / scale.miniature.model_folder
+        model = read_model(folder)
+        check_tensors(folder, model)
+        # The name enters the fingerprint, and a run may be resumed from another place.
+        return dataclasses.replace(model, name=str(given or scale.miniature.model_folder)), folder
+    found = given or _cached_snapshot(recipe.model.name)
+    if found is None:
+        require(
+            not needs_files,
+            f"model {recipe.model.name}: is not in the Hugging Face cache; run `hf download {recipe.model.name}`, "
+            "or give its folder with --set run.model_folder=FOLDER",
+        )
+        return recipe.model, Path(recipe.model.name)
+    model = dataclasses.replace(read_model(found), name=recipe.model.name)
+    differing = [
+        f"{field.name} is {getattr(model, field.name)}, the recipe's {getattr(recipe.model, field.name)}"
+        for field in dataclasses.fields(Model)
+        if getattr(model, field.name) != getattr(recipe.model, field.name)
+    ]
+    require(not differing, f"model folder {found}: is not {recipe.model.name}: {'; '.join(differing)}")
+    check_tensors(found, model)
+    return model, found
+
+
+def choose_data(recipe: Recipe, scale: Scale, given: Path | None, needs_files: bool) -> Path:
+    """The folder of prompts, its files read once to find what is wrong with them. Raises UserError."""
+    default = Path("data") if scale.miniature is None else REPOSITORY / scale.miniature.data_folder
+    folder = given or default
+    if not folder.is_dir() and given is None and not needs_files and scale.miniature is None:
+        return folder
+    require(
+        folder.is_dir(),
+        f"data folder {folder}: there is no such folder; give the one with {recipe.name}'s prompts with "
+        "--set run.data_folder=FOLDER",
+    )
+    check_data(folder, recipe, needs_all=scale.miniature is None)
+    return folder
+
+
+def check_data(folder: Path, recipe: Recipe, *, needs_all: bool) -> None:
+    """Raises UserError unless `folder` holds prompts to validate with, and prompts to train on at every stage.
+
+    Of every domain of the stage, where it `needs_all`: without one it would be another recipe. A miniature is anyway.
+    """
+    from megatron_rl.data.items import read_items
+
+    read_items(folder / "validation.jsonl")
+    path = folder / "train.jsonl"
+    found = {item.domain for item in read_items(path)}
+    for step in (0, *(stage.from_step for stage in recipe.stages)):
+        wanted = [domain.name for domain in recipe.at_step(step).domains]
+        require(
+            found.issuperset(wanted) if needs_all else not found.isdisjoint(wanted),
+            f"{path}: holds {', '.join(sorted(found))}, but from step {step} on {recipe.name} trains on "
+            f"{', '.join(wanted)}; add prompts of {'all' if needs_all else 'one'} of these"
+            + ", or write a recipe of your own with fewer domains"
+            * needs_all,
+        )
+
+
+def digest_of_data(folder: Path) -> str:
+    """The SHA-256 of the prompts to train on; empty where there are none on this machine."""
+    path = folder / "train.jsonl"
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_resume(run: Run) -> None:
+    """Raises UserError where the run's directory holds a checkpoint that this run can not go on from."""
+    for folder in reversed(rundir.checkpoints(run.directory)):
+        if (manifest := rundir.manifest_of(folder)) is None:
+            continue
+        try:
+            rundir.check_manifest(folder, manifest, run)
+        except ValueError as error:
+            raise UserError(f"{error}{changed_since(run)}") from None
+        return
+
+
+def changed_since(run: Run) -> str:
+    """What run.json of the directory says differs from the recipe of this run; empty when it does not say."""
+    try:
+        recipe = json.loads((run.directory / "run.json").read_text(encoding="utf-8"))["run"]["recipe"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    lines = differences(recipe, json.loads(canonical_json(run.recipe)))
+    return f" ({'; '.join(lines)})" if lines else ""
+
+
+def sort_settings(settings: Sequence[str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """`name=value` texts as names and values of the scale, the run and the recipe, prefixes off; a later one wins.
+
+    Raises UserError where a name is unknown.
+    """
+    known = (
+        list(settable(Recipe)) + [f"scale.{name}" for name in settable(Scale)] + [f"run.{name}" for name in RUN_FIELDS]
+    )
+    scale: dict[str, str] = {}
+    run: dict[str, str] = {}
+    recipe: dict[str, str] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        require(bool(equals), f"--set '{setting}': write it as name=value")
+        fixed = [key for key in FIXED if name == key or name.startswith(f"{key}.")]
+        require(not fixed, f"--set {name}: {fixed and fixed[0]} can not be set; write a recipe or scale of your own")
+        require(name in known, f"--set {name}: there is no such key; {nearest(name, known)}")
+        if name.startswith("scale."):
+            scale[name.removeprefix("scale.")] = text.strip()
+        elif name.startswith("run."):
+            run[name.removeprefix("run.")] = text.strip()
+        else:
+            recipe[name] = text.strip()
+    return scale, run, recipe
+
+
+def settable(record: type) -> dict[str, Any]:
+    """Dotted name -> annotation of every field of a record, those of nested records included.
+
+    >>> from megatron_rl.config.records import DynamicSampling
+    >>> settable(DynamicSampling)
+    {'keeps': typing.Literal['reward_std_above_zero'], 'max_rounds': <class 'int'>}
+    """
+    names: dict[str, Any] = {}
+    for field, annotation in typing.get_type_hints(record).items():
+        names[field] = annotation
+        for option in (annotation, *typing.get_args(annotation)):
+            if dataclasses.is_dataclass(option) and typing.get_origin(annotation) is not tuple:
+                names |= {f"{field}.{name}": inner for name, inner in settable(typing.cast(type, option)).items()}
+    return names
+
+
+def change(record: Record, settings: Mapping[str, str], prefix: str = "") -> Record:
+    """The record with every dotted name of `settings` replaced by its parsed value. Raises UserError."""
+    annotations = settable(type(record))
+    for name, text in settings.items():
+        record = _replace(record, name.split("."), parse(prefix + name, annotations[name], text), prefix + name)
+    return record
+
+
+def parse(name: str, annotation: Any, text: str) -> Any:
+    """`text` as a value of the annotated type. Raises UserError.
+
+    >>> parse("sampling.temperature", float, "1.2"), parse("scale.time_limit_hours", float | None, "none")
+    (1.2, None)
+    """
+    options = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        if text.lower() in ("none", "null"):
+            return None
+        (annotation,) = (option for option in options if option is not type(None))
+        return parse(name, annotation, text)
+    if typing.get_origin(annotation) is typing.Literal:
+        require(text in options, f"--set {name}={text}: must be one of {', '.join(map(repr, options))}")
+        return text
+    if annotation is bool:
+        require(text.lower() in ("true", "false"), f"--set {name}={text}: must be true or false")
+        return text.lower() == "true"
+    if annotation in (str, Path):
+        require(bool(text), f"--set {name}=: must not be empty")
+        return annotation(text)
+    if annotation in (int, float):
+        kind = "a whole number" if annotation is int else "a number"
+        try:
+            value = annotation(text)
+        except ValueError:
+            raise UserError(f"--set {name}={text}: must be {kind}") from None
+        require(math.isfinite(value), f"--set {name}={text}: must be finite")
+        return value
+    raise UserError(f"--set {name}={text}: not a single value; set a field of it, or write a recipe of your own")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """`did you mean 'x'?` for the most alike known name, else the list of them all.
+
+    >>> nearest("prorl_v3", ["prorl_v1", "prorl_v2", "cpu"]), nearest("temp", ["cpu", "gpu1"])
+    ("did you mean 'prorl_v2'?", 'known: cpu, gpu1')
+    >>> nearest("clip_hihg", ["algorithm.clip_low", "algorithm.clip_high", "scale.name"])
+    "did you mean 'algorithm.clip_high'?"
+    """
+    best = max(known, key=lambda candidate: (_likeness(name, candidate), candidate))
+    return f"did you mean '{best}'?" if _likeness(name, best) >= 0.5 else f"known: {', '.join(known)}"
+
+
+def _likeness(name: str, candidate: str) -> float:
+    """0..1; a name given without its path is compared with the last part of a path."""
+    shorter = candidate if "." in name else candidate.rpartition(".")[2]
+    return difflib.SequenceMatcher(None, name, shorter).ratio()
+
+
+def _replace(record: Any, path: Sequence[str], value: Any, name: str) -> Any:
+    if not path:
+        return value
+    require(record is not None, f"--set {name}: its record is None here, so that it has no fields")
+    inner = _replace(getattr(record, path[0]), path[1:], value, name)
+    return dataclasses.replace(record, **{path[0]: inner})
+
+
+def _cached_snapshot(model_name: str) -> Path | None:
+    """The newest folder of that model in the local Hugging Face cache."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(model_name, "config.json")
+    return Path(config).parent if isinstance(config, str) else None

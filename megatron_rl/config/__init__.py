@@ -1,0 +1,1 @@
+"""Before torch: what a run is, at its scale, and which came before it."""

@@ -1,0 +1,340 @@
+"""Recipe and Scale: what is run, and where, as frozen records."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The shape of a Hugging Face decoder (Qwen2, Qwen3 or Llama family)."""
+
+    name: str  # Hugging Face id, or the folder it was read from
+    family: Literal["qwen2", "qwen3", "llama"]
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    ffn_hidden_size: int
+    vocab_size: int
+    max_positions: int
+    rope_theta: float
+    norm_epsilon: float
+    tied_embeddings: bool
+    qkv_bias: bool
+    qk_norm: bool
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights, tied embeddings counted once."""
+        heads, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        attention = self.hidden_size * (2 * heads + 2 * kv) + (heads + 2 * kv) * self.qkv_bias
+        layer = attention + 3 * self.hidden_size * self.ffn_hidden_size + 2 * self.hidden_size
+        layer += 2 * self.head_dim * self.qk_norm
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
+        return self.num_layers * layer + embeddings + self.hidden_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """One source of prompts with a programmatic reward."""
+
+    name: Literal["math", "code", "stem", "logic", "instruct"]
+    num_prompts: int
+    source: str
+    reward: Literal["binary", "fraction"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kl:
+    """Penalty that keeps the policy near the reference."""
+
+    estimator: Literal["k1", "k2", "k3"]  # as algorithms/kl.py writes them
+    coefficient: float  # beta
+    log_ratio_clamp: float  # nats: log(pi_ref / pi) is cut to +- this
+    value_clamp: float | None  # nats: the estimate is cut to +- this
+    place: Literal["loss", "reward"]  # a term of each token, or taken off the reward of the response
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """Weights pi_actor / pi_rollout that make up for an engine which samples from slightly other probabilities."""
+
+    method: Literal["truncate", "icepop", "sequence_mask"]  # as algorithms/mismatch.py writes them
+    low: float  # of the ratio; of its geometric mean over a response for sequence_mask
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truncation:
+    """What becomes of the reward of a response that ran into the token limit."""
+
+    how: Literal["multiply", "replace"]  # the reward by, or with, `value`
+    value: float  # the factor in [0, 1], or the reward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlong:
+    """DAPO's soft penalty: linear over the last `buffer_tokens` before the limit, `factor` at the limit."""
+
+    buffer_tokens: int  # before max_response_tokens
+    factor: float  # reward
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineLength:
+    """A reward for shortness that is on for some steps and off for others."""
+
+    eta_max: float  # at zero response tokens
+    eta_min: float  # at the response limit
+    weight: float  # reward per eta
+    steps_on: int  # of a cycle
+    steps_off: int  # of a cycle
+    starts_on: bool  # which of the two comes first
+
+
+@dataclass(frozen=True, kw_only=True)
+class KlSpike:
+    """The KL to the reference is this many times its median over the steps before."""
+
+    ratio: float
+    window_steps: int  # that the median is taken over
+    min_history_steps: int  # since the last reset, before which there is no median
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stall:
+    """Validation got worse, or for long not better, counted from the last reset on."""
+
+    patience_validations: int  # without a gain
+    min_gain: float  # of the mean accuracy, 0..1; less is no gain
+    drop: float  # of the mean accuracy below the best, 0..1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceReset:
+    """When the reference becomes a copy of the policy, and what happens to the optimizer then."""
+
+    period_steps: int | None  # since the last reset
+    kl_spike: KlSpike | None
+    stall: Stall | None
+    min_steps_between: int  # whatever the reason
+    target: Literal["current", "best_checkpoint"]  # what the reference becomes a copy of
+    clears_optimizer: bool  # moments and step count
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicSampling:
+    """Which groups are trained on, and how long replacements for the others are looked for."""
+
+    keeps: Literal["reward_std_above_zero", "mean_inside_zero_one", "some_but_not_all_correct"]
+    max_rounds: int  # rounds of generation in one step, the first included
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """How rewards become a loss; None leaves a part out."""
+
+    advantage: Literal["group_mean_and_std", "group_mean_then_batch", "leave_one_out"]
+    statistics_over: Literal["samples", "tokens"]  # of the batch, for group_mean_then_batch
+    clip_low: float  # the ratio is held above 1 - this
+    clip_high: float  # the ratio is held below 1 + this
+    dual_clip: float | None  # bound of the ratio where the advantage is negative
+    loss_aggregation: Literal["token_mean", "sequence_mean"]  # over an update
+    updates_per_step: int  # optimizer steps, each on its own share of the groups
+    kl: Kl | None
+    correction: Correction | None
+    truncation: Truncation | None
+    overlong: Overlong | None
+    length: CosineLength | None
+    dynamic_sampling: DynamicSampling | None
+    reference_reset: ReferenceReset | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """What is generated in a step."""
+
+    prompts_per_step: int  # trained on, after dynamic sampling
+    samples_per_prompt: int  # the size N of a group
+    temperature: float
+    top_p: float  # 1: the loss needs the full distribution
+    max_prompt_tokens: int  # longer prompts are left out
+    max_response_tokens: int  # longer responses are cut off
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """How held-out prompts are answered; one sample per prompt is taken greedily."""
+
+    samples_per_prompt: int
+    temperature: float
+    top_p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW with a constant learning rate after a linear warm-up; norms and biases are not decayed."""
+
+    learning_rate: float
+    warmup_steps: int
+    beta1: float
+    beta2: float
+    epsilon: float
+    weight_decay: float
+    max_grad_norm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """From `from_step` on, the fields that are not None replace the recipe's; later stages win."""
+
+    from_step: int
+    why: str
+    domains: tuple[str, ...] | None = None  # names of those trained on
+    samples_per_prompt: int | None = None
+    max_response_tokens: int | None = None
+    truncation: Truncation | None = None
+    resets_reference: bool = False  # before its first step, as `reference_reset` says
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A published algorithm with its numbers."""
+
+    name: str
+    version: str
+    starts_from: str | None  # the recipe whose checkpoint it continues; None: the model as published
+    model: Model
+    domains: tuple[Domain, ...]
+    mixture: Literal["uniform_over_prompts"]
+    num_steps: int
+    algorithm: Algorithm
+    sampling: Sampling
+    validation: Validation
+    optimizer: Optimizer
+    stages: tuple[Stage, ...]
+
+    @property
+    def release(self) -> str:
+        """Name and version, as they are written in recipes/released.json."""
+        return f"{self.name} {self.version}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when any value of the recipe does; why a stage begins is none."""
+        stages = tuple(dataclasses.replace(stage, why="") for stage in self.stages)
+        return hashlib.sha256(canonical_json(dataclasses.replace(self, stages=stages)).encode()).hexdigest()[:16]
+
+    def stage_at(self, step: int) -> Stage | None:
+        """The newest stage that has begun at `step`."""
+        return next((stage for stage in reversed(self.stages) if stage.from_step <= step), None)
+
+    def at_step(self, step: int) -> Recipe:
+        """The recipe in force at `step`: its stages up to there applied in order."""
+        recipe = self
+        for stage in self.stages:
+            if stage.from_step <= step:
+                recipe = recipe._after(stage, self.domains)
+        return recipe
+
+    def _after(self, stage: Stage, domains: tuple[Domain, ...]) -> Recipe:
+        names, sampling, algorithm = stage.domains, self.sampling, self.algorithm
+        return dataclasses.replace(
+            self,
+            domains=self.domains if names is None else tuple(d for d in domains if d.name in names),
+            algorithm=dataclasses.replace(algorithm, truncation=stage.truncation or algorithm.truncation),
+            sampling=dataclasses.replace(
+                sampling,
+                samples_per_prompt=stage.samples_per_prompt or sampling.samples_per_prompt,
+                max_response_tokens=stage.max_response_tokens or sampling.max_response_tokens,
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caps:
+    """Upper limits a scale puts on a recipe; None leaves the recipe's value."""
+
+    prompts_per_step: int | None = None
+    samples_per_prompt: int | None = None
+    updates_per_step: int | None = None
+    max_prompt_tokens: int | None = None
+    max_response_tokens: int | None = None
+    validation_samples_per_prompt: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Miniature:
+    """A model small enough for a laptop, the problems it can learn from, and the two numbers its size changes."""
+
+    model_folder: str  # relative to the repository
+    data_folder: str  # relative to the repository
+    learning_rate: float  # a small model takes, and needs, a larger one
+    schedule_divisor: int  # every span counted in steps is divided by it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Hardware, parallel layout and size caps; never the algorithm."""
+
+    name: str
+    device: Literal["cpu", "cuda"]
+    num_nodes: int
+    devices_per_node: int
+    tensor_parallel: int
+    pipeline_parallel: int
+    rollout_tensor_parallel: int
+    precision: Literal["fp32", "bf16"]
+    max_tokens_per_microbatch: int
+    kv_cache_bytes: int  # per rollout engine rank
+    max_requests_in_flight: int  # sequences that one rollout engine decodes at once
+    sequences_per_wave: int  # per rollout engine, which it has to itself; a larger group is several requests
+    virtual_pipeline: int = 1  # model chunks per pipeline stage
+    sequence_parallel: bool = False
+    recomputes_activations: bool = False
+    threads_per_process: int = 1
+    verifier_processes: int = 1  # per rank
+    time_limit_hours: float | None = None
+    caps: Caps = Caps()
+    miniature: Miniature | None = None
+
+    @property
+    def num_devices(self) -> int:
+        return self.num_nodes * self.devices_per_node
+
+    @property
+    def data_parallel(self) -> int:
+        return self.num_devices // (self.tensor_parallel * self.pipeline_parallel)
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What must be equal for one rank's checkpoint file to fit."""
+        names = ("num_devices", "tensor_parallel", "pipeline_parallel", "virtual_pipeline", "precision")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def num_engines(self) -> int:
+        """Rollout engines; each spans `rollout_tensor_parallel` neighbouring ranks."""
+        return self.num_devices // self.rollout_tensor_parallel
+
+
+def canonical_json(record: Any) -> str:
+    """A frozen record as JSON with sorted keys: the text that is hashed and compared."""
+    return json.dumps(dataclasses.asdict(record), sort_keys=True, default=str)
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """One line per leaf of two nested dictionaries that differs: `path: old -> new`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted(old.keys() | new.keys())
+            for line in differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+        ]
+    return [] if old == new else [f"{prefix}: {old} -> {new}"]

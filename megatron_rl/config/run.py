@@ -1,0 +1,79 @@
+"""Run: a recipe at a scale in a directory, checked before torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from megatron_rl.config.checks import check_layout, check_recipe, check_scale, require
+from megatron_rl.config.lineage import Parent
+from megatron_rl.config.records import Recipe, Scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A recipe at a scale in a directory: all that `train` is told.
+
+    `recipe` is the one in force, after the scale's caps; `published` is the one that was asked for.
+    """
+
+    recipe: Recipe
+    published: Recipe
+    scale: Scale
+    directory: Path
+    model_folder: Path
+    data_folder: Path
+    data_digest: str = ""  # of train.jsonl: another order of prompts is another run
+    seed: int = 1
+    validate_every_steps: int = 10
+    max_validation_prompts: int = 1024  # taken evenly from the validation files
+    save_every_steps: int = 50
+    save_every_minutes: float = 30.0  # at the end of the step then under way; BroRL's steps take most of an hour
+    checkpoints_kept: int = 2  # the newest
+    keep_every_steps: int | None = None  # the checkpoints of these steps are kept besides, for ever
+    stall_seconds: float = 1800.0  # a collective that waits longer ends the run
+    verifier_timeout_seconds: float = 5.0  # a verdict that takes longer is counted as a timeout
+    max_unjudged_share: float = 0.1  # of a step's samples; beyond it the verifiers are broken, and the run ends
+    allows_unsafe_sandbox: bool = False  # code rewards even where the sandbox lacks a layer
+    bank_waves_longer_than_seconds: float = 1.0  # a faster wave is generated again after a kill, not read from disk
+    preemption_lead_seconds: float = 600.0  # before the time limit; a wave and a save have to fit
+    asked_for: str = ""  # the recipe as it was given: its name, or its file
+    modified: tuple[str, ...] = ()  # the --set arguments, as given
+    parent: Parent | None = None  # the run whose policy this one starts from
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+        check_recipe(self.recipe)
+        check_layout(self.recipe, self.scale)
+        for field in ("validate_every_steps", "max_validation_prompts", "save_every_steps", "checkpoints_kept"):
+            require(getattr(self, field) >= 1, f"run.{field}={getattr(self, field)}: must be at least 1")
+        every, saved = self.keep_every_steps, self.save_every_steps
+        require(
+            every is None or (every >= 1 and every % saved == 0),
+            f"run.keep_every_steps={every}: must be a multiple of run.save_every_steps={saved}; no other step is saved",
+        )
+        share = self.max_unjudged_share
+        require(0 <= share <= 1, f"run.max_unjudged_share={share}: must lie in [0, 1]")
+        for field in ("bank_waves_longer_than_seconds", "preemption_lead_seconds"):
+            require(getattr(self, field) >= 0, f"run.{field}={getattr(self, field)}: must not be below 0")
+        for field in ("save_every_minutes", "stall_seconds", "verifier_timeout_seconds"):
+            value = getattr(self, field)
+            require(0 < value < float("inf"), f"run.{field}={value}: must be above 0, and finite")
+
+    def at_step(self, step: int) -> Recipe:
+        """The recipe in force at `step`."""
+        return self.recipe.at_step(step)
+
+
+def batch_algebra(run: Run) -> str:
+    """One sentence with the numbers of a step, as the papers state them."""
+    sampling, scale = run.recipe.sampling, run.scale
+    sequences = sampling.prompts_per_step * sampling.samples_per_prompt
+    updates = run.recipe.algorithm.updates_per_step
+    per_update = sequences // updates
+    return (
+        f"{sampling.prompts_per_step} prompts x {sampling.samples_per_prompt} samples = {sequences} sequences per "
+        f"step; {updates} update{'s' * (updates > 1)} of {per_update} sequences; {scale.data_parallel} data-parallel "
+        f"rank{'s' * (scale.data_parallel > 1)} x {per_update / scale.data_parallel:g} sequences, in microbatches of "
+        f"at most {scale.max_tokens_per_microbatch} tokens"
+    )

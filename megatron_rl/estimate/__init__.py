@@ -1,0 +1,1 @@
+"""Before torch: what a run will need."""

@@ -1,0 +1,102 @@
+"""How many bytes a device will need, by part, before anything is started.
+
+With P the weights of the fullest pipeline stage divided by the tensor-parallel degree, b the bytes of a number in the
+scale's precision, m the tokens of a microbatch, L layers, V vocabulary, and per token and layer
+E = 4 hidden + (2 query + 2 key + 3 ffn) / tensor_parallel numbers kept for the backward pass
+(inputs of two norms, QKV, attention, output, gate-and-up, activation and down; the 4 hidden, too, are divided by the
+tensor-parallel degree under sequence parallelism):
+
+weights          b P
+gradients        4 P                      fp32 buffer
+optimizer        12 P / data_parallel     fp32 weights and two moments; 8 in fp32, where the weights are the model's
+reference        b P                      in host memory
+rollout_weights  b num_parameters / rollout_tensor_parallel
+kv_cache         what the scale pins
+logits           (b + 8) m V / tensor_parallel     logits, their fp32 copy and its gradient, not chunked
+activations      b m E L c                c = 1 + (stages - 1) / (stages chunks) of the interleaved schedule if chunks
+                                          of a stage > 1, else 1: the first stage holds one microbatch per stage
+                 b m (hidden L c + E)     when recomputed: the input of every layer and one whole layer
+
+Not covered: CUDA context and communication buffers (4-8 GiB), fragmentation, vLLM's own activations and CUDA graphs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from megatron_rl.config.records import Model, Scale
+from megatron_rl.config.run import Run
+
+BYTES = {"fp32": 4, "bf16": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on one device, the fullest one."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    reference: int  # in host memory
+    rollout_weights: int
+    kv_cache: int
+    logits: int
+    activations: int
+
+    @property
+    def resting(self) -> int:
+        """Device bytes that the actor holds all the time."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def training(self) -> int:
+        """Device bytes while the actor is updated and the engine sleeps."""
+        return self.resting + self.logits + self.activations
+
+    @property
+    def generation(self) -> int:
+        """Device bytes while the engine generates beside the actor at rest."""
+        return self.resting + self.rollout_weights + self.kv_cache
+
+    @property
+    def everything(self) -> int:
+        """Device bytes if neither half makes way for the other, as on a CPU."""
+        return self.training + self.rollout_weights + self.kv_cache
+
+
+def estimate(run: Run) -> Memory:
+    """The memory of one rank of `run`."""
+    model, scale = run.recipe.model, run.scale
+    size, local = BYTES[scale.precision], stage_parameters(model, scale)
+    tokens = scale.max_tokens_per_microbatch
+    return Memory(
+        weights=size * local,
+        gradients=4 * local,
+        optimizer=(12 if scale.precision == "bf16" else 8) * local // scale.data_parallel,
+        reference=size * local,
+        rollout_weights=size * model.num_parameters // scale.rollout_tensor_parallel,
+        kv_cache=scale.kv_cache_bytes,
+        logits=(size + 8) * tokens * model.vocab_size // scale.tensor_parallel,
+        activations=size * tokens * activations_per_token(model, scale),
+    )
+
+
+def stage_parameters(model: Model, scale: Scale) -> int:
+    """Weights of the fullest pipeline stage, divided by the tensor-parallel degree."""
+    embedding = model.vocab_size * model.hidden_size
+    tables = embedding if model.tied_embeddings else 2 * embedding
+    layers = (model.num_parameters - tables) // scale.pipeline_parallel
+    # With several stages the first holds the input table and the last the output table, tied or not.
+    return (layers + (tables if scale.pipeline_parallel == 1 else embedding)) // scale.tensor_parallel
+
+
+def activations_per_token(model: Model, scale: Scale) -> int:
+    """Numbers kept for the backward pass, per token of a microbatch, on the fullest pipeline stage."""
+    split = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim + 3 * model.ffn_hidden_size
+    whole = 4 * model.hidden_size // (scale.tensor_parallel if scale.sequence_parallel else 1)
+    layer = whole + split // scale.tensor_parallel
+    stages, chunks = scale.pipeline_parallel, scale.virtual_pipeline
+    layers_held = model.num_layers
+    if chunks > 1:
+        layers_held += model.num_layers * (stages - 1) // (stages * chunks)
+    return model.hidden_size * layers_held + layer if scale.recomputes_activations else layer * layers_held

@@ -1,0 +1,1 @@
+"""How well a policy answers problems that it was not trained on."""

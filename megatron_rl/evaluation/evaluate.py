@@ -1,0 +1,42 @@
+"""Validation: how well the policy answers held-out prompts, per domain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from megatron_rl.config.records import Recipe
+from megatron_rl.rollout.collect import Rollouts
+from megatron_rl.runtime.spans import span
+from megatron_rl.types import Prompt, Scores
+
+STRICTLY_BINARY = ("math", "code", "stem")
+VALIDATION_STEP = -1  # its seeds are the same at every validation, and no training step's
+
+
+@span("validate")
+def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], recipe: Recipe, step: int) -> Scores:
+    """Mean verdict score per domain over the samples that could be judged. Collective over the world.
+
+    One sample per prompt is taken greedily; several are drawn at the validation temperature. Code is trained on the
+    fraction of the tests that pass, and evaluated on whether all do.
+
+    Source: ProRL v1 arXiv 2505.24864v1, section 3.4, which ProRL v2 and BroRL keep.
+    """
+    validation = recipe.validation
+    is_greedy = validation.samples_per_prompt == 1
+    groups = rollouts.answer(
+        prompts,
+        VALIDATION_STEP,
+        samples_per_prompt=validation.samples_per_prompt,
+        max_response_tokens=recipe.sampling.max_response_tokens,
+        temperature=0.0 if is_greedy else validation.temperature,
+        top_p=1.0 if is_greedy else validation.top_p,
+    )
+    accuracy = {}
+    for domain in sorted({prompt.domain for prompt in prompts}):
+        rows = [i for i, prompt in enumerate(prompts) if prompt.domain == domain]
+        judged, scores = groups.judged[rows], groups.rewards[rows]
+        if domain in STRICTLY_BINARY:
+            scores = (scores >= 1).double()
+        accuracy[domain] = float(scores[judged].mean()) if judged.any() else 0.0
+    return Scores(step=step, accuracy=accuracy)

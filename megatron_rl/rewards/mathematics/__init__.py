@@ -1,0 +1,1 @@
+"""What the verifiers know of mathematics: notation, expressions, values, structures, units."""

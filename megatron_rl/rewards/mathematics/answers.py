@@ -1,0 +1,261 @@
+r"""The structure of an answer, read from its plain form: values, lists, sets, tuples, intervals, relations, matrices.
+
+Inequalities in one symbol become intervals, `a \pm b` becomes two values, `x = 5` the value 5 with the label x.
+What has no structure known here, as a chain of equalities, is of the kind "other" and equals its own text only.
+"""
+
+from __future__ import annotations
+
+import re
+
+from megatron_rl.rewards.mathematics.labels import is_label
+from megatron_rl.rewards.mathematics.notation import compact
+from megatron_rl.rewards.mathematics.numbers import plain_number
+from megatron_rl.rewards.mathematics.scalars import words
+from megatron_rl.rewards.mathematics.structures import (
+    REALS,
+    Answer,
+    join_inequalities,
+    make_interval,
+    make_set,
+    make_union,
+    make_value,
+    without_points,
+)
+
+MAX_DEPTH = 12
+MAX_PRODUCT_CHARACTERS = 100
+
+_OPEN = r"\\begin ?\{[a-zA-Z*]+\}|\\\{|\\langle(?![A-Za-z])|\\lfloor(?![A-Za-z])|\\lceil(?![A-Za-z])|[(\[{]"
+_CLOSE = r"\\end ?\{[a-zA-Z*]+\}|\\\}|\\rangle(?![A-Za-z])|\\rfloor(?![A-Za-z])|\\rceil(?![A-Za-z])|[)\]}]"
+
+
+def _separator(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(?P<separator>{pattern})|(?P<open>{_OPEN})|(?P<close>{_CLOSE})|\\\\|\\[A-Za-z]+|\\.")
+
+
+_AND_OR = r"\\text ?\{ ?,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:land|lor|wedge|vee)(?![A-Za-z])"
+_ITEM = _separator(rf"{_AND_OR}|[,;]")
+_CUP = _separator(r"\\(?:cup|bigcup)(?![A-Za-z])")
+_SET_MINUS = _separator(r"\\(?:setminus|backslash)(?![A-Za-z])|-(?= ?\\\{)")
+_RELATION = _separator(r"[=<>]|\\(?:le|ge|ne|approx|in|equiv)(?![A-Za-z])")
+_SUCH_THAT = _separator(r"\\mid(?![A-Za-z])|[|:]")
+_ROW = _separator(r"\\\\(?: ?\[[^\]]*\])?")
+_CELL = _separator("&")
+_OPPOSITE = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
+
+_THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
+_TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
+_PREFIX = re.compile(r"\\text ?\{[^{}]*[:=] ?\} ?(?=\S)")  # \text{Answer: }
+_INTEGER_SYMBOL = re.compile(r"[a-z] ?\\in ?\\mathbb ?\{Z\}")  # x = 2k\pi, k \in \mathbb{Z}: may be left out
+_PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z]) ?")
+_ALIGNED = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split)\}(.*)\\end ?\{\1\}", re.DOTALL)
+_MATRIX = re.compile(
+    r"(?P<factor>[^=<>&]*?)\\begin ?\{(?:[pbB]|small)?(?:matrix|array)\} ?(?:\{[lcr| ]*\})?"
+    r"(?P<rows>.*)\\end ?\{[a-zA-Z]+\}",
+    re.DOTALL,
+)
+_BRACKETED = re.compile(r"(\\\{|\\langle(?![A-Za-z])|[(\[{])(.*?)(\\\}|\\rangle|[)\]}])", re.DOTALL)
+_REALS, _NONE = "(-\\infty,\\infty)", "\\emptyset"
+_SYNONYMS = {
+    "infinity": "\\infty",
+    "positive infinity": "\\infty",
+    "negative infinity": "-\\infty",
+    **dict.fromkeys(("all real numbers", "all reals", "\\mathbb{R}"), _REALS),
+    **dict.fromkeys(("empty set", "no solution", "no solutions", "no real solution", "no real solutions"), _NONE),
+    "dne": "\\text{does not exist}",
+}
+
+
+def read_answer(text: str) -> Answer:
+    r"""The structure of a text in plain form.
+
+    >>> read_answer("x = 5").label, read_answer("1 < x \\le 2").brackets, read_answer("1, 2 and 3").kind
+    ('x', '(]', 'list')
+    """
+    if not text.startswith(("(", "[", "\\{", "{")) or re.search(r", |;", text):
+        text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+    return _read(text, 0)._replace(text=compact(text))
+
+
+def _read(text: str, depth: int) -> Answer:
+    text = _PREFIX.sub("", text.lstrip("+ ,;").rstrip(" .,;"))
+    if depth > MAX_DEPTH:
+        return Answer("other", compact(text))
+    found = words(text)
+    text = _SYNONYMS.get(" ".join(found) if found else text, text)
+    if whole := _TEXT.fullmatch(text):
+        pieces = [piece for piece in _split(whole[1], _ITEM)[0] if piece]
+        if len(pieces) > 1:
+            return _list(text, [_read(f"\\text{{{piece}}}", depth + 1) for piece in pieces])
+        return make_value(text) if found else _read(whole[1], depth + 1)
+    for reader in (_read_items, _read_plus_minus, _read_matrix, _read_relation, _read_union, _read_brackets):
+        answer = reader(text, depth)
+        if answer is not None:
+            return answer if answer.text else answer._replace(text=compact(text))
+    return make_value(text)
+
+
+def _split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
+    """The pieces between the separators that stand in no brackets, and the separators."""
+    pieces, found, start, depth = [], [], 0, 0
+    for match in separator.finditer(text):
+        if match["open"]:
+            depth += 1
+        elif match["close"]:
+            depth -= 1
+        elif match["separator"] and depth <= 0:
+            pieces.append(text[start : match.start()].strip())
+            found.append(match[0])
+            start = match.end()
+    return [*pieces, text[start:].strip()], found
+
+
+def _list(text: str, parts: list[Answer]) -> Answer:
+    flat = [inner for part in parts for inner in (part.parts if part.kind == "list" else (part,))]
+    return Answer("list", compact(text), parts=tuple(flat))
+
+
+def _read_items(text: str, depth: int) -> Answer | None:
+    pieces, separators = _split(text, _ITEM)
+    if not separators:
+        return None
+    kept = [piece for piece in pieces if piece and not _INTEGER_SYMBOL.fullmatch(piece)]
+    if len(kept) == 1 and len(pieces) > 1 and all(pieces):
+        return _read(kept[0], depth + 1)
+    parts = [_read(piece, depth + 1) for piece in kept]
+    return join_inequalities(parts) or _list(text, parts)
+
+
+def _read_plus_minus(text: str, depth: int) -> Answer | None:
+    if text.startswith("\\{") or not _PLUS_MINUS.search(text):
+        return None
+    upper = _PLUS_MINUS.sub(lambda match: "+" if "pm" in match[0] else "-", text)
+    lower = _PLUS_MINUS.sub(lambda match: "-" if "pm" in match[0] else "+", text)
+    return _list(text, [_read(upper, depth + 1), _read(lower, depth + 1)])
+
+
+def _read_matrix(text: str, depth: int) -> Answer | None:
+    if aligned := _ALIGNED.fullmatch(text):
+        lines = _split(aligned[2].replace("&", ""), _ROW)[0]
+        return _read(",".join(line for line in lines if line), depth + 1)
+    match = _MATRIX.fullmatch(text)
+    if match is None or "\\begin" in match["rows"]:
+        return None
+    lines = [line for line in _split(match["rows"], _ROW)[0] if line and line != "\\hline"]
+    rows = [_split(line, _CELL)[0] for line in lines]
+    factor = match["factor"].strip()
+    if factor:
+        rows = [[_product("-1" if factor == "-" else factor, cell) for cell in row] for row in rows]
+    parts = [Answer("tuple", "&".join(row), parts=tuple(_read(cell, depth + 1) for cell in row)) for row in rows]
+    return Answer("matrix", compact(text), parts=tuple(parts))
+
+
+def _product(factor: str, cell: str) -> str:
+    value, other = plain_number(factor), plain_number(cell)
+    if value is None or other is None or len(factor) + len(cell) > MAX_PRODUCT_CHARACTERS:
+        return f"({factor})({cell})"
+    return f"{(value * other).numerator}/{(value * other).denominator}"
+
+
+def _read_relation(text: str, depth: int) -> Answer | None:
+    operands, signs = _split(text, _RELATION)
+    if signs and not operands[0] and signs[0] in ("=", "\\approx"):  # "= 5"
+        return _read(text[text.index(signs[0]) + len(signs[0]) :], depth + 1)
+    if not signs:
+        return None
+    if not all(operands):
+        return Answer("other", compact(text))
+    if len(signs) == 1:
+        return _read_single_relation(operands[0], signs[0], operands[1], depth)
+    if signs == ["=", "\\approx"] and is_label(operands[0]):
+        return _sides("approximation", operands[1], "\\approx", operands[2], compact(operands[0]))
+    if len(signs) == 2 and is_label(operands[1]):
+        if set(signs) <= {">", "\\ge"}:
+            operands, signs = operands[::-1], [_OPPOSITE[sign] for sign in signs[::-1]]
+        if set(signs) <= {"<", "\\le"}:
+            brackets = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
+            return make_interval(operands[0], operands[2], brackets, compact(operands[1]))
+    return Answer("other", compact(text))
+
+
+def _read_single_relation(left: str, sign: str, right: str, depth: int) -> Answer:
+    may_turn = sign in _OPPOSITE or (sign != "\\in" and not re.search("[A-Za-z]", left))
+    if may_turn and is_label(right) and not is_label(left):
+        left, sign, right = right, _OPPOSITE.get(sign, sign), left
+    if not is_label(left):
+        if sign == "\\approx":
+            return _sides("approximation", left, sign, right)
+        is_relation = sign == "=" or sign in _OPPOSITE
+        return _sides("relation" if is_relation else "other", left, sign, right)
+    label = compact(left)
+    if sign in ("<", "\\le"):
+        return make_interval("-\\infty", right, "()" if sign == "<" else "(]", label)
+    if sign in (">", "\\ge"):
+        return make_interval(right, "\\infty", "()" if sign == ">" else "[)", label)
+    if sign == "\\ne":
+        return without_points(REALS, [right], label) or _sides("other", left, sign, right)
+    answer = _read(right, depth + 1)
+    if answer.label or answer.kind in ("relation", "approximation", "other"):
+        return _sides("other", left, sign, right)
+    return answer._replace(label=label, text=compact(left + sign + right))
+
+
+def _sides(kind: str, left: str, sign: str, right: str, label: str = "") -> Answer:
+    parts = (make_value(left), make_value(right))
+    text = compact(f"{label}={left}{sign} {right}" if label else f"{left}{sign} {right}")
+    if kind == "other":
+        return Answer("other", text)
+    return Answer("relation" if kind == "relation" else "approximation", text, "", parts, sign, label)
+
+
+def _read_union(text: str, depth: int) -> Answer | None:
+    pieces, separators = _split(text, _CUP)
+    if separators:
+        return make_union([_read(piece, depth + 1) for piece in pieces])
+    pieces, separators = _split(text, _SET_MINUS)
+    if len(separators) != 1:
+        return None
+    interval, removed = (_read(piece, depth + 1) for piece in pieces)
+    if interval.kind != "tuple" or removed.kind != "set":
+        return None
+    return without_points(interval, [part.value for part in removed.parts])
+
+
+def _read_brackets(text: str, depth: int) -> Answer | None:
+    match = _BRACKETED.fullmatch(text)
+    if match is None or not _encloses(text):
+        return None
+    opening, inside, closing = (part.strip() for part in match.groups())
+    if opening == "\\{":
+        pieces, separators = _split(inside, _SUCH_THAT)
+        if len(separators) == 1:
+            return _read_set_by_condition(pieces[0], pieces[1], depth)
+    pieces, separators = _split(inside, _ITEM)
+    if opening == "\\{" or (opening == "{" and separators):
+        return make_set(_list("", [_read(piece, depth + 1) for piece in pieces if piece]).parts)
+    if not separators:
+        return _read(inside, depth + 1) if opening in "({" else None
+    brackets = "()" if opening == "\\langle" else opening + closing
+    parts = tuple(_read(piece, depth + 1) for piece in pieces)
+    if len(parts) == 2 and brackets != "()" and parts[0].kind == parts[1].kind == "value":
+        return make_interval(parts[0].value, parts[1].value, brackets)
+    return Answer("tuple", "", parts=parts, brackets=brackets)
+
+
+def _read_set_by_condition(element: str, condition: str, depth: int) -> Answer:
+    described = _read(condition, depth + 1)
+    name = compact(_split(element, _RELATION)[0][0])  # of x, or of x \in \mathbb{R}
+    if described.kind in ("tuple", "union") and described.label == name:
+        return described
+    return Answer("tuple", "", parts=(_read(element, depth + 1), described), brackets="|")
+
+
+def _encloses(text: str) -> bool:
+    """Whether the first bracket of the text closes with its last."""
+    depth = 0
+    for match in _ITEM.finditer(text):
+        depth += bool(match["open"]) - bool(match["close"])
+        if depth == 0 and match["close"]:
+            return match.end() == len(text)
+    return False

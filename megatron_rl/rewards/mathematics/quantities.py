@@ -1,0 +1,63 @@
+r"""A value and its unit: what of a text is the number, and what `\text{cm}`, `\$`, `^\circ` or a counted noun."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from megatron_rl.rewards.mathematics.units import factors, is_no_unit, split_currency
+
+# Words of fewer than four letters that are units where no \text says so; longer ones are words anyway.
+_SHORT = """
+    mm cm km in ft yd mi mg gm kg oz lb sec min hr day yr yen ml mL gal usd USD EUR Rs rs INR pct deg rad kj kJ kw kW
+    amp ohm mol mph sq cu Hz Pa
+"""
+_LETTERS = "mgshlLNJWVAKCF"
+_FILLERS = re.compile(
+    r"[,;:'\"]|(?<![A-Za-z\\])(?:of|the|an?|each|about|approximately|exactly|total|only)(?![A-Za-z])", re.IGNORECASE
+)
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_TEMPERATURES = {"C": "celsius", "F": "fahrenheit"}  # no coulombs and farads in mathematics
+PERCENT = {"%": 1}
+
+_TEXT = r"\\text ?\{[^{}0-9=<>+]*\}"
+_BARE = rf"(?<![A-Za-z\\])(?:{'|'.join(_SHORT.split())}|per|[a-z]{{4,}})s?(?![A-Za-z])|(?<=circ )[CF](?![A-Za-z])"
+_LETTER = rf"(?<=[0-9}} /])[{_LETTERS}](?![A-Za-z])"
+_EXPONENT = r"(?: ?\^ ?(?:\{ ?-?[0-9] ?\}|-?[0-9]))?"
+_JOINT = r" ?(?:[/*]|\\cdot|\\times|-(?=\\text))? ?"
+_TRAILING = re.compile(rf"(?:{_JOINT}(?:{_TEXT}|%|\^\\circ|{_BARE}){_EXPONENT})+$")
+_TRAILING_LETTER = re.compile(rf"(?:{_JOINT}(?:{_TEXT}|%|\^\\circ|{_BARE}|{_LETTER}){_EXPONENT})+$")
+_UNIT_FRACTION = re.compile(rf"\\frac ?\{{ ?({_TEXT}) ?\}} ?\{{ ?({_TEXT}{_EXPONENT}) ?\}}")
+_ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc|cis)(?![a-z])")  # its degrees are no unit of the value
+
+
+def split_unit(text: str, single_letters: bool) -> tuple[str, Mapping[str, int]]:
+    r"""The value that a text in plain form states, and the powers of its units by name, none where it has no unit.
+
+    A bare letter after a number is a unit where `single_letters` are allowed.
+
+    >>> split_unit("12 \\text{ cm}^2", False)
+    ('12', {'1/100 m': 2})
+    """
+    value, names = split_currency(_UNIT_FRACTION.sub(r"\1/\2", text))
+    trailing = (_TRAILING_LETTER if single_letters else _TRAILING).search(value)
+    if trailing and trailing.start() > 0 and not ("\\circ" in trailing[0] and _ANGLE_OF.search(value)):
+        words = re.findall(r"[A-Za-z]+", trailing[0].replace(r"\text", ""))
+        are_units = all(len(word) > 1 or word in _LETTERS for word in words)
+        if are_units and len(words) <= 6 and not is_no_unit(words):
+            value, names = value[: trailing.start()].strip(), f"{names} {trailing[0]}"
+            if words and words[0] in _SCALES:
+                value, names = f"{value} \\cdot 10^{_SCALES[words[0]]}", names.replace(words[0], "", 1)
+    powers = _powers(_FILLERS.sub(" ", names))
+    return (text, {}) if powers is None else (value, powers)
+
+
+def _powers(names: str) -> dict[str, int] | None:
+    """The powers of units by name, of "unit" itself only where it is squared; None where they are none."""
+    if not names.replace("\\text", "").strip("{}() .-"):
+        return {}
+    found = factors(names)
+    if found is None:
+        return None
+    powers = {_TEMPERATURES.get(name, name): power for name, power in found.items()}
+    return {name: power for name, power in powers.items() if (name, power) != ("unit", 1)}

@@ -1,0 +1,89 @@
+r"""Verdicts that need an expression to be evaluated, on texts in plain form; imported by worker processes only.
+
+What the grammar covers is evaluated with bounds on its size. A reference outside it, as one with a sum or an integral,
+is left to math-verify, which can run for ever or use up the memory.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from megatron_rl.rewards.mathematics.expressions import Tree, UnreadableError, read_expression, symbols
+from megatron_rl.rewards.mathematics.notation import nesting
+from megatron_rl.rewards.mathematics.numbers import plain_number
+from megatron_rl.rewards.mathematics.values import is_bounded, is_finished, is_multiple, is_same_value, is_within
+
+MAX_NESTING = 8  # for math-verify, which takes seconds for 12 brackets in one another
+MAX_CHARACTERS = 300  # for math-verify
+
+_TO_BE_WORKED_OUT = re.compile(r"\\(?:sum|int|iint|iiint|oint|prod|lim|limsup|liminf|frac ?\{ ?d)(?![A-Za-z])")
+_PROSE = re.compile(r"(?:\\text|[^\\^_=])*[A-Za-z]{2}(?:\\text|[^\\^_=])*")  # with numbers, as March 5
+_TOWER = re.compile(r"\^[^^]{0,12}\^|\^ ?\{? ?[0-9]{4}|[0-9]{4}[ )}]*!|\^.*!")
+
+
+def is_same_expression(reference: str, answer: str, relative_tolerance: float) -> bool:
+    """Whether an answer has the value of the reference and does not just state the problem.
+
+    Raises ValueError where nothing here can read the reference.
+    """
+    gold, tree = _read(reference), _read(answer)
+    if gold is None:
+        return (
+            reference != "\\emptyset" and not _PROSE.fullmatch(reference) and is_same_by_math_verify(reference, answer)
+        )
+    if tree is None or (not symbols(gold) and (symbols(tree) or not is_finished(tree, gold))):
+        return False
+    return is_same_value(gold, tree, relative_tolerance)
+
+
+def is_same_relation(reference: tuple[str, str, str], answer: tuple[str, str, str]) -> bool:
+    """Whether two relations, (left, sign, right), are multiples of each other."""
+    (left, sign, right), (other_left, other_sign, other_right) = _turned(*reference), _turned(*answer)
+    gold, tree = _read(f"({left})-({right})"), _read(f"({other_left})-({other_right})")
+    if gold is None:
+        return is_same_by_math_verify("".join(reference), "".join(answer))
+    return tree is not None and sign == other_sign and is_multiple(gold, tree, sign != "=")
+
+
+def is_rounded(exact: str, decimal: Fraction, num_decimals: int) -> bool:
+    """Whether a decimal is an exact value, rounded or cut off after so many decimals."""
+    tree = _read(exact)
+    return tree is not None and is_within(tree, decimal, Fraction(1, 10**num_decimals))
+
+
+def is_same_by_math_verify(reference: str, answer: str) -> bool:
+    """math-verify's verdict, asked only about what it can decide soon, as far as one can see.
+
+    Raises ValueError where it can not read the reference.
+    """
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    tree = _read(answer)
+    if tree is not None and not is_bounded(tree):
+        return False
+    if _TOWER.search(answer) or len(answer) > MAX_CHARACTERS or nesting(answer) > MAX_NESTING:
+        return False
+    if _TO_BE_WORKED_OUT.search(answer) and not _TO_BE_WORKED_OUT.search(reference):
+        return False
+    # LaTeX only: the plain-expression target of math-verify evaluates text with sympy's parse_expr.
+    # Its own time limits are alarms, which a long C call ignores and a thread can not set; the worker's limit is used.
+    gold, value = (
+        parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None) for text in (reference, answer)
+    )
+    if not gold:
+        raise ValueError(f"the reference answer {reference!r} can not be read; drop the row or mend it")
+    return bool(verify(gold, value, timeout_seconds=None, raise_on_error=True))
+
+
+def _read(text: str) -> Tree | None:
+    number = plain_number(text)  # notations that are numbers only, as 1e5 and 2 1/2
+    try:
+        return read_expression(text) if number is None else ("number", number)
+    except UnreadableError:
+        return None
+
+
+def _turned(left: str, sign: str, right: str) -> tuple[str, str, str]:
+    """The relation with the smaller side on the left."""
+    return (right, {">": "<", "\\ge": "\\le"}[sign], left) if sign in (">", "\\ge") else (left, sign, right)

@@ -1,0 +1,1 @@
+"""What the verifiers know of science: choices, measures, statements, wording."""

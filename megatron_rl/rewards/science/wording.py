@@ -1,0 +1,100 @@
+"""Whether two answers in words are the same: names, true and false, chemical formulas and equations.
+
+Not covered: synonyms, a plural other than a final s, names for formulas.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from megatron_rl.rewards.mathematics.notation import plain
+
+_SYMBOLS = """
+    H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo
+    Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl
+    Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr D T
+"""
+_ELEMENTS = re.compile(f"(?:{'|'.join(sorted(_SYMBOLS.split(), key=len, reverse=True))})+|[enp]")
+_WRAPPER = re.compile(r"\\(?:text|ce|mathrm) ?(?=\{)")
+_ARROW = re.compile(r"\\(?:long|x)?(?:rightarrow|rightleftharpoons|leftrightarrow|to)(?![A-Za-z])|[→⟶⇌]|<?[=-]+>")
+_FORMULA = re.compile(r"[A-Za-z0-9()\[\]^+\-.=#→]+")
+_CHARGE = re.compile(r"\^\(?(?:([0-9]*)([+-])|([+-])([0-9]+))\)?(?![0-9])")
+_BARE_CHARGE = re.compile(r"(?<=[A-Za-z0-9)\]])([+-])([0-9])$")
+_STATE = re.compile(r"\((?:s|l|g|aq)\)")
+_ISOTOPE = re.compile(r"(?:\^?([0-9]+)(?:_[0-9]+)?|_[0-9]+\^([0-9]+))([A-Z][a-z]?)|([A-Z][a-z]?)-([0-9]+)")
+_ARTICLES = re.compile(r"\b(?:the|an?) ")
+_HYPHEN = re.compile(r"(?<=[^\W\d])-(?=\w)|(?<=\d)-(?=[^\W\d])|(?<!\d)\s+|\s+(?!\d)")  # or space, but not in 1-2
+_MARKUP = re.compile(r"[{}$\\\"'`]+|\*+(?!\w)|(?<!\w)\*+")
+_ORBITALS = re.compile(r"(?:\[[A-Z][a-z]?\])?(?:sp\^?[23]?(?:d\^?2?)?|(?:[1-7][spdf]\^?[0-9]+)+)")
+_FUNCTIONS = r"(?:sin|cos|tan|cot|log|exp|sqrt|frac|mod|max|min)"
+_PHRASE = re.compile(rf"(?<![A-Za-z\\])(?!{_FUNCTIONS}(?![A-Za-z]))[A-Za-z]{{3,}}")
+_SYMBOLIC = re.compile(r"\\(?!(?:text|ce|alpha|beta|gamma|delta|mu)(?![A-Za-z]))[A-Za-z]+|[=^_*+<>]|^-")
+_VERDICT = re.compile(r"\b(?:true|false|yes|no)\b", re.IGNORECASE)
+_BEGINS_WITH_VERDICT = re.compile(rf"{_VERDICT.pattern}[,.;:]", re.IGNORECASE)  # "No, it does not."
+_SHORT = {"t": "true", "f": "false", "y": "yes", "n": "no"}
+
+
+def is_symbolic(text: str) -> bool:
+    """Whether a reference answer is an expression to be compared by value, not words or a chemical formula.
+
+    >>> is_symbolic("x^2"), is_symbolic("H_2O"), is_symbolic("Na^+ ions")
+    (True, False, False)
+    """
+    has_symbols = _SYMBOLIC.search(plain(text)) is not None
+    return has_symbols and not _is_formula(_formula(text)) and _PHRASE.search(_WRAPPER.sub("", plain(text))) is None
+
+
+def same_words(answer: str, reference: str) -> bool:
+    """Whether both say the same, whatever the case, articles, hyphens, markup and final s; formulas keep their case.
+
+    >>> same_words("The X-ray", "x ray"), same_words("H₂O", "\\\\ce{H2O}"), same_words("CO", "Co")
+    (True, True, False)
+    """
+    if reference.lower() not in _SHORT.values() and _is_formula(its := _formula(reference)):
+        mine = _formula(answer)
+        if not _STATE.search(its):
+            mine = _STATE.sub("", mine)
+        return _same_marks(mine, its)
+    mine, its = _folded(answer), _folded(reference)
+    if its in _SHORT.values():
+        said = {word.lower() for word in re.findall(_VERDICT, answer)}
+        mine = its if said == {its} and _BEGINS_WITH_VERDICT.match(answer) else _SHORT.get(mine, mine)
+    return _same_marks(mine, its) or len(its) > 3 and mine.removesuffix("s") == its.removesuffix("s")
+
+
+def _same_marks(answer: str, reference: str) -> bool:
+    """Whether both are the same, though one may be typed without the carets of the other."""
+    has_carets = "^" in answer and "^" in reference
+    return answer == reference or not has_carets and answer.replace("^", "") == reference.replace("^", "")
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a compact text is made of element symbols or orbitals; K or C alone may be anything."""
+    if _ORBITALS.fullmatch(text):
+        return True
+    runs = re.findall(r"[A-Za-z]+", _STATE.sub("", text))
+    return (
+        _FORMULA.fullmatch(text) is not None
+        and bool(runs)
+        and all(_ELEMENTS.fullmatch(run) for run in runs)
+        and (sum(character.isupper() for character in text) > 1 or not text.isalpha() or len(text) == 2)
+    )
+
+
+def _formula(text: str) -> str:
+    r"""A formula in one spelling: `SO_4^{2-}` and `SO₄²⁻` as SO4^2-, `^{14}C` as C-14, any arrow as →."""
+    compact = _ARROW.sub("→", _WRAPPER.sub("", plain(text)).replace("\\cdot", "."))
+    compact = re.sub(r"[\s{}$\\]", "", compact)
+    if isotope := _ISOTOPE.fullmatch(compact):
+        mass = isotope[1] or isotope[2] or isotope[5]
+        return f"{isotope[3] or isotope[4]}-{mass}"
+    compact = compact.replace("_", "").replace("++", "2+").replace("--", "2-")
+    compact = _CHARGE.sub(lambda match: f"^{(match[1] or match[4] or '').strip('1')}{match[2] or match[3]}", compact)
+    return _BARE_CHARGE.sub(r"\2\1", compact)
+
+
+def _folded(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", _WRAPPER.sub("", plain(text)))
+    letters = "".join(character for character in decomposed if not unicodedata.combining(character)).casefold()
+    return _HYPHEN.sub("", _MARKUP.sub("", _ARTICLES.sub("", letters))).strip(" .,;:!?*")

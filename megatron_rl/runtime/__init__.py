@@ -1,0 +1,1 @@
+"""One process among others: its world, its directory, its log, its end."""

@@ -1,0 +1,68 @@
+"""Preemption: a run that is told to leave, or whose time is up, stops where it loses nothing and asks to be requeued.
+
+Not covered: SIGKILL and power cuts, after which the newest checkpoint and the banked waves are what there is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from types import FrameType
+
+from megatron_rl.config.checks import UserError
+
+REQUEUE_EXIT_CODE = 85
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+
+
+class Preempted(Exception):
+    """Raised on all ranks at the same place; the message is the reason."""
+
+
+_received: list[signal.Signals] = []
+
+
+def listen() -> None:
+    """From now on a signal to leave is remembered instead of ending the process; called before the slow imports."""
+    for number in SIGNALS:
+        signal.signal(number, _remember)
+
+
+def _remember(number: int, frame: FrameType | None) -> None:
+    _received.append(signal.Signals(number))
+
+
+class Preemption:
+    """What tells this process, and it alone, to leave: a signal that `listen` heard, or the clock.
+
+    Raises UserError where it would have to leave at once: requeued, it would do so for ever.
+    """
+
+    def __init__(self, time_limit_hours: float | None, lead_seconds: float) -> None:
+        self.deadline = deadline(time_limit_hours, lead_seconds)
+        left = self.deadline - time.time() + lead_seconds
+        if left <= lead_seconds:
+            raise UserError(
+                f"the time limit is {left:.0f} s away, and run.preemption_lead_seconds={lead_seconds:g} before it the "
+                "run has to leave; ask for more time, or set less"
+            )
+
+    @property
+    def reason(self) -> str | None:
+        """Why this process should leave; None while it may go on."""
+        if _received:
+            return f"{_received[0].name} was received"
+        return "the time limit is near" if time.time() >= self.deadline else None
+
+
+def deadline(time_limit_hours: float | None, lead_seconds: float, environment: Mapping[str, str] = os.environ) -> float:
+    """When to leave, as time.time() tells it: `lead_seconds` before the job's end, by Slurm's word or from now on.
+
+    >>> deadline(None, 60, {}), deadline(4, 60, {"SLURM_JOB_END_TIME": "1000"})
+    (inf, 940.0)
+    """
+    if "SLURM_JOB_END_TIME" in environment:
+        return float(environment["SLURM_JOB_END_TIME"]) - lead_seconds
+    return float("inf") if time_limit_hours is None else time.time() + 3600 * time_limit_hours - lead_seconds

@@ -1,0 +1,225 @@
+"""How ranks come to be: found in the environment of Slurm or torchrun, or started here, one process each."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.records import Scale
+from megatron_rl.runtime.log import get_logger
+
+# What a rank may take to end by itself after a signal, before it is killed. After SIGUSR1, the notice that a limit is
+# near, it finishes a step and saves.
+GRACE_SECONDS = {signal.SIGINT: 10.0, signal.SIGTERM: 30.0, signal.SIGUSR1: 900.0}
+# The ranks that outlive a failed one mostly end by themselves, at their next collective.
+GRACE_AFTER_FAILURE_SECONDS = 10.0
+POLL_SECONDS = 0.05
+RENDEZVOUS_PORTS = (20000, 30000)  # below those that a system hands out by itself
+COMMAND = (sys.executable, "-m", "megatron_rl")
+PR_SET_PDEATHSIG = 1
+
+DEVICE_VARIABLES: Mapping[str, Mapping[str, str]] = {
+    # Compiling small functions takes 17 s of a start on a CPU; torch reads this once, when it is imported.
+    "cpu": {"TORCH_COMPILE_DISABLE": "1"},
+    "cuda": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process's place among processes that somebody else started."""
+
+    rank: int
+    local_rank: int
+    size: int
+    address: str  # host of rank 0
+    port: int
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The place as torchrun writes it into the environment, which is what torch and vLLM read."""
+        return {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": str(self.local_rank),
+            "WORLD_SIZE": str(self.size),
+            "MASTER_ADDR": self.address,
+            "MASTER_PORT": str(self.port),
+        }
+
+
+def process_environment(scale: Scale) -> dict[str, str]:
+    """Environment variables of a rank; they count from before torch is imported."""
+    # Megatron's overlap of communication with tensor parallelism rests on one queue.
+    queues = {"CUDA_DEVICE_MAX_CONNECTIONS": "1"} if scale.device == "cuda" and scale.tensor_parallel > 1 else {}
+    return {
+        "OMP_NUM_THREADS": str(scale.threads_per_process),
+        "OMP_WAIT_POLICY": "passive",  # a thread that spins takes the core its neighbour needs
+        "PYTHONHASHSEED": "0",  # vLLM's prefix cache hashes with it
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # else it tells of every NUMA binding
+        "TOKENIZERS_PARALLELISM": "false",  # else it warns when verifiers fork
+        **DEVICE_VARIABLES[scale.device],
+        **queues,
+    }
+
+
+def world_from_environment(environment: Mapping[str, str] = os.environ) -> World | None:
+    """The world that torchrun or srun started this process in; None when it was started plainly.
+
+    A batch script and a shell inside a Slurm job are no world: only a step of several tasks is.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        missing = [name for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
+        if missing:
+            raise UserError(
+                f"the environment has RANK and WORLD_SIZE but not {', '.join(missing)}; unset or complete it"
+            )
+        return World(
+            rank=int(environment["RANK"]),
+            local_rank=int(environment["LOCAL_RANK"]),
+            size=int(environment["WORLD_SIZE"]),
+            address=environment["MASTER_ADDR"],
+            port=int(environment["MASTER_PORT"]),
+        )
+    if "SLURM_PROCID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
+        job, step = int(environment["SLURM_JOB_ID"]), int(environment.get("SLURM_STEP_ID", "0"))
+        restarts = int(environment.get("SLURM_RESTART_COUNT", "0"))
+        first, end = RENDEZVOUS_PORTS
+        return World(
+            rank=int(environment["SLURM_PROCID"]),
+            local_rank=int(environment["SLURM_LOCALID"]),
+            size=int(environment["SLURM_STEP_NUM_TASKS"]),
+            address=environment.get("MASTER_ADDR") or first_host(nodes),
+            # Another one after a requeue: the last one may still be taken.
+            port=int(environment.get("MASTER_PORT") or first + (job + 101 * step + 1009 * restarts) % (end - first)),
+        )
+    return None
+
+
+def free_port() -> int:
+    """A port that nothing listens on, outside the range from which a system takes ports for its own connections.
+
+    Of those, any may be gone by the time that rank 0 has imported torch and listens.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*RENDEZVOUS_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a Slurm node list.
+
+    >>> first_host("node[003-005,9],gpu1"), first_host("gpu1,gpu2"), first_host("rack[2-3]n[01-04]")
+    ('node003', 'gpu1', 'rack2n01')
+    """
+    name = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
+    return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", name[0] if name else "")
+
+
+def launch_ranks(num_ranks: int, arguments: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Runs `megatron-rl arguments` as `num_ranks` processes of this machine and returns the exit code of them all.
+
+    0 when all ended well, else the code of the first that did not: 128 + n for one ended by signal n, 130 after
+    Ctrl-C. SIGINT, SIGTERM and SIGUSR1 are passed on once; a rank that outlives its grace period is killed, as are all
+    when this function ends or this process dies. Each rank leads a process group, which is killed with it. Not
+    covered: a process that a rank put into a session of its own.
+    """
+    port = free_port()
+    received: list[int] = []
+
+    def remember(signal_number: int, frame: FrameType | None) -> None:
+        received.append(signal_number)
+
+    before = {number: signal.signal(number, remember) for number in GRACE_SECONDS}
+    ranks: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(num_ranks):
+            world = World(rank=rank, local_rank=rank, size=num_ranks, address="127.0.0.1", port=port)
+            ranks.append(
+                subprocess.Popen(
+                    [*COMMAND, *arguments],
+                    env={**os.environ, **variables, **world.variables},
+                    start_new_session=True,  # the terminal's Ctrl-C reaches only this process, which passes it on
+                    preexec_fn=_die_with_parent(os.getpid()),
+                )
+            )
+        return _wait(ranks, received)
+    finally:
+        for process in ranks:
+            _kill_group(process)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]], received: Sequence[int]) -> int:
+    """Passes signals on until all ranks have ended or their time is up; returns the exit code of them all."""
+    num_passed, deadline, first_failure = 0, float("inf"), 0
+    running = list(ranks)
+    while running:
+        for number in received[num_passed:]:
+            num_passed += 1
+            if number in received[: num_passed - 1]:
+                deadline = time.monotonic()  # asked twice: at once
+                continue
+            deadline = time.monotonic() + GRACE_SECONDS[signal.Signals(number)]
+            for process in running:
+                os.kill(process.pid, number)  # Popen.send_signal would reap one that has just ended
+        for process in [process for process in running if _has_ended(process)]:
+            running.remove(process)
+            _kill_group(process)
+            code = process.returncode
+            if code != 0 and first_failure == 0:
+                first_failure = code if code > 0 else 128 - code
+                deadline = min(deadline, time.monotonic() + GRACE_AFTER_FAILURE_SECONDS)
+                if code < 0 and not received:
+                    name = signal.Signals(-code).name
+                    get_logger().error("rank %d was ended by %s (out of memory, perhaps)", ranks.index(process), name)
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    if signal.SIGINT in received:
+        return 128 + signal.SIGINT
+    # What was left was killed: that is no success, whatever the others said.
+    return first_failure or (128 + signal.SIGKILL if running else 0)
+
+
+def _die_with_parent(parent: int) -> Callable[[], None]:
+    """A function that asks the kernel, in the child, to kill it when `parent` dies."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGKILL)
+
+    return ask
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """True once the process has ended; it is not reaped, so that its group's number stays its own."""
+    if process.returncode is not None:
+        return True
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kills what is left of a rank and of the processes it started, and reaps it."""
+    if process.returncode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

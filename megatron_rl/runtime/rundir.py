@@ -1,0 +1,165 @@
+"""A run directory is one run's: its lock, its checkpoints' manifests, and the name that ties shared memory to it.
+
+Not covered: a second run on another machine, where the file system does not carry locks between machines.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from multiprocessing import shared_memory
+from pathlib import Path
+from typing import Any
+
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.run import Run
+
+CHECKPOINT_FORMAT = 2
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Holds the directory for this process; the lock goes with the process, however it ends.
+
+    Raises RuntimeError when another live process holds it, and when it can not be written to or locked.
+    """
+    lock = directory / ".lock"
+    with ExitStack() as stack:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(lock.open("a", encoding="utf-8"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        except BlockingIOError:
+            raise RuntimeError(
+                f"directory {directory}: another run is using it ({lock.read_text(encoding='utf-8')}); wait for its "
+                "end, or choose another with --directory"
+            ) from None
+        except OSError as error:
+            raise RuntimeError(
+                f"directory {directory}: can not be written to or locked ({error.strerror}); mend that, or choose "
+                "another with --directory"
+            ) from None
+        yield
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """The committed checkpoints, oldest first."""
+    return sorted(path for path in (directory / "checkpoints").glob("step_??????") if path.is_dir())
+
+
+def superseded(folders: Sequence[Path], newest: Path, kept: int, every_steps: int | None) -> list[Path]:
+    """Which committed checkpoints can go once `newest` is one of them.
+
+    All but the last `kept` up to it and those of every `every_steps`-th step; and any after it, which the run came
+    past because they were damaged.
+
+    >>> folders = [Path(f"step_{step:06d}") for step in (10, 20, 30, 40, 50, 60)]
+    >>> [folder.name for folder in superseded(folders, folders[4], kept=2, every_steps=20)]
+    ['step_000010', 'step_000030', 'step_000060']
+    """
+    older = [folder for folder in folders if folder.name <= newest.name][:-kept]
+    later = [folder for folder in folders if folder.name > newest.name]
+    return [folder for folder in older if every_steps is None or step_of(folder) % every_steps] + later
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def remove(checkpoint: Path) -> None:
+    """Removes a checkpoint: never seen half, and what a kill leaves of it goes at the next save."""
+    aside = checkpoint.rename(checkpoint.with_suffix(".removed"))
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with a checksum of itself."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return content | {"sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
+def manifest_of(folder: Path) -> dict[str, Any] | None:
+    """What a checkpoint says of itself; None when that can not be read or was changed."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        return None
+    is_whole = manifest["format"] != CHECKPOINT_FORMAT or manifest == sealed(manifest)
+    return manifest if is_whole else None
+
+
+def check_manifest(folder: Path, manifest: dict[str, Any], run: Run) -> None:
+    """Raises UserError where a readable checkpoint is of another format, recipe, precision, seed or data."""
+    if manifest["format"] != CHECKPOINT_FORMAT:
+        raise UserError(
+            f"{folder} has checkpoint format {manifest['format']}, this version reads {CHECKPOINT_FORMAT}; "
+            "go on with the version that wrote it, or use another --directory"
+        )
+    if manifest["fingerprint"] != run.recipe.fingerprint:
+        raise UserError(
+            f"{folder} was made by another recipe, {manifest['fingerprint']} instead of {run.recipe.fingerprint}; "
+            "give the settings it was started with, or another --directory"
+        )
+    for name, found, own in (
+        ("precision", manifest["layout"]["precision"], run.scale.precision),
+        ("seed", manifest["seed"], run.seed),
+    ):
+        if found != own:
+            raise UserError(
+                f"{folder} was made with {name} {found}, this run has {own}; give the one it was started with, or "
+                "another --directory"
+            )
+    if manifest["data"] != run.data_digest:
+        raise UserError(
+            f"{folder} was made from other prompts than those of {run.data_folder}/train.jsonl; give the file it was "
+            "started with, or another --directory"
+        )
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power cut."""
+    sync_file(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Waits until the disk has what was written to `path`."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def shared_memory_name(directory: Path) -> str:
+    """What the names of this run's shared memory contain: the same for every attempt in a directory, and no other."""
+    return "megatron-rl-" + hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
+
+
+def name_shared_memory(directory: Path) -> None:
+    """Makes the shared memory that this process gets from Python carry the run's name, not one drawn at random."""
+    prefix = f"/{shared_memory_name(directory)}-"
+    shared_memory._SHM_NAME_PREFIX = prefix  # type: ignore[attr-defined]
+    shared_memory._SHM_SAFE_NAME_LENGTH = len(prefix) + 8  # type: ignore[attr-defined]
+
+
+def remove_shared_memory(directory: Path) -> list[str]:
+    """Removes what an attempt in this directory left on this machine, and returns the names.
+
+    Only while no attempt runs: a live one's memory would go as well.
+    """
+    left = [path for path in SHARED_MEMORY.glob("*") if shared_memory_name(directory) in path.name]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return [path.name for path in left]

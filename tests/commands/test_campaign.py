@@ -1,0 +1,126 @@
+"""A campaign hands each run the policy of the one before, stops where a run fails, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from typer.testing import CliRunner
+
+from megatron_rl.commands.campaign import PUBLISHED, campaign, check_campaign
+from megatron_rl.commands.cli import app
+
+
+class Runs:
+    """Stands for the processes of the runs: notes their words and answers with these exit codes."""
+
+    def __init__(self, codes: Sequence[int | type[BaseException]]) -> None:
+        self.codes, self.words = list(codes), list[list[str]]()
+
+    def __call__(self, words: list[str]) -> Self:
+        assert words[:3] == [sys.executable, "-m", "megatron_rl"]
+        self.words.append(words[3:])
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def wait(self) -> int:
+        code = self.codes.pop(0)
+        if isinstance(code, int):
+            return code
+        raise code
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def answer(*codes: Any) -> Runs:
+        runs = Runs(codes)
+        monkeypatch.setattr("megatron_rl.commands.campaign.subprocess.Popen", runs)
+        return runs
+
+    return answer
+
+
+def test_the_published_campaign_is_a_lineage() -> None:
+    check_campaign(PUBLISHED, "h100x32", ["run.seed=2"])
+    check_campaign(["prorl_v2_icepop", "brorl"], "cpu", ["num_steps=3"])
+
+
+@pytest.mark.parametrize(
+    ("recipes", "scale", "pattern"),
+    [
+        (["prorl_v1", "prorl_v2"], "cpu", "recipe 'prorl_v2' starts from model .*, not from 'prorl_v1 1.0.0'"),
+        (["prorl_v1", "brorl"], "cpu", "continues a run of 'prorl_v2', but the parent is one of 'prorl_v1 1.0.0'"),
+        (["brorl"], "cpu", "continues a run of 'prorl_v2'; give that run's directory"),
+        (["prorl_v1", "prorl_v2_after"], "cpu", "did you mean 'prorl_v2_after_v1'"),
+        (["prorl_v1"], "cpus", "scale 'cpus': there is none"),
+    ],
+)
+def test_recipes_that_do_not_follow_one_another_end_in_one_line_before_anything_starts(
+    started: Any, tmp_path: Path, recipes: list[str], scale: str, pattern: str
+) -> None:
+    runs = started()
+    with pytest.raises(ValueError, match=pattern):
+        check_campaign(recipes, scale, [])
+    result = CliRunner().invoke(app, ["campaign", *recipes, "--scale", scale, "--directory", str(tmp_path / "all")])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith("error: ")
+    assert runs.words == []
+    assert not (tmp_path / "all").exists()
+
+
+def test_each_run_starts_from_the_one_before_with_the_same_settings(started: Any, tmp_path: Path) -> None:
+    runs = started(0, 0)
+    assert campaign(["recipes/prorl_v2.py", "brorl"], "cpu", ["run.seed=2", "num_steps=3"], tmp_path) == 0
+    common = ["--set", "run.seed=2", "--set", "num_steps=3"]
+    first, second = tmp_path / "1_prorl_v2", tmp_path / "2_brorl"
+    assert runs.words == [
+        ["train", "recipes/prorl_v2.py", "--scale", "cpu", "--directory", str(first), *common],
+        ["train", "brorl", "--scale", "cpu", "--directory", str(second), "--parent", str(first), *common],
+    ]
+
+
+def test_the_model_folder_is_the_first_run_s_alone(started: Any, tmp_path: Path) -> None:
+    runs = started(0, 0)
+    campaign(["prorl_v2", "brorl"], "cpu", ["run.model_folder=here", "run.seed=2"], tmp_path)
+    assert ["run.model_folder=here" in words for words in runs.words] == [True, False]
+    assert all("run.seed=2" in words for words in runs.words)
+
+
+@pytest.mark.parametrize("code", [1, 2, 75, -9])
+def test_a_run_that_fails_or_asks_to_be_requeued_ends_the_campaign(started: Any, tmp_path: Path, code: int) -> None:
+    runs = started(0, code, 0)
+    assert campaign(PUBLISHED, "cpu", [], tmp_path) == code
+    assert len(runs.words) == 2
+
+
+def test_ctrl_c_waits_for_the_run_s_own_end(started: Any, tmp_path: Path) -> None:
+    runs = started(KeyboardInterrupt, 130, 0)
+    assert campaign(PUBLISHED, "cpu", [], tmp_path) == 130
+    assert len(runs.words) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "pattern"),
+    [
+        ("algorithm.length.weight=1", "--set algorithm.length.weight: its record is None here"),
+        ("sampling.top_p=0.9", "the loss needs the full distribution"),
+        ("sampling.tempratur=1", "did you mean 'sampling.temperature'"),
+        ("num_steps=1", "stage at step 12: lies outside num_steps=1"),
+    ],
+)
+def test_a_setting_that_a_later_run_would_refuse_is_refused_before_the_first(
+    tmp_path: Path, setting: str, pattern: str
+) -> None:
+    with pytest.raises(ValueError, match=pattern):
+        check_campaign(PUBLISHED, "cpu", [setting])
+    words = ["campaign", "--scale", "cpu", "--directory", str(tmp_path / "all"), "--set", setting]
+    assert CliRunner().invoke(app, words).exit_code == 2
+    assert not (tmp_path / "all").exists()

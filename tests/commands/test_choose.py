@@ -1,0 +1,305 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from megatron_rl.commands.choose import build_run, check_data, find_recipe, find_scale, rebuild_run
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.lineage import FILE_NAME, model_folder_of
+from megatron_rl.config.run import Run
+from megatron_rl.report.provenance import write_run_file
+from recipes.prorl_v1 import RECIPE as PRORL_V1
+from recipes.prorl_v2 import RECIPE
+from tests.folders import manifest, parent_facts, write_data, write_finished_run, write_model
+
+FIVE_DOMAINS = Path(__file__).parents[1] / "data" / "five_domains"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[str, str]:
+    """Settings that give a run a model and data."""
+    model, data = write_model(tmp_path / "model"), write_data(tmp_path / "data")
+    return f"run.model_folder={model}", f"run.data_folder={data}"
+
+
+def build(*settings: str, scale: str = "cpu", directory: Path | None = None, needs_files: bool = True) -> Run:
+    return build_run("prorl_v2", scale, settings, directory, needs_files=needs_files)
+
+
+def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path) -> None:
+    assert find_recipe("prorl_v2") == RECIPE
+    assert find_recipe("prorl_v2_clip27").algorithm.clip_high == 0.27
+    copy = tmp_path / "mine.py"
+    copy.write_text(
+        "import dataclasses\nfrom recipes import prorl_v2\nRECIPE = dataclasses.replace(prorl_v2.RECIPE, name='mine')\n"
+    )
+    assert find_recipe(str(copy)).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("RECIPE = 1\n", "defines no RECIPE"),
+        ("RECIPE = (\n", "SyntaxError"),
+        ("from megatron_rl.config.records import Kl\nRECIPE = Kl(estimator='k2')\n", "TypeError: .*coefficient"),
+    ],
+)
+def test_a_recipe_file_with_a_fault_is_a_user_s_error(text: str, pattern: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(UserError, match=pattern):
+        find_recipe(str(tmp_path / "mine.py"))
+
+
+def test_unknown_names_are_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="recipe 'prorl_v22': there is none; did you mean 'prorl_v2'"):
+        find_recipe("prorl_v22")
+    with pytest.raises(UserError, match="recipe 'prorl_v2_clip72': there is none; did you mean 'prorl_v2_clip27'"):
+        find_recipe("prorl_v2_clip72")
+    for name in ("scales", "variants"):
+        with pytest.raises(UserError, match=f"recipe '{name}': there is none"):
+            find_recipe(name)
+    with pytest.raises(UserError, match="scale 'h100x6': there is none; did you mean 'h100x64'"):
+        find_scale("h100x6")
+    with pytest.raises(UserError, match="no such file"):
+        find_recipe("recipes/none.py")
+
+
+@pytest.mark.parametrize(
+    ("setting", "pattern"),
+    [
+        ("sampling.temprature=1", "did you mean 'sampling.temperature'"),
+        ("clip_hihg=1", "did you mean 'algorithm.clip_high'"),
+        ("scale.devices=1", "did you mean 'scale.device'"),
+        ("run.sed=1", "did you mean 'run.seed'"),
+        ("sampling.temperature", "write it as name=value"),
+        ("sampling.temperature=hot", "must be a number"),
+        ("sampling.temperature=nan", "must be finite"),
+        ("sampling.prompts_per_step=1.5", "must be a whole number"),
+        ("algorithm.length.starts_on=1", "must be true or false"),
+        ("algorithm.statistics_over=words", "must be one of 'samples', 'tokens'"),
+        (
+            "algorithm.kl=none",
+            "without algorithm.kl nothing is held to a reference; set algorithm.reference_reset=none",
+        ),
+        ("algorithm.kl=k2", "not a single value"),
+        ("algorithm.kl.estimator=k4", "must be one of 'k1', 'k2', 'k3'"),
+        ("algorithm.truncation.value=0", "its record is None here"),
+        ("algorithm.reference_reset.stall.drop=0", "stall.drop=0.0: must be above 0"),
+        ("stages=none", "not a single value"),
+        ("domains=math", "not a single value"),
+        ("model.num_layers=2", "model can not be set"),
+        ("version=3", "version can not be set"),
+        ("scale.name=x", "scale.name can not be set"),
+        ("run.modified=x", "there is no such key"),
+        ("sampling.top_p=0.9", "the loss needs the full distribution"),
+        ("optimizer.beta1=1", r"must lie in \[0, 1\)"),
+        ("run.stall_seconds=0", "must be above 0"),
+        ("run.data_folder=", "must not be empty"),
+        ("scale.tensor_parallel=3", "ranks do not divide into tensor_parallel=3"),
+        ("scale.max_tokens_per_microbatch=55", "can not hold one sequence of 56 tokens"),
+    ],
+)
+def test_a_wrong_setting_is_named(setting: str, pattern: str, folders: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match=pattern) as caught:
+        build(*folders, setting)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_typed_and_recorded(folders: tuple[str, str]) -> None:
+    settings = (
+        "sampling.temperature=1.2",
+        "algorithm.length=none",
+        "algorithm.statistics_over=tokens",
+        "scale.time_limit_hours=0.5",
+        "scale.sequence_parallel=True",
+        "scale.tensor_parallel=2",
+        "run.seed=7",
+        "run.save_every_steps=3",
+    )
+    run = build(*folders, *settings)
+    assert run.recipe.sampling.temperature == 1.2
+    assert run.recipe.algorithm.length is None
+    assert run.recipe.algorithm.statistics_over == "tokens"
+    assert (run.scale.time_limit_hours, run.scale.sequence_parallel) == (0.5, True)
+    assert (run.seed, run.save_every_steps) == (7, 3)
+    assert run.modified == (*folders, *settings)
+    assert run.published == RECIPE
+
+
+def test_a_setting_lifts_a_cap_and_a_later_one_wins(folders: tuple[str, str]) -> None:
+    run = build(*folders, "sampling.prompts_per_step=64", "sampling.prompts_per_step=32")
+    assert run.recipe.sampling.prompts_per_step == 32
+    assert build(*folders).recipe.sampling.prompts_per_step == 6
+
+
+def test_a_field_of_an_absent_record_can_not_be_set(folders: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match=r"--set algorithm.length.weight: its record is None"):
+        build(*folders, "algorithm.length=none", "algorithm.length.weight=1")
+
+
+def test_a_cap_of_the_scale_can_be_set(folders: tuple[str, str]) -> None:
+    run = build(*folders, "scale.caps.prompts_per_step=8", "scale.miniature.schedule_divisor=100")
+    assert (run.recipe.sampling.prompts_per_step, run.recipe.num_steps) == (8, 30)
+
+
+def test_the_fingerprint_does_not_depend_on_where_the_run_lives(folders: tuple[str, str], tmp_path: Path) -> None:
+    assert build(*folders).recipe.fingerprint == build(*folders, directory=tmp_path / "x").recipe.fingerprint
+
+
+def test_a_run_lives_in_runs_by_recipe_and_scale(folders: tuple[str, str], tmp_path: Path) -> None:
+    assert build(*folders).directory == Path("runs/prorl_v2-cpu")
+    (tmp_path / "taken").write_text("")
+    for directory in (tmp_path / "taken", tmp_path / "taken" / "run"):
+        with pytest.raises(UserError, match="is a file; choose another"):
+            build(*folders, directory=directory)
+
+
+def test_a_cluster_scale_is_checked_without_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("megatron_rl.commands.choose._cached_snapshot", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    assert build(scale="h100x64", needs_files=False).recipe.model == RECIPE.model
+    with pytest.raises(UserError, match=r"hf download deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"):
+        build(scale="h100x64")
+
+
+def test_another_model_than_the_recipe_s_is_refused(folders: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match=r"is not deepseek-ai/.*: num_layers is 4, the recipe's 28; hidden_size is 16"):
+        build(*folders, scale="gpu1", needs_files=False)
+
+
+def test_a_folder_of_the_recipe_s_shape_is_accepted(folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = dataclasses.replace(build(*folders).recipe.model, name="owner/model")
+    monkeypatch.setattr(
+        "megatron_rl.commands.choose.find_recipe", lambda name: dataclasses.replace(RECIPE, model=model)
+    )
+    settings = (*folders, "sampling.max_prompt_tokens=100", "sampling.max_response_tokens=100")
+    with pytest.raises(
+        UserError, match="holds math, but .* trains on math, code, stem, logic, instruct; add .* of all"
+    ):
+        build(*settings, scale="gpu1")
+    settings = (*settings, f"run.data_folder={FIVE_DOMAINS}")
+    assert build(*settings, scale="gpu1").recipe.model.name == "owner/model"
+
+
+def test_a_cached_snapshot_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    snapshot = tmp_path / "models--owner--model" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (tmp_path / "models--owner--model" / "refs").mkdir()
+    (tmp_path / "models--owner--model" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    from megatron_rl.commands.choose import _cached_snapshot
+
+    assert _cached_snapshot("owner/model") == snapshot
+    assert _cached_snapshot("owner/other") is None
+
+
+def test_brorl_starts_from_the_published_policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    name = "nvidia/Nemotron-Research-Reasoning-Qwen-1.5B"
+    snapshot = write_model(tmp_path / "snapshot")
+    monkeypatch.setattr("megatron_rl.commands.choose._cached_snapshot", {name: snapshot}.get)
+    data = f"run.data_folder={FIVE_DOMAINS}"
+    run = build_run("brorl", "cpu", [data], tmp_path / "run", needs_files=True, parent=Path(name))
+    assert run.parent is not None and run.parent.is_published and run.model_folder == snapshot
+    assert (run.parent.release, run.parent.step, run.parent.trail) == ("prorl_v2 2.0.0", 3000, name)
+    run.directory.mkdir()
+    write_run_file(run, 0)
+    assert rebuild_run(run.directory) == run
+    monkeypatch.setattr("megatron_rl.commands.choose._cached_snapshot", {}.get)
+    with pytest.raises(UserError, match=f"parent {name}: is not in the Hugging Face cache; run `hf download {name}`"):
+        build_run("brorl", "cpu", [data], tmp_path / "other", needs_files=True, parent=Path(name))
+
+
+def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    run = build(*folders, directory=directory)
+    checkpoint = directory / "checkpoints" / "step_000050"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text(
+        json.dumps(manifest(run.recipe.fingerprint, run.scale.layout, run.data_digest))
+    )
+    assert build(*folders, directory=directory) == run
+    (directory / "run.json").write_text(json.dumps({"run": {"recipe": dataclasses.asdict(run.recipe)}}))
+    with pytest.raises(UserError, match=r"by another recipe, .* --directory \(sampling.temperature: 1.0 -> 1.2\)"):
+        build(*folders, "sampling.temperature=1.2", directory=directory)
+    assert build(*folders, "scale.tensor_parallel=2", directory=directory).scale.tensor_parallel == 2
+    with pytest.raises(UserError, match="was made with precision fp32, this run has bf16; give the one it was"):
+        build(*folders, "scale.precision=bf16", directory=directory)
+    with pytest.raises(UserError, match="was made with seed 1, this run has 2; give the one it was started with"):
+        build(*folders, "run.seed=2", directory=directory)
+    train = run.data_folder / "train.jsonl"
+    lines = train.read_text().splitlines(True)
+    train.write_text("".join(reversed(lines)))
+    with pytest.raises(UserError, match=r"was made from other prompts than those of .*train.jsonl; give the file it"):
+        build(*folders, directory=directory)
+    train.write_text("".join(lines))
+    (directory / "run.json").write_text("{")
+    with pytest.raises(UserError, match="by another recipe, [0-9a-f]{16} instead of [0-9a-f]{16}; give the settings"):
+        build(*folders, "sampling.temperature=1.2", directory=directory)
+
+
+def continued(recipe: str, parent: Path, *settings: str) -> Run:
+    return build_run(recipe, "cpu", settings, None, needs_files=True, parent=parent)
+
+
+def test_a_recipe_goes_on_with_the_policy_of_its_parent(folders: tuple[str, str], tmp_path: Path) -> None:
+    parent = write_finished_run(tmp_path / "older", "prorl_v2_clip27 1.0.0")
+    run = continued("brorl", parent, folders[1])
+    assert run.parent == parent_facts("prorl_v2_clip27 1.0.0")
+    assert run.model_folder == model_folder_of(parent)
+    assert run.recipe.model.name == "prorl_v2_clip27 1.0.0 after step 7"
+    moved = parent.rename(tmp_path / "moved")
+    assert continued("brorl", moved, folders[1]).recipe.fingerprint == run.recipe.fingerprint
+
+
+def test_a_parent_that_can_not_be_meant_is_refused(folders: tuple[str, str], tmp_path: Path) -> None:
+    parent = write_finished_run(tmp_path / "older", "prorl_v2 2.0.0")
+    with pytest.raises(UserError, match="recipe 'prorl_v2': starts from model .*; leave --parent out"):
+        continued("prorl_v2", parent, folders[1])
+    with pytest.raises(UserError, match="continues a run of 'prorl_v1', but the parent is one of 'prorl_v2 2.0.0'"):
+        continued("prorl_v2_after_v1", parent, folders[1])
+    with pytest.raises(UserError, match=r"--set run\.model_folder: the policy of --parent is trained"):
+        continued("brorl", parent, *folders)
+    with pytest.raises(UserError, match="is no run's directory"):
+        continued("brorl", tmp_path / "none", folders[1])
+    (model_folder_of(parent) / FILE_NAME).unlink()
+    with pytest.raises(UserError, match="has not finished"):
+        continued("brorl", parent, folders[1])
+    with pytest.raises(UserError, match="continues a run of 'prorl_v2'; give that run's directory, or the published"):
+        build_run("brorl", "cpu", folders, None, needs_files=True)
+    assert build_run("brorl", "cpu", folders, None, needs_files=False).parent is None  # to look at it
+
+
+def test_a_run_is_rebuilt_from_its_directory(folders: tuple[str, str], tmp_path: Path) -> None:
+    first = build(*folders, "sampling.temperature=1.2", "run.seed=3", directory=tmp_path / "first")
+    older = write_finished_run(tmp_path / "older", "prorl_v2 2.0.0")
+    second = build_run("brorl", "cpu", folders[1:], tmp_path / "second", needs_files=True, parent=older)
+    for run in (first, second):
+        run.directory.mkdir()
+        write_run_file(run, 0)
+        assert rebuild_run(run.directory) == run
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"run": {}}', "[]"])
+def test_a_directory_that_tells_of_no_run_is_named(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no run's directory; it has no run.json"):
+        rebuild_run(tmp_path)
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match="run.json: can not be read; start the run once more"):
+        rebuild_run(tmp_path)
+
+
+def test_every_stage_needs_a_domain_that_the_data_has(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    check_data(data, PRORL_V1, needs_all=False)
+    early, late = PRORL_V1.stages[0], PRORL_V1.stages[2]
+    stages = (early, dataclasses.replace(late, domains=("code", "stem")))
+    with pytest.raises(UserError, match="holds math, but from step 514 on prorl_v1 trains on code, stem; add prompts"):
+        check_data(data, dataclasses.replace(PRORL_V1, stages=stages), needs_all=False)
+    check_data(FIVE_DOMAINS, PRORL_V1, needs_all=True)
+    with pytest.raises(
+        UserError, match="from step 0 on prorl_v1 trains on .*; add prompts of all of these, or write a"
+    ):
+        check_data(data, PRORL_V1, needs_all=True)

@@ -1,0 +1,76 @@
+import dataclasses
+from pathlib import Path
+
+from megatron_rl.config.records import Scale
+from megatron_rl.config.run import Run
+from megatron_rl.estimate.memory import estimate
+from recipes.prorl_v2 import RECIPE
+from recipes.scales import H100X8
+
+GIB = 2**30
+PLAIN = dataclasses.replace(H100X8, recomputes_activations=False)
+
+
+def run_at(scale: Scale) -> Run:
+    return Run(
+        recipe=RECIPE,
+        published=RECIPE,
+        scale=scale,
+        directory=Path("runs/x"),
+        model_folder=Path("model"),
+        data_folder=Path("data"),
+    )
+
+
+def test_parts_of_the_published_model_on_eight_gpus() -> None:
+    # 1,777,088,000 weights, worked out by hand from the formulas; 8,192-token activations of this shape are published
+    # as 15.6 GiB and its logits as 11.6 GiB.
+    memory = estimate(run_at(dataclasses.replace(PLAIN, max_tokens_per_microbatch=9216)))
+    assert memory.weights == memory.reference == memory.rollout_weights == 2 * 1_777_088_000
+    assert memory.gradients == 4 * 1_777_088_000
+    assert memory.optimizer == 12 * 1_777_088_000 // 8
+    assert memory.kv_cache == 40 * GIB
+    assert abs(memory.activations / (9216 / 8192) / GIB - 15.6) < 0.1
+    assert abs(memory.logits / (9216 / 8192) / GIB - 11.6) < 0.1
+
+
+def test_the_cluster_scales_fit_80_gb_beside_a_sleeping_engine() -> None:
+    memory = estimate(run_at(H100X8))
+    assert memory.training < (74 - 8) * GIB
+    assert memory.generation < (74 - 8) * GIB
+
+
+def test_recomputing_keeps_one_input_per_layer_and_one_layer() -> None:
+    plain = estimate(run_at(PLAIN)).activations
+    short = estimate(run_at(H100X8)).activations
+    tokens = H100X8.max_tokens_per_microbatch
+    assert short == plain // 28 + 2 * tokens * 1536 * 28
+
+
+def test_tensor_parallelism_halves_what_it_shards() -> None:
+    whole = estimate(run_at(PLAIN))
+    half = estimate(run_at(dataclasses.replace(PLAIN, tensor_parallel=2, sequence_parallel=True)))
+    for part in ("weights", "gradients", "logits", "activations"):
+        assert getattr(half, part) * 2 == getattr(whole, part), part
+    # Half the weights over half the data-parallel ranks.
+    assert half.optimizer == whole.optimizer
+    unsplit = estimate(run_at(dataclasses.replace(PLAIN, tensor_parallel=2)))
+    assert half.activations < unsplit.activations < whole.activations
+
+
+def test_the_fullest_pipeline_stage_counts() -> None:
+    whole = estimate(run_at(PLAIN))
+    half = estimate(run_at(dataclasses.replace(PLAIN, pipeline_parallel=2)))
+    embedding = 151936 * 1536
+    assert half.weights == 2 * ((1_777_088_000 - 2 * embedding) // 2 + embedding)
+    # The first stage holds a microbatch for itself and one for the second, each of half the layers.
+    assert half.activations == whole.activations
+    interleaved = estimate(run_at(dataclasses.replace(PLAIN, pipeline_parallel=2, virtual_pipeline=2)))
+    assert interleaved.activations == whole.activations * (28 + 7) // 28
+
+
+def test_in_fp32_the_optimizer_keeps_no_second_copy_of_the_weights() -> None:
+    memory = estimate(run_at(dataclasses.replace(H100X8, precision="fp32")))
+    assert memory.weights == 4 * 1_777_088_000
+    assert memory.optimizer == 8 * 1_777_088_000 // 8
+    assert memory.everything == memory.training + memory.generation - memory.resting

@@ -1,0 +1,51 @@
+"""A validation's accuracy, by domain, is what the papers report: strictly right or wrong where they say so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from megatron_rl.evaluation.evaluate import VALIDATION_STEP, evaluate
+from megatron_rl.types import Prompt
+from recipes.prorl_v2 import RECIPE
+from tests.models import replaced
+from tests.report.records import groups
+
+DOMAINS = ("math", "code", "stem", "logic", "instruct")
+PROMPTS = [Prompt(serial=i, id=domain, domain=domain, token_ids=(1,), item={}) for i, domain in enumerate(DOMAINS)]
+
+
+class Answers:
+    """Stands for the rollouts: the same verdicts for every domain, and what was asked."""
+
+    def __init__(self, rewards: list[float], judged: list[bool]) -> None:
+        self.rewards, self.judged = rewards, judged
+        self.asked: dict[str, Any] = {}
+
+    def answer(self, prompts: Any, step: int, **options: Any) -> Any:
+        self.asked = {"step": step, **options}
+        many = len(prompts)
+        return groups(rewards=[self.rewards] * many, judged=[self.judged] * many, domains=[p.domain for p in prompts])
+
+
+def test_fractions_count_for_logic_and_instructions_alone() -> None:
+    answers: Any = Answers([1.0, 0.9, 0.5, 0.0], [True] * 4)
+    accuracy = evaluate(answers, PROMPTS, RECIPE, 5).accuracy
+    assert accuracy == pytest.approx({"math": 0.25, "code": 0.25, "stem": 0.25, "logic": 0.6, "instruct": 0.6})
+
+
+def test_what_could_not_be_judged_is_not_counted_as_wrong() -> None:
+    answers: Any = Answers([1.0, 0.0], [True, False])
+    assert set(evaluate(answers, PROMPTS, RECIPE, 5).accuracy.values()) == {1.0}
+    nothing: Any = Answers([0.0, 0.0], [False, False])
+    assert set(evaluate(nothing, PROMPTS, RECIPE, 5).accuracy.values()) == {0.0}
+
+
+def test_several_samples_are_drawn_as_the_recipe_says_and_one_is_taken_greedily() -> None:
+    answers: Any = Answers([1.0, 0.0], [True, True])
+    evaluate(answers, PROMPTS, RECIPE, 5)
+    options = {"step": VALIDATION_STEP, "max_response_tokens": RECIPE.sampling.max_response_tokens}
+    assert answers.asked == options | {"samples_per_prompt": 16, "temperature": 0.6, "top_p": 0.95}
+    evaluate(answers, PROMPTS, replaced(RECIPE, ["validation", "samples_per_prompt"], 1), 5)
+    assert answers.asked == options | {"samples_per_prompt": 1, "temperature": 0.0, "top_p": 1.0}
