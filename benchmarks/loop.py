@@ -96,7 +96,7 @@ def make_run(model_folder: Path, options: argparse.Namespace) -> Run:
         "algorithm.dynamic_sampling.max_rounds": 1,
         "algorithm.updates_per_step": 1,
         "sampling.prompts_per_step": 4 if options.quick else 16,
-        "run.bank_waves_longer_than_seconds": 1e9,  # the same wave is asked for again and again; none from the disk
+        "run.store_waves_longer_than_seconds": 1e9,  # the same wave is asked for again and again; none from the disk
         "run.model_folder": model_folder,
         "run.data_folder": DEMO_DATA,
     }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the Dockerfile: hadolint reads it, and buildah builds the CPU image and imports the engines in it.
-# What this machine can not do is left out, with the reason; --lint leaves the build out. Needs 5 GB for the build.
+# What this machine cannot do is left out, with the reason; --lint leaves the build out. Needs 5 GB for the build.
 #
 # Where no registry can be reached, debootstrap makes the base image. What pip is configured with on this machine
 # (its configuration file, local folders of packages, a certificate) is lent to the build.
@@ -33,7 +33,7 @@ storage_driver() {
     fi
 }
 
-# Prints the name of an image to start from, made here where the wanted one can not be pulled.
+# Prints the name of an image to start from, made here where the wanted one cannot be pulled.
 base_image() {
     local wanted folder container
     wanted=$(sed -n 's/^ARG CPU_BASE=//p' Dockerfile)

@@ -28,7 +28,7 @@ from megatron_rl.actor.reshard import WEIGHTS
 from megatron_rl.config.records import differences
 from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream
-from megatron_rl.rollout import bank
+from megatron_rl.rollout import waves
 from megatron_rl.runtime import parallel, rundir
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.spans import span
@@ -117,7 +117,7 @@ class Saver:
             found = rundir.checkpoints(self.run.directory)
             for old in rundir.superseded(found, final, self.run.checkpoints_kept, self.run.keep_every_steps):
                 rundir.remove(old)
-            bank.clear(self.run.directory, before_step=manifest["state"]["step"])
+            waves.clear(self.run.directory, before_step=manifest["state"]["step"])
 
         self._everywhere(partial, commit if self.actor.ranks.is_main else None)
 
@@ -152,7 +152,7 @@ def resume(run: Run, actor: Actor, prompts: PromptStream | None) -> State:
         if manifest is not None:
             rundir.check_manifest(folder, manifest, run)
         if damage := _damage_of(folder, manifest, actor):
-            get_logger().warning("%s can not be used (%s); trying the one before", folder, damage)
+            get_logger().warning("%s cannot be used (%s); trying the one before", folder, damage)
             continue
         actor.load_state(_state_for(actor, folder, manifest, run))
         if prompts is not None:
@@ -177,7 +177,7 @@ def _damage_of(folder: Path, manifest: dict[str, Any] | None, actor: Actor) -> s
     A rank looks at its own file where there are as many ranks as files.
     """
     if manifest is None:
-        return "manifest.json can not be read"
+        return "manifest.json cannot be read"
     mine = sorted(manifest["files"].items())[actor.ranks.rank :: actor.ranks.world]
     found = next((wrong for name, facts in mine if (wrong := damage_of(folder / name, facts))), "")
     return next((wrong for wrong in parallel.gather(found) if wrong), "")
@@ -282,7 +282,7 @@ def damage_of(path: Path, facts: dict[str, Any]) -> str:
     except FileNotFoundError:
         return f"{path.name} is missing"
     except OSError as error:
-        return f"{path.name} can not be read: {error.strerror}"
+        return f"{path.name} cannot be read: {error.strerror}"
     return "" if found == facts["sha256"] else f"{path.name} has another checksum"
 
 

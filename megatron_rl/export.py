@@ -36,7 +36,7 @@ def export(run: Run, state: State, actor: Actor, folder: Path) -> None:
         scale=run.scale.name,
         step=state.step,
         samples_seen=state.samples_seen,
-        trail=state.trail,
+        policy_digest=state.policy_digest,
         parent=run.parent,
     )
     found = parallel.gather(_found(folder, facts) if actor.ranks.is_main else None)[0]

@@ -121,7 +121,7 @@ def loop(
                     break
                 collected = rollouts.collect(prompts, recipe, state)
         except Preempted:
-            prompts.seek(position)  # the step begins again with its own prompts, and with the waves that are banked
+            prompts.seek(position)  # the step begins again with its own prompts, and with the waves that are stored
             if state.step > saver.saved_step:
                 saver.save(state)
             saver.finish()

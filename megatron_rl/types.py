@@ -123,9 +123,9 @@ class Pack:
     cumulative_lengths: Tensor  # [sequences + 1] int32: where each sequence starts, then T
     longest: int  # tokens of its longest sequence
     sequences: Tensor  # [T] int64: row of the step's [G x N] table that a token belongs to
-    weights: Tensor  # [T] float32: 1 where a judged response token is predicted, else 0
-    shares: Tensor  # [T] float32: what the token weighs in its update's loss, times the update's tokens; mostly 1
-    rollout_logprobs: Tensor  # [T] float32: 0 where the weight is
+    response_mask: Tensor  # [T] float32: 1 where a judged response token is predicted, else 0
+    loss_weights: Tensor  # [T] float32: the token's in its update's loss, times the update's tokens; mostly 1
+    rollout_logprobs: Tensor  # [T] float32: 0 where the mask is
     old_logprobs: Tensor | None = None  # [T]; only on the last pipeline stage
     reference_logprobs: Tensor | None = None  # [T]; only on the last pipeline stage
     advantages: Tensor | None = None  # [T]
@@ -147,7 +147,7 @@ class Batch:
         """The batch with `advantages` [G, N] spread over the tokens of each sequence."""
         flat = advantages.float().flatten()
         return self._each(
-            lambda pack: {"advantages": flat.to(pack.sequences.device)[pack.sequences] * (pack.weights > 0)}
+            lambda pack: {"advantages": flat.to(pack.sequences.device)[pack.sequences] * (pack.response_mask > 0)}
         )
 
     @property
@@ -207,7 +207,7 @@ class State:
     reference_resets: tuple[Reset, ...]
     kl_history: tuple[float, ...]  # KL to the reference in nats of each step since the last reset
     scores: tuple[Scores, ...]
-    trail: str  # hash of all that the optimizer did: equal in two runs that went the same way to the bit
+    policy_digest: str  # hash of all that the optimizer did: equal in two runs that went the same way to the bit
 
     @classmethod
     def fresh(cls) -> State:
@@ -219,7 +219,7 @@ class State:
             reference_resets=(),
             kl_history=(),
             scores=(),
-            trail="",
+            policy_digest="",
         )
 
     @property
@@ -238,7 +238,7 @@ class State:
             tokens_seen=self.tokens_seen + num_tokens,
             keep_rate=collected.keep_rate,
             kl_history=(*self.kl_history, kl / num_tokens) if num_tokens else self.kl_history,
-            trail=hashlib.sha256(f"{self.trail}{updates}".encode()).hexdigest()[:16],
+            policy_digest=hashlib.sha256(f"{self.policy_digest}{updates}".encode()).hexdigest()[:16],
         )
 
     def with_scores(self, scores: Scores) -> State:

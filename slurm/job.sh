@@ -3,7 +3,7 @@
 # A run is one directory and as many attempts as it takes. The training command says by its exit code what is next:
 #   0    the run is done                          the file DONE is written
 #   85   it stopped in good order, to go on later the job is requeued
-#   2    what was asked for can not be            the file FAILED is written, with the reason
+#   2    what was asked for cannot be            the file FAILED is written, with the reason
 #   any  something broke                          the job is requeued; FAILED after three times in a row from the same
 #                                                 checkpoint
 # A job that Slurm ends (scancel, preemption, a lost node) is left to Slurm.

@@ -40,7 +40,7 @@ def read_site() -> Site:
         )
         if done.returncode != 0:
             raise RuntimeError(
-                f"{SITE_FILE}: bash can not read it, exit code {done.returncode}; correct what it says above"
+                f"{SITE_FILE}: bash cannot read it, exit code {done.returncode}; correct what it says above"
             )
         variables = dict(line.split("=", 1) for line in done.stdout.split("\0") if "=" in line)
     return Site(
@@ -52,7 +52,7 @@ def read_site() -> Site:
 
 
 def check_site(site: Site) -> None:
-    """Raises UserError where the site's values can not be right."""
+    """Raises UserError where the site's values cannot be right."""
     for name, value in (("SBATCH_ACCOUNT", site.account), ("SBATCH_PARTITION", site.partition)):
         require(bool(value), f"{name}: is not set; copy slurm/site.env.example to slurm/site.env and edit it")
     if not site.image:

@@ -85,7 +85,7 @@ def parent_facts(release: str, older: Parent | None = None) -> Parent:
         scale="cpu",
         step=7,
         samples_seen=700,
-        trail="1" * 16,
+        policy_digest="1" * 16,
         parent=older,
     )
 

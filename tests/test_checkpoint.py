@@ -319,7 +319,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_ends_and_says_so(odd: dict[str,
 @pytest.mark.ranks
 def test_a_checkpoint_whose_manifest_is_unreadable_is_passed_over(odd: dict[str, Any]) -> None:
     assert odd["torn_manifest"]["step"] == 2
-    assert "manifest.json can not be read" in odd["torn_manifest"]["warnings"][0]
+    assert "manifest.json cannot be read" in odd["torn_manifest"]["warnings"][0]
 
 
 @pytest.mark.ranks
@@ -352,7 +352,7 @@ def test_a_state_survives_its_json_form() -> None:
         keep_rate=0.375,
         reference_resets=(Reset(step=1, reason="period"), Reset(step=3, reason="a spike")),
         kl_history=(0.25, 1 / 3),
-        trail="0123456789abcdef",
+        policy_digest="0123456789abcdef",
         scores=(Scores(step=0, accuracy={"logic": 0.25, "math": 0.5}), Scores(step=2, accuracy={"math": 1 / 3})),
     )
     assert checkpoint.state_of(json.loads(json.dumps(dataclasses.asdict(state)))) == state

@@ -41,7 +41,7 @@ def exported(to: str, max_file_bytes: int, **scale: Any) -> list[str]:
     export.export(run, State.fresh(), actor, parts)
     if actor.ranks.is_main:
         (parts / "mark").write_text("of the step before")
-    export.export(run, dataclasses.replace(State.fresh(), step=3, trail="abc"), actor, parts)
+    export.export(run, dataclasses.replace(State.fresh(), step=3, policy_digest="abc"), actor, parts)
     try:
         export.export(run, State.fresh(), actor, taken)
     except RuntimeError as error:
@@ -103,7 +103,7 @@ def test_large_weights_are_cut_into_files_with_an_index(folder: Path) -> None:
 @pytest.mark.ranks
 def test_the_lineage_stands_beside_the_weights(folder: Path) -> None:
     parent, found = read_parent(folder / "parts")
-    assert (parent.release, parent.step, parent.trail, parent.parent) == ("prorl_v2 2.0.0", 3, "abc", None)
+    assert (parent.release, parent.step, parent.policy_digest, parent.parent) == ("prorl_v2 2.0.0", 3, "abc", None)
     assert found == folder / "parts"
 
 

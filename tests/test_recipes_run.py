@@ -65,9 +65,9 @@ def saved(directory: Path, step: int) -> dict[str, Any]:
     return state
 
 
-def trail(directory: Path, step: int) -> str:
+def policy_digest(directory: Path, step: int) -> str:
     manifest = json.loads((directory / "checkpoints" / f"step_{step:06d}" / "manifest.json").read_text())
-    return str(manifest["state"]["trail"])
+    return str(manifest["state"]["policy_digest"])
 
 
 def resolved(directory: Path) -> Row:
@@ -188,9 +188,9 @@ def test_a_killed_run_decides_the_same_again(staged: Path, killed: Path) -> None
     assert decisions(killed) == decisions(staged)
     assert repeatable(killed) == repeatable(staged)
     assert resolved(killed) == resolved(staged)
-    assert len({trail(staged, step) for step in (3, 6, 8)}) == 3
+    assert len({policy_digest(staged, step) for step in (3, 6, 8)}) == 3
     for step in (3, 6, 8):
-        assert trail(killed, step) == trail(staged, step)
+        assert policy_digest(killed, step) == policy_digest(staged, step)
 
 
 def test_a_periodic_reset_keeps_the_optimizer_and_takes_the_current_policy(periodic: Path) -> None:
@@ -234,7 +234,7 @@ def test_brorl_goes_on_from_a_prorl_v2(periodic: Path, continued: Training) -> N
     parent, _ = read_parent(directory)
     assert [one.release for one in parent.ancestors] == ["brorl 1.0.0", "prorl_v2 2.0.0"]
     assert parent.parent == older
-    assert (older.step, older.trail) == (NUM_STEPS, trail(periodic, NUM_STEPS))
+    assert (older.step, older.policy_digest) == (NUM_STEPS, policy_digest(periodic, NUM_STEPS))
     facts = json.loads((directory / "run.json").read_text())["run"]
     assert facts["model_folder"] == str(folder)
     # Its first policy is its parent's last one, and so is its reference.

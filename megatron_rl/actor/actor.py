@@ -76,10 +76,10 @@ class Actor:
         sums, largest = torch.zeros(4, dtype=torch.float64), 0.0
         for pack, (logprobs, entropy) in zip(batch.packs, views, strict=False):
             pack = schedule.on_device(pack, logprobs.device)
-            found = mismatch(pack.rollout_logprobs, logprobs, pack.weights)
+            found = mismatch(pack.rollout_logprobs, logprobs, pack.response_mask)
             largest = max(largest, float(found.gap_max))
             if self.ranks.counts_tokens:
-                parts = [pack.weights.sum(), (entropy * pack.weights).sum(), found.gap_sum, found.kl_sum]
+                parts = [pack.response_mask.sum(), (entropy * pack.response_mask).sum(), found.gap_sum, found.kl_sum]
                 sums += torch.stack(parts).double().cpu()
         tokens, entropy_sum, gap_sum, kl_sum = parallel.total(sums).tolist()
         return PolicyView(
@@ -125,7 +125,7 @@ class Actor:
             total, parts = self._loss(logits, pack, recipe)
             if self.ranks.counts_tokens:
                 sums.add_(parts)
-            return total, pack.weights.sum()
+            return total, pack.response_mask.sum()
 
         schedule.forward_backward(self.chunks, packs, loss)
         _, norm, _ = self.optimizer.step()
@@ -153,7 +153,7 @@ class Actor:
         logprobs = vocabulary.log_probabilities(logits, pack.targets, recipe.sampling.temperature, self.tensor_group)
         loss, kl, held = policy_loss(logprobs, pack.old_logprobs, pack.advantages, algorithm), None, None
         if (correction := algorithm.correction) is not None:
-            rollout = pack.old_logprobs, pack.rollout_logprobs, pack.weights, pack.sequences, correction
+            rollout = pack.old_logprobs, pack.rollout_logprobs, pack.response_mask, pack.sequences, correction
             loss, held = loss * correction_weights(*rollout), held_by_correction(*rollout)
         if algorithm.kl is not None:
             assert pack.reference_logprobs is not None
@@ -165,10 +165,10 @@ class Actor:
             masks = clipped(ratio, pack.advantages, algorithm)
             beyond = nothing if held is None else held.low + held.high
             means = torch.stack([loss, *masks, ratio, nothing if kl is None else kl, beyond])
-            sums = (means * pack.weights).sum(1)
-            sums[0] = (loss * pack.shares).sum()
-            sums = torch.cat([pack.weights.sum()[None], sums]).double().cpu()
-        return (loss * pack.shares).sum(), sums
+            sums = (means * pack.response_mask).sum(1)
+            sums[0] = (loss * pack.loss_weights).sum()
+            sums = torch.cat([pack.response_mask.sum()[None], sums]).double().cpu()
+        return (loss * pack.loss_weights).sum(), sums
 
     def kl_of_sequences(self, batch: Batch, kl: Kl) -> Tensor:
         """Sum [G, N] float64 of the KL estimates of each response, of the policy that the step began with."""
@@ -177,7 +177,7 @@ class Actor:
         for pack in batch.packs if self.ranks.counts_tokens else ():
             assert pack.old_logprobs is not None and pack.reference_logprobs is not None
             estimates = kl_estimate(pack.old_logprobs, pack.reference_logprobs, kl).cpu()
-            sums += kl_per_sequence(estimates, pack.weights.cpu(), pack.sequences.cpu(), len(sums))
+            sums += kl_per_sequence(estimates, pack.response_mask.cpu(), pack.sequences.cpu(), len(sums))
         return parallel.total(sums).view(shape)
 
     def reset_reference(self, reset: ReferenceReset) -> None:

@@ -12,14 +12,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from megatron_rl.algorithms.losses import token_shares
+from megatron_rl.algorithms.losses import loss_weights
 from megatron_rl.config.records import Algorithm, Scale
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.runtime.spans import span
 from megatron_rl.types import Batch, Groups, Pack, Sample
 
-TOKEN_FIELDS = ("token_ids", "targets", "position_ids", "sequences", "weights", "shares", "rollout_logprobs")
+TOKEN_FIELDS = (
+    "token_ids",
+    "targets",
+    "position_ids",
+    "sequences",
+    "response_mask",
+    "loss_weights",
+    "rollout_logprobs",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +63,9 @@ def pack(groups: Groups, ranks: Ranks, algorithm: Algorithm, limits: Limits) -> 
     num_updates = min(algorithm.updates_per_step, len(groups))
     bounds = [len(groups) * i // max(num_updates, 1) for i in range(num_updates + 1)]
     plans = []  # [update][replica][pack] -> rows
-    shares = []
+    weights = []
     for first, last in zip(bounds, bounds[1:], strict=False):
-        shares.append(relative_shares(groups.lengths[first:last], groups.judged[first:last], algorithm))
+        weights.append(relative_loss_weights(groups.lengths[first:last], groups.judged[first:last], algorithm))
         numbers = range(first * num_samples, last * num_samples)
         rows = sorted((row for row in numbers if judged[row]), key=lambda row: (-lengths[row], row))
         replicas = share_out(rows, lengths, ranks.data_parallel)
@@ -66,7 +74,7 @@ def pack(groups: Groups, ranks: Ranks, algorithm: Algorithm, limits: Limits) -> 
         row: replica for plan in plans for replica, packs in enumerate(plan) for rows in packs for row in rows
     }
     responses = _exchange(groups, replica_of, ranks)
-    share_of = torch.cat([part.flatten() for part in shares]).tolist() if shares else []
+    weight_of = torch.cat([part.flatten() for part in weights]).tolist() if weights else []
     longest = max((sum(lengths[row] for row in rows) for plan in plans for packs in plan for rows in packs), default=1)
     updates = []
     for plan in plans:
@@ -74,17 +82,17 @@ def pack(groups: Groups, ranks: Ranks, algorithm: Algorithm, limits: Limits) -> 
         count += -count % limits.packs_multiple
         mine = plan[ranks.data] + [[]] * (count - len(plan[ranks.data]))
         updates.append(
-            tuple(_pack(rows, groups, share_of, responses, limits, longest * limits.one_length) for rows in mine)
+            tuple(_pack(rows, groups, weight_of, responses, limits, longest * limits.one_length) for rows in mine)
         )
     return Batch(groups=groups, updates=tuple(updates))
 
 
-def relative_shares(lengths: Tensor, judged: Tensor, algorithm: Algorithm) -> Tensor:
-    """`token_shares` of one update times its tokens [G, N]: 1 throughout for a token mean.
+def relative_loss_weights(lengths: Tensor, judged: Tensor, algorithm: Algorithm) -> Tensor:
+    """`loss_weights` of one update times its tokens [G, N]: 1 throughout for a token mean.
 
     The schedule divides the sum of an update's losses by its tokens, whatever they weigh.
     """
-    return token_shares(lengths, judged, algorithm.loss_aggregation) * (lengths * judged).sum()
+    return loss_weights(lengths, judged, algorithm.loss_aggregation) * (lengths * judged).sum()
 
 
 def share_out(rows: list[int], lengths: list[int], num_replicas: int) -> list[list[int]]:
@@ -180,31 +188,31 @@ def _message(sample: Sample) -> Tensor:
 def _pack(
     rows: list[int],
     groups: Groups,
-    share_of: list[float],
+    weight_of: list[float],
     responses: dict[int, tuple[Tensor, Tensor]],
     limits: Limits,
     one_length: int,
 ) -> Pack:
     """The rows end to end; what is missing to the required length is one more sequence of weight zero."""
     num_samples = groups.lengths.shape[1]
-    tokens, weights, rollout, shares = [], [], [], []
+    tokens, mask, rollout, weights = [], [], [], []
     for row in rows:
         prompt = torch.tensor(groups.prompts[row // num_samples].token_ids)
         response, logprobs = responses[row]
         tokens.append(torch.cat([prompt, response]))
         # Position t predicts token t + 1: the first response token is predicted by the last prompt token.
         before, after = torch.zeros(len(prompt) - 1), torch.zeros(1)
-        weights.append(torch.cat([before, torch.ones(len(response)), after]))
+        mask.append(torch.cat([before, torch.ones(len(response)), after]))
         rollout.append(torch.cat([before, logprobs, after]))
-        shares.append(weights[-1] * share_of[row])
+        weights.append(mask[-1] * weight_of[row])
     used = sum(len(part) for part in tokens)
     padding = max(one_length - used, 0 if rows else 1)
     padding += -(used + padding) % limits.multiple
     if padding:
         tokens.append(torch.zeros(padding, dtype=torch.long))
-        weights.append(torch.zeros(padding))
+        mask.append(torch.zeros(padding))
         rollout.append(torch.zeros(padding))
-        shares.append(torch.zeros(padding))
+        weights.append(torch.zeros(padding))
     lengths = torch.tensor([len(part) for part in tokens])
     owners = torch.tensor(rows + [0] * bool(padding), dtype=torch.long)
     return Pack(
@@ -214,7 +222,7 @@ def _pack(
         cumulative_lengths=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]).int(),
         longest=int(lengths.max()),
         sequences=owners.repeat_interleave(lengths),
-        weights=torch.cat(weights),
-        shares=torch.cat(shares),
+        response_mask=torch.cat(mask),
+        loss_weights=torch.cat(weights),
         rollout_logprobs=torch.cat(rollout),
     )

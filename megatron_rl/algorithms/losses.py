@@ -1,4 +1,4 @@
-"""The policy loss, token by token, and the share of each token in the loss of an update."""
+"""The policy loss, token by token, and what each token weighs in the loss of an update."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ def clipped(ratio: Tensor, advantages: Tensor, algorithm: Algorithm) -> Clipped:
     return Clipped(low.to(ratio.dtype), high.to(ratio.dtype), dual.to(ratio.dtype))
 
 
-def token_shares(lengths: Tensor, judged: Tensor, aggregation: Literal["token_mean", "sequence_mean"]) -> Tensor:
+def loss_weights(lengths: Tensor, judged: Tensor, aggregation: Literal["token_mean", "sequence_mean"]) -> Tensor:
     """What each token of a sequence weighs in its update's loss: [G, N] float64 for the G groups of the update.
 
-    The loss of the update is the sum over its tokens of share * token loss, so that any split into microbatches and
+    The loss of the update is the sum over its tokens of weight * token loss, so that any split into microbatches and
     ranks gives the same. token_mean: 1 / all judged tokens of the update. sequence_mean: 1 / (judged sequences *
-    length of this one). An unjudged sequence has share 0.
+    length of this one). An unjudged sequence weighs 0.
 
     Source: DAPO arXiv 2503.14476, section 3.3 (token mean); REINFORCE++ arXiv 2501.03262v9, eq. 1
     (sequence mean).
@@ -85,9 +85,9 @@ def token_shares(lengths: Tensor, judged: Tensor, aggregation: Literal["token_me
     Sequences of 1 and 3 judged tokens: a quarter each; or a half, and a sixth for each of the three.
 
     >>> lengths, judged = torch.tensor([[1, 3, 9]]), torch.tensor([[True, True, False]])
-    >>> token_shares(lengths, judged, "token_mean").tolist()
+    >>> loss_weights(lengths, judged, "token_mean").tolist()
     [[0.25, 0.25, 0.0]]
-    >>> [round(share, 4) for share in token_shares(lengths, judged, "sequence_mean")[0].tolist()]
+    >>> [round(weight, 4) for weight in loss_weights(lengths, judged, "sequence_mean")[0].tolist()]
     [0.5, 0.1667, 0.0]
     """
     counted = judged.double()

@@ -95,9 +95,11 @@ def rebuild_run(directory: Path) -> Run:
         facts = json.loads(path.read_text(encoding="utf-8"))["run"]
         asked_for, scale, settings = facts["asked_for"], facts["scale"]["name"], facts["modified"]
         older = parent_of(facts["parent"]) if facts["parent"] else None
-        parent = Path(older.trail if older.is_published else facts["model_folder"]) if older is not None else None
+        parent = None
+        if older is not None:
+            parent = Path(older.policy_digest if older.is_published else facts["model_folder"])
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: can not be read; start the run once more, which writes it anew") from None
+        raise UserError(f"{path}: cannot be read; start the run once more, which writes it anew") from None
     return build_run(asked_for, scale, settings, directory, needs_files=True, parent=parent)
 
 
@@ -126,7 +128,7 @@ def find_parent(given: Path) -> tuple[Parent, Path]:
                 scale=PUBLISHED,
                 step=recipe.num_steps,
                 samples_seen=0,  # not stated
-                trail=str(given),
+                policy_digest=str(given),
                 parent=None,
             )
             return published, folder
@@ -240,7 +242,7 @@ def digest_of_data(folder: Path) -> str:
 
 
 def check_resume(run: Run) -> None:
-    """Raises UserError where the run's directory holds a checkpoint that this run can not go on from."""
+    """Raises UserError where the run's directory holds a checkpoint that this run cannot go on from."""
     for folder in reversed(rundir.checkpoints(run.directory)):
         if (manifest := rundir.manifest_of(folder)) is None:
             continue
@@ -277,7 +279,7 @@ def sort_settings(settings: Sequence[str]) -> tuple[dict[str, str], dict[str, st
         name = name.strip()
         require(bool(equals), f"--set '{setting}': write it as name=value")
         fixed = [key for key in FIXED if name == key or name.startswith(f"{key}.")]
-        require(not fixed, f"--set {name}: {fixed and fixed[0]} can not be set; write a recipe or scale of your own")
+        require(not fixed, f"--set {name}: {fixed and fixed[0]} cannot be set; write a recipe or scale of your own")
         require(name in known, f"--set {name}: there is no such key; {nearest(name, known)}")
         if name.startswith("scale."):
             scale[name.removeprefix("scale.")] = text.strip()

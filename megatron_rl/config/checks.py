@@ -28,7 +28,7 @@ COUNTS = (
 
 
 class UserError(ValueError):
-    """What was asked for can not be; the message says which value, the rule and the remedy. Asking again is no use."""
+    """What was asked for cannot be; the message says which value, the rule and the remedy. Asking again is no use."""
 
 
 def require(holds: bool, message: str) -> None:
@@ -38,7 +38,7 @@ def require(holds: bool, message: str) -> None:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raises UserError where a recipe's values can not be meant."""
+    """Raises UserError where a recipe's values cannot be meant."""
     algorithm, sampling, optimizer = recipe.algorithm, recipe.sampling, recipe.optimizer
     above_zero(
         {
@@ -71,7 +71,7 @@ def check_recipe(recipe: Recipe) -> None:
         f"sampling.prompts_per_step={sampling.prompts_per_step} does not divide into "
         f"algorithm.updates_per_step={algorithm.updates_per_step}; use a multiple of it",
     )
-    require(recipe.starts_from != recipe.name, f"starts_from='{recipe.starts_from}': a recipe can not continue itself")
+    require(recipe.starts_from != recipe.name, f"starts_from='{recipe.starts_from}': a recipe cannot continue itself")
     check_algorithm(recipe)
     check_stages(recipe)
     for step in (None, *(stage.from_step for stage in recipe.stages)):
@@ -176,7 +176,7 @@ def check_algorithm(recipe: Recipe) -> None:
 
 
 def check_reset(recipe: Recipe) -> None:
-    """Raises UserError where the reference can not be reset as asked."""
+    """Raises UserError where the reference cannot be reset as asked."""
     reset, where = recipe.algorithm.reference_reset, "algorithm.reference_reset"
     if reset is None:
         return
@@ -303,6 +303,6 @@ def check_layout(recipe: Recipe, scale: Scale) -> None:
     longest += recipe.sampling.max_prompt_tokens
     require(
         longest <= scale.max_tokens_per_microbatch,
-        f"{where}: max_tokens_per_microbatch={scale.max_tokens_per_microbatch} can not hold one sequence of "
+        f"{where}: max_tokens_per_microbatch={scale.max_tokens_per_microbatch} cannot hold one sequence of "
         f"{longest} tokens; use at least that",
     )

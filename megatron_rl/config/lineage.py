@@ -23,12 +23,12 @@ class Parent:
     scale: str
     step: int
     samples_seen: int
-    trail: str  # State.trail
+    policy_digest: str  # State.policy_digest
     parent: Parent | None  # where it started from
 
     @property
     def is_published(self) -> bool:
-        """True for a policy that others trained and published; `trail` is then its name on Hugging Face."""
+        """True for a policy that others trained and published; `policy_digest` is then its name on Hugging Face."""
         return self.scale == PUBLISHED
 
     @property

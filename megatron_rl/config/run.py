@@ -35,7 +35,7 @@ class Run:
     verifier_timeout_seconds: float = 5.0  # a verdict that takes longer is counted as a timeout
     max_unjudged_share: float = 0.1  # of a step's samples; beyond it the verifiers are broken, and the run ends
     allows_unsafe_sandbox: bool = False  # code rewards even where the sandbox lacks a layer
-    bank_waves_longer_than_seconds: float = 1.0  # a faster wave is generated again after a kill, not read from disk
+    store_waves_longer_than_seconds: float = 1.0  # a faster wave is generated again after a kill, not read from disk
     preemption_lead_seconds: float = 600.0  # before the time limit; a wave and a save have to fit
     asked_for: str = ""  # the recipe as it was given: its name, or its file
     modified: tuple[str, ...] = ()  # the --set arguments, as given
@@ -54,7 +54,7 @@ class Run:
         )
         share = self.max_unjudged_share
         require(0 <= share <= 1, f"run.max_unjudged_share={share}: must lie in [0, 1]")
-        for field in ("bank_waves_longer_than_seconds", "preemption_lead_seconds"):
+        for field in ("store_waves_longer_than_seconds", "preemption_lead_seconds"):
             require(getattr(self, field) >= 0, f"run.{field}={getattr(self, field)}: must not be below 0")
         for field in ("save_every_minutes", "stall_seconds", "verifier_timeout_seconds"):
             value = getattr(self, field)

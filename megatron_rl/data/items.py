@@ -40,7 +40,7 @@ class Item:
 def read_items(path: Path) -> tuple[Item, ...]:
     """The problems of a JSON lines file, in its order.
 
-    Raises UserError `path:line: what is wrong; remedy` at the first line that can not be meant.
+    Raises UserError `path:line: what is wrong; remedy` at the first line that cannot be meant.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; a data folder holds train.jsonl and validation.jsonl")

@@ -39,7 +39,7 @@ class Progress:
         if self.console.is_terminal:
             self.live = Live(self._display(), console=self.console, auto_refresh=False)
             self.live.start()
-            self.console.show_cursor(True)  # a process that is killed can not give the cursor back
+            self.console.show_cursor(True)  # a process that is killed cannot give the cursor back
         if rows:
             self._say(f"{self.title}: going on from step {self._step()} of {self.num_steps}")
 

@@ -24,7 +24,7 @@ _KEYS = ("id", "domain", "response", "item")
 def check_cases(path: Path, output: Path | None) -> None:
     """Reads the whole file, so that a job does not end at its last line; `output` is where the verdicts shall go.
 
-    Raises UserError `path:line: what is wrong; remedy` at the first line that can not be meant.
+    Raises UserError `path:line: what is wrong; remedy` at the first line that cannot be meant.
     """
     if output is not None and (not output.parent.is_dir() or output.is_dir() or output.resolve() == path.resolve()):
         raise UserError(f"output {output}: the cases themselves, or no file of an existing folder; name another")
@@ -37,7 +37,7 @@ def check_cases(path: Path, output: Path | None) -> None:
 def score_cases(path: Path, scorer: Scorer) -> Iterator[str]:
     """The lines `{"id": .., "score": .., "outcome": .., "detail": ..}`, in the order of the cases.
 
-    Raises UserError as `check_cases`, and RuntimeError where a verifier can not be started.
+    Raises UserError as `check_cases`, and RuntimeError where a verifier cannot be started.
     """
     rows = _cases(path)
     while batch := list(islice(rows, CASES_AT_ONCE)):

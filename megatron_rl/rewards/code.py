@@ -77,7 +77,7 @@ def _check_function_test(number: int, test: Mapping[str, Any]) -> None:
     try:
         json.dumps([test["arguments"], test["returns"]], allow_nan=False)
     except ValueError:
-        raise ValueError(f"test {number} has a number that is not finite, which JSON can not say; drop it") from None
+        raise ValueError(f"test {number} has a number that is not finite, which JSON cannot say; drop it") from None
 
 
 def verify(response: str, item: Mapping[str, Any]) -> Verdict:

@@ -12,7 +12,7 @@ from megatron_rl.rewards.score import VERIFIERS
 def parse_row(line: bytes, keys: Sequence[str]) -> dict[str, Any]:
     """The object of a line, which has exactly these keys: texts, but for the item.
 
-    Raises ValueError, what is wrong and the remedy, where the line can not be meant.
+    Raises ValueError, what is wrong and the remedy, where the line cannot be meant.
     """
     row = _json_object(line)
     if missing := [key for key in keys if key not in row]:

@@ -42,7 +42,7 @@ Case = tuple[str, str, Mapping[str, Any]]  # domain, response, item
 
 
 class Scorer:
-    """Owns the worker processes that judge what can not be judged safely in this one, and a thread that tends them.
+    """Owns the worker processes that judge what cannot be judged safely in this one, and a thread that tends them.
 
     Calls of any threads are served one after the other.
     """
@@ -55,7 +55,7 @@ class Scorer:
     def score(self, cases: Sequence[Case]) -> list[Verdict]:
         """One verdict per (domain, response, item), in order.
 
-        Raises RuntimeError when the verifiers can not be started, which says nothing about the responses.
+        Raises RuntimeError when the verifiers cannot be started, which says nothing about the responses.
         """
         return self.submit(cases).result()
 

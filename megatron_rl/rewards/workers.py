@@ -56,7 +56,7 @@ class Workers:
     def judge(self, cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[Verdict]:
         """One verdict per (domain, answer, item), in order; equal answers to one item are judged once.
 
-        Raises RuntimeError when the processes can not be started, lack a package, or were stopped.
+        Raises RuntimeError when the processes cannot be started, lack a package, or were stopped.
         """
         self._num_calls += 1
         # The samples of a prompt share its item, so that its identity will do; its text may be megabytes.
@@ -152,11 +152,11 @@ class _Worker:
     def give(self, ticket: Ticket, case: tuple[str, str, Mapping[str, Any]]) -> bool:
         """Whether the case could be handed over; the process is idle, so it reads it at once.
 
-        Raises RuntimeError where the process can not judge the domain.
+        Raises RuntimeError where the process cannot judge the domain.
         """
         domain = case[0]
         if domain in self._missing:
-            raise RuntimeError(f"the {domain} verifier can not be loaded: {self._missing[domain]}")
+            raise RuntimeError(f"the {domain} verifier cannot be loaded: {self._missing[domain]}")
         body = json.dumps(case).encode()
         message = memoryview(len(body).to_bytes(4, "big") + body)
         assert self.process.stdin is not None, "the process was given a pipe"
@@ -181,7 +181,7 @@ class _Worker:
             else:
                 score, outcome, detail, seconds = frame
                 verdicts += self._done(Verdict(score=score, outcome=outcome, detail=detail, seconds=seconds))
-                # A confined process can not start another sandbox; its successor will.
+                # A confined process cannot start another sandbox; its successor will.
                 self.is_of_use = outcome != "sandbox_failed"
             self.deadline = float("inf")
         if has_ended:

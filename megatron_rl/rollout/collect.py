@@ -18,8 +18,8 @@ from megatron_rl.config.records import Recipe
 from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.rewards.score import Case, Scorer
-from megatron_rl.rollout.bank import Shelf
 from megatron_rl.rollout.engine import Engine
+from megatron_rl.rollout.waves import WaveStore
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.preempt import Preempted, Preemption
@@ -51,7 +51,7 @@ class Rollouts:
         what the step needs are dropped, because the policy will have moved on by the next step.
 
         Waves that an attempt before this one finished are not generated again. Raises Preempted where this one has to
-        leave: what was finished is banked. Raises RuntimeError when more than `run.max_unjudged_share` of a round's
+        leave: what was finished is stored. Raises RuntimeError when more than `run.max_unjudged_share` of a round's
         samples could not be judged: what is left of the groups is no fair sample.
         """
         sampling, dynamic = recipe.sampling, recipe.algorithm.dynamic_sampling
@@ -60,11 +60,11 @@ class Rollouts:
         num_prompts, num_kept = prompts_for_round(wanted, state.keep_rate, wanted), 0
         kept: list[Groups] = []
         tried: list[Groups] = []
-        shelf = Shelf(
+        store = WaveStore(
             directory=self.run.directory,
             step=state.step,
-            trail=state.trail,
-            min_seconds=self.run.bank_waves_longer_than_seconds,
+            policy_digest=state.policy_digest,
+            min_seconds=self.run.store_waves_longer_than_seconds,
         )
         while num_prompts and len(tried) < max_rounds:
             groups = self.answer(
@@ -74,7 +74,7 @@ class Rollouts:
                 max_response_tokens=sampling.max_response_tokens,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                shelf=shelf,
+                store=store,
             )
             self._check_verifiers(groups, state.step)
             informative = list(range(len(groups)))
@@ -85,7 +85,7 @@ class Rollouts:
             num_kept += len(informative)
             keep_rate = num_kept / sum(map(len, tried))
             num_prompts = prompts_for_round(wanted - num_kept, keep_rate, wanted) if num_kept < wanted else 0
-        found = joined(kept)
+        found = concatenated(kept)
         if num_prompts and self.engine.ranks.is_main:
             get_logger().warning(
                 "step %d: %d of %d groups were worth training on after %d rounds; training on those",
@@ -93,7 +93,7 @@ class Rollouts:
             )  # fmt: skip
         return Collected(
             groups=found.take(range(min(wanted, len(found)))),
-            tried=joined(tried),
+            tried=concatenated(tried),
             rounds=len(tried),
             keep_rate=keep_rate,
         )
@@ -107,11 +107,11 @@ class Rollouts:
         max_response_tokens: int,
         temperature: float,
         top_p: float,
-        shelf: Shelf | None = None,
+        store: WaveStore | None = None,
     ) -> Groups:
         """One group per prompt, in order. Engines share the requests out in turn and work through theirs in waves.
 
-        With a shelf, waves are looked for there first and kept there. Raises Preempted on all ranks.
+        With a store, waves are looked for there first and kept there. Raises Preempted on all ranks.
         """
         ranks, version = self.engine.ranks, self.engine.version
         assert version is not None, "the engine has no weights before its first refit"
@@ -124,7 +124,7 @@ class Rollouts:
         for wave in waves(requests[ranks.engine :: num_engines], self.sequences_per_wave):
             if ranks.engine_size == 1 and self.preemption.reason:  # else the engine's ranks might not agree
                 break
-            made, wave_seconds = self._wave([request for _, request in wave], options, shelf)
+            made, wave_seconds = self._wave([request for _, request in wave], options, store)
             seconds += wave_seconds
             rows = {row + j: sample for (row, _), part in zip(wave, made, strict=True) for j, sample in enumerate(part)}
             samples |= rows
@@ -158,16 +158,16 @@ class Rollouts:
         )
 
     def _wave(
-        self, requests: list[Request], options: dict[str, Any], shelf: Shelf | None
+        self, requests: list[Request], options: dict[str, Any], store: WaveStore | None
     ) -> tuple[list[tuple[Sample, ...]], float]:
         """The samples of a wave, and the seconds that it took to generate them now."""
-        if shelf is not None and (found := shelf.find(requests, options)) is not None:
+        if store is not None and (found := store.find(requests, options)) is not None:
             return found, 0.0
         began = time.perf_counter()
         made = self.engine.generate(requests, **options)
         seconds = time.perf_counter() - began
-        if shelf is not None and self.engine.ranks.engine_rank == 0:
-            shelf.keep(requests, options, made, seconds)
+        if store is not None and self.engine.ranks.engine_rank == 0:
+            store.keep(requests, options, made, seconds)
         return made, seconds
 
     def _name_straggler(self, step: int, seconds: Mapping[int, float]) -> None:
@@ -252,7 +252,7 @@ def waves(requests: Sequence[tuple[int, Request]], max_sequences: int) -> Iterat
         yield wave
 
 
-def joined(parts: Sequence[Groups]) -> Groups:
+def concatenated(parts: Sequence[Groups]) -> Groups:
     """Several groups of groups of one policy version as one, in order."""
 
     def cat(field: str) -> Tensor:

@@ -1,6 +1,6 @@
 """Preemption: a run that is told to leave, or whose time is up, stops where it loses nothing and asks to be requeued.
 
-Not covered: SIGKILL and power cuts, after which the newest checkpoint and the banked waves are what there is.
+Not covered: SIGKILL and power cuts, after which the newest checkpoint and the stored waves are what there is.
 """
 
 from __future__ import annotations

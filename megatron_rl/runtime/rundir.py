@@ -20,7 +20,7 @@ from typing import Any
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run
 
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -28,7 +28,7 @@ SHARED_MEMORY = Path("/dev/shm")
 def locked(directory: Path) -> Iterator[None]:
     """Holds the directory for this process; the lock goes with the process, however it ends.
 
-    Raises RuntimeError when another live process holds it, and when it can not be written to or locked.
+    Raises RuntimeError when another live process holds it, and when it cannot be written to or locked.
     """
     lock = directory / ".lock"
     with ExitStack() as stack:
@@ -46,7 +46,7 @@ def locked(directory: Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise RuntimeError(
-                f"directory {directory}: can not be written to or locked ({error.strerror}); mend that, or choose "
+                f"directory {directory}: cannot be written to or locked ({error.strerror}); mend that, or choose "
                 "another with --directory"
             ) from None
         yield
@@ -89,7 +89,7 @@ def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:
-    """What a checkpoint says of itself; None when that can not be read or was changed."""
+    """What a checkpoint says of itself; None when that cannot be read or was changed."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

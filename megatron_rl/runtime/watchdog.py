@@ -56,7 +56,7 @@ class Watchdog:
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError as error:
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
-            place = f"above, for {place} can not be written ({error.strerror})"
+            place = f"above, for {place} cannot be written ({error.strerror})"
         get_logger().error(
             "rank %d made no progress for %.0f s in '%s'; %s; stacks: %s",
             self.rank, time.time() - progress.since, progress.where, straggler(self.folder), place,

@@ -99,8 +99,8 @@ def two_updates(folder: str, **scale: Any) -> dict[str, Any]:
     rows: dict[int, list[float]] = {}
     for part, logprobs in zip(batch.packs, view.logprobs, strict=True):
         if logprobs is not None:
-            for row in part.sequences[part.weights > 0].unique().tolist():
-                rows[row] = logprobs[(part.sequences == row) & (part.weights > 0)].tolist()
+            for row in part.sequences[part.response_mask > 0].unique().tolist():
+                rows[row] = logprobs[(part.sequences == row) & (part.response_mask > 0)].tolist()
     return {
         "logprobs": rows,
         "entropy": view.entropy_nats,

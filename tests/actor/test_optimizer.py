@@ -109,7 +109,7 @@ def oracle(run: Run, batch: Batch) -> tuple[dict[str, Tensor], list[dict[str, fl
         betas=(values.beta1, values.beta2),
         eps=values.epsilon,
     )
-    num_tokens = sum(float(pack.weights.sum()) for pack in batch.packs)
+    num_tokens = sum(float(pack.response_mask.sum()) for pack in batch.packs)
     updates = []
     for step in range(NUM_STEPS):
         rate = values.learning_rate * min(1.0, (step + 1) / values.warmup_steps)
@@ -127,7 +127,7 @@ def oracle(run: Run, batch: Batch) -> tuple[dict[str, Tensor], list[dict[str, fl
                 clipped = ratio.clamp(1 - algorithm.clip_low, 1 + algorithm.clip_high)
                 policy = -torch.minimum(ratio * advantage, clipped * advantage)
                 kl = (logprobs - pack.reference_logprobs[place]).square() / 2
-                loss = loss + ((policy + algorithm.kl.coefficient * kl) * pack.weights[place]).sum() / num_tokens
+                loss = loss + ((policy + algorithm.kl.coefficient * kl) * pack.response_mask[place]).sum() / num_tokens
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), values.max_grad_norm)
         for group in optimizer.param_groups:

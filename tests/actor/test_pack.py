@@ -160,7 +160,7 @@ def segments(pack: Pack) -> Iterator[tuple[int, slice]]:
     """(row, place) of every sequence of a pack that trains something; the rest is padding."""
     ends = pack.cumulative_lengths.tolist()
     for start, end in zip(ends, ends[1:], strict=False):
-        if pack.weights[start:end].any():
+        if pack.response_mask[start:end].any():
             yield int(pack.sequences[start]), slice(start, end)
 
 
@@ -191,12 +191,12 @@ def test_every_judged_response_token_is_trained_on_once(
                 prompt = groups.prompts[row // num_samples].token_ids
                 sample = groups.samples[row]
                 response = torch.tensor(sample.token_ids)
-                is_trained = one.weights[place] > 0
+                is_trained = one.response_mask[place] > 0
                 assert one.token_ids[place].tolist() == [*prompt, *sample.token_ids]
                 assert one.position_ids[place].tolist() == list(range(len(prompt) + len(response)))
                 assert one.sequences[place].unique().tolist() == [row]
                 assert is_trained.nonzero().flatten().tolist() == [len(prompt) - 1 + i for i in range(len(response))]
-                assert one.weights[place][is_trained].unique().tolist() == [1.0]
+                assert one.response_mask[place][is_trained].unique().tolist() == [1.0]
                 assert one.targets[place][is_trained].tolist() == response.tolist()
                 torch.testing.assert_close(
                     one.rollout_logprobs[place][is_trained], torch.tensor(sample.logprobs), rtol=0, atol=0
@@ -280,7 +280,7 @@ def test_a_replica_without_sequences_still_has_a_pack(monkeypatch: pytest.Monkey
     for replica, batch in enumerate(packed(monkeypatch, groups, World(data=3), 1)):
         (one,) = batch.packs
         assert rows_of((one,)) == ([0] if replica == 0 else [])
-        assert float(one.weights.sum()) == (float(groups.lengths[0, 0]) if replica == 0 else 0.0)
+        assert float(one.response_mask.sum()) == (float(groups.lengths[0, 0]) if replica == 0 else 0.0)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -336,14 +336,14 @@ def test_under_a_sequence_mean_every_sequence_of_an_update_weighs_the_same(
     )
     for packs in zip(*(batch.updates for batch in replicas), strict=True):
         both = [one for part in packs for one in part]
-        num_tokens = sum(float(one.weights.sum()) for one in both)
-        rows = {row for one in both for row in one.sequences[one.weights > 0].tolist()}
+        num_tokens = sum(float(one.response_mask.sum()) for one in both)
+        rows = {row for one in both for row in one.sequences[one.response_mask > 0].tolist()}
         for row in rows:
-            total = sum(float(one.shares[one.sequences == row].sum()) for one in both)
+            total = sum(float(one.loss_weights[one.sequences == row].sum()) for one in both)
             assert total / num_tokens == pytest.approx(1 / len(rows), rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_under_a_token_mean_every_token_weighs_exactly_one(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     for batch in packed(monkeypatch, random_groups(seed), World(data=2)):
-        assert all(torch.equal(one.shares, one.weights) for one in batch.packs)
+        assert all(torch.equal(one.loss_weights, one.response_mask) for one in batch.packs)

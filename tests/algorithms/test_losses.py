@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from megatron_rl.algorithms.losses import clipped, policy_loss, token_shares
+from megatron_rl.algorithms.losses import clipped, loss_weights, policy_loss
 from recipes.prorl_v2 import RECIPE
 
 LOW, HIGH = 0.2, 0.28
@@ -145,9 +145,9 @@ def test_shares_sum_token_losses_to_the_papers_mean(
     losses = [[rng.gauss(0, 1) for _ in range(rng.randint(1, 9))] for _ in range(12)]
     judged = [rng.random() < 0.7 for _ in losses]
     lengths = torch.tensor([len(row) for row in losses]).reshape(3, 4)
-    shares = token_shares(lengths, torch.tensor(judged).reshape(3, 4), aggregation)
-    assert shares.dtype == torch.float64
-    found = sum(share * sum(row) for share, row in zip(shares.flatten().tolist(), losses, strict=True))
+    weights = loss_weights(lengths, torch.tensor(judged).reshape(3, 4), aggregation)
+    assert weights.dtype == torch.float64
+    found = sum(weight * sum(row) for weight, row in zip(weights.flatten().tolist(), losses, strict=True))
     expected = mean_oracle([row for row, is_judged in zip(losses, judged, strict=True) if is_judged], aggregation)
     assert found == pytest.approx(expected, rel=1e-12)
 
@@ -157,8 +157,8 @@ def test_shares_of_an_update_sum_to_one_and_to_nothing_where_nothing_was_judged(
     aggregation: Literal["token_mean", "sequence_mean"],
 ) -> None:
     lengths, judged = torch.tensor([[3, 5], [2, 7]]), torch.tensor([[True, False], [True, True]])
-    assert (token_shares(lengths, judged, aggregation) * lengths).sum().item() == pytest.approx(1)
-    nothing = token_shares(lengths, torch.zeros_like(judged), aggregation)
+    assert (loss_weights(lengths, judged, aggregation) * lengths).sum().item() == pytest.approx(1)
+    nothing = loss_weights(lengths, torch.zeros_like(judged), aggregation)
     assert nothing.tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
@@ -172,14 +172,14 @@ def test_any_split_into_microbatches_and_ranks_sums_to_the_same_loss_and_gradien
     )
     rows = torch.arange(6).repeat_interleave(lengths.flatten())
     new, old, advantages = tokens(len(rows), seed=6)
-    shares = token_shares(lengths, judged, aggregation).flatten()
+    weights = loss_weights(lengths, judged, aggregation).flatten()
 
     def run(packs: list[list[int]]) -> tuple[float, Tensor]:
         """The sum over packs of sequences, wherever they are worked on."""
         logprobs, total = new.clone().requires_grad_(), 0.0
         for members in packs:
             part = torch.isin(rows, torch.tensor(members))
-            loss = (policy_loss(logprobs[part], old[part], advantages[part], PLAIN) * shares[rows[part]]).sum()
+            loss = (policy_loss(logprobs[part], old[part], advantages[part], PLAIN) * weights[rows[part]]).sum()
             loss.backward()
             total += loss.item()
         assert logprobs.grad is not None
@@ -196,5 +196,5 @@ def test_any_split_into_microbatches_and_ranks_sums_to_the_same_loss_and_gradien
 def test_the_two_means_agree_where_all_lengths_are_equal() -> None:
     lengths, judged = torch.full((3, 4), 7), torch.ones(3, 4, dtype=torch.bool)
     torch.testing.assert_close(
-        token_shares(lengths, judged, "token_mean"), token_shares(lengths, judged, "sequence_mean")
+        loss_weights(lengths, judged, "token_mean"), loss_weights(lengths, judged, "sequence_mean")
     )

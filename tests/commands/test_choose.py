@@ -88,16 +88,16 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         ("algorithm.reference_reset.stall.drop=0", "stall.drop=0.0: must be above 0"),
         ("stages=none", "not a single value"),
         ("domains=math", "not a single value"),
-        ("model.num_layers=2", "model can not be set"),
-        ("version=3", "version can not be set"),
-        ("scale.name=x", "scale.name can not be set"),
+        ("model.num_layers=2", "model cannot be set"),
+        ("version=3", "version cannot be set"),
+        ("scale.name=x", "scale.name cannot be set"),
         ("run.modified=x", "there is no such key"),
         ("sampling.top_p=0.9", "the loss needs the full distribution"),
         ("optimizer.beta1=1", r"must lie in \[0, 1\)"),
         ("run.stall_seconds=0", "must be above 0"),
         ("run.data_folder=", "must not be empty"),
         ("scale.tensor_parallel=3", "ranks do not divide into tensor_parallel=3"),
-        ("scale.max_tokens_per_microbatch=55", "can not hold one sequence of 56 tokens"),
+        ("scale.max_tokens_per_microbatch=55", "cannot hold one sequence of 56 tokens"),
     ],
 )
 def test_a_wrong_setting_is_named(setting: str, pattern: str, folders: tuple[str, str]) -> None:
@@ -203,7 +203,7 @@ def test_brorl_starts_from_the_published_policy(monkeypatch: pytest.MonkeyPatch,
     data = f"run.data_folder={FIVE_DOMAINS}"
     run = build_run("brorl", "cpu", [data], tmp_path / "run", needs_files=True, parent=Path(name))
     assert run.parent is not None and run.parent.is_published and run.model_folder == snapshot
-    assert (run.parent.release, run.parent.step, run.parent.trail) == ("prorl_v2 2.0.0", 3000, name)
+    assert (run.parent.release, run.parent.step, run.parent.policy_digest) == ("prorl_v2 2.0.0", 3000, name)
     run.directory.mkdir()
     write_run_file(run, 0)
     assert rebuild_run(run.directory) == run
@@ -287,7 +287,7 @@ def test_a_directory_that_tells_of_no_run_is_named(text: str, tmp_path: Path) ->
     with pytest.raises(UserError, match="is no run's directory; it has no run.json"):
         rebuild_run(tmp_path)
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(UserError, match="run.json: can not be read; start the run once more"):
+    with pytest.raises(UserError, match="run.json: cannot be read; start the run once more"):
         rebuild_run(tmp_path)
 
 

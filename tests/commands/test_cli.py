@@ -171,7 +171,7 @@ def test_an_error_is_told_even_where_its_traceback_can_not_be_written(
 
 
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:
-    """A library's ValueError, too: slurm/job.sh tries again where nobody asked for what can not be."""
+    """A library's ValueError, too: slurm/job.sh tries again where nobody asked for what cannot be."""
     for fault in (AssertionError(), ValueError(), ModuleNotFoundError(name="megatron_rl.none")):
         with pytest.raises(type(fault)), cli.one_line_errors():
             raise fault

@@ -126,7 +126,7 @@ def test_a_recipe_that_can_not_be_meant_is_rejected(part: str, changes: dict[str
         ({"virtual_pipeline": 2}, "virtual_pipeline=2 interleaves pipeline stages"),
         ({"sequence_parallel": True}, "use tensor_parallel of 2 or more"),
         ({"rollout_tensor_parallel": 3}, "an engine stays within its node"),
-        ({"max_tokens_per_microbatch": 9215}, "can not hold one sequence of 9216 tokens"),
+        ({"max_tokens_per_microbatch": 9215}, "cannot hold one sequence of 9216 tokens"),
         ({"sequences_per_wave": 0}, "sequences_per_wave=0 must be at least 1"),
     ],
 )
@@ -234,7 +234,7 @@ def test_domains_and_truncation_follow_the_stages() -> None:
 
 def test_a_stage_is_capped_and_its_length_is_checked() -> None:
     long = with_stages(Stage(from_step=2000, why="context", max_response_tokens=16385))
-    with pytest.raises(ValueError, match="can not hold one sequence of 17409 tokens"):
+    with pytest.raises(ValueError, match="cannot hold one sequence of 17409 tokens"):
         make_run(long)
     short = fitted(long, RECIPE.model, CPU)
     assert short.stages == (Stage(from_step=100, why="context", max_response_tokens=24),)

@@ -76,7 +76,7 @@ def test_the_cursor_is_never_left_hidden() -> None:
     progress.start([])
     progress.add(step_row(1))
     shown = text.getvalue()
-    assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)  # while running: a kill can not leave it hidden
+    assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)  # while running: a kill cannot leave it hidden
     progress.stop()
     progress.stop()
     assert text.getvalue().rindex(SHOW_CURSOR) > text.getvalue().rindex(HIDE_CURSOR)

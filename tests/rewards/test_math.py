@@ -87,7 +87,7 @@ def test_items_that_can_not_be_meant_are_refused(item: dict) -> None:
 
 
 def test_an_unreadable_reference_is_an_error_and_no_wrong_answer() -> None:
-    with pytest.raises(ValueError, match="can not be read"):
+    with pytest.raises(ValueError, match="cannot be read"):
         math.judge("5", {"answer": "}"})
 
 

@@ -290,7 +290,7 @@ def test_a_verifier_that_can_not_be_imported_is_an_error_and_no_verdict(light: P
     with Scorer(1, 2.0) as scorer:
         assert scorer.score([RIGHT])[0].score == 1.0
         with pytest.raises(
-            RuntimeError, match="the logic verifier can not be loaded: .*word lists are missing; install it"
+            RuntimeError, match="the logic verifier cannot be loaded: .*word lists are missing; install it"
         ):
             scorer.score([spelled("olleh")])
 

@@ -15,7 +15,7 @@ from megatron_rl.config.records import Recipe
 from megatron_rl.data.items import Item
 from megatron_rl.data.prompts import PromptStream, load_tokenizer
 from megatron_rl.rewards.score import Scorer
-from megatron_rl.rollout.collect import Rollouts, joined
+from megatron_rl.rollout.collect import Rollouts, concatenated
 from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.runtime.preempt import Preempted, Preemption
 from megatron_rl.runtime.seeds import SAMPLES_PER_REQUEST, request_seed
@@ -27,7 +27,7 @@ from tests.samples import sample_of
 DEMO = Path(__file__).parents[2] / "demo"
 WANTED, NUM_SAMPLES, MAX_RESPONSE_TOKENS, MAX_ROUNDS, VERSION = 4, 3, 16, 5, 7
 RIGHT, WRONG, CUT_OFF = r"\boxed{5}", r"\boxed{6}", "555555555555555555555"
-CRASHES = r"\boxed{x}"  # with a reference answer that can not be read
+CRASHES = r"\boxed{x}"  # with a reference answer that cannot be read
 ONE = Ranks(
     rank=0, world=1, tensor=0, pipeline=0, data=0, tensor_parallel=1, pipeline_parallel=1, data_parallel=1,
     engine=0, engine_rank=0, engine_size=1,
@@ -105,7 +105,7 @@ def rollouts(tokenizer: Any, scorer: Scorer, tmp_path: Path) -> Callable[..., Ro
     """Rollouts over a scripted engine: mixed answers for these prompts of the stream, right ones for the others."""
 
     def make(
-        informative: set[int], *, sequences_per_wave: int = 300, directory: Path = tmp_path, banks: bool = False
+        informative: set[int], *, sequences_per_wave: int = 300, directory: Path = tmp_path, stores: bool = False
     ) -> Rollouts:
         def answers(serial: int) -> list[str]:
             return [WRONG, RIGHT, WRONG] if serial in informative else [RIGHT] * NUM_SAMPLES
@@ -116,7 +116,7 @@ def rollouts(tokenizer: Any, scorer: Scorer, tmp_path: Path) -> Callable[..., Ro
             seed=11,
             directory=directory,
             max_unjudged_share=0.5,
-            bank_waves_longer_than_seconds=0.0 if banks else 1e9,
+            store_waves_longer_than_seconds=0.0 if stores else 1e9,
         )
         return Rollouts(engine, tokenizer, scorer, Preemption(None, 0.0), run)
 
@@ -225,8 +225,8 @@ def test_a_group_larger_than_a_wave_is_the_same_in_parts(rollouts, stream: Promp
         assert torch.equal(getattr(parted, field), getattr(whole, field)), field
 
 
-def test_banked_waves_are_not_generated_again(rollouts, stream: PromptStream, recipe: Recipe) -> None:
-    first, again = (rollouts({0, 2, 3, 5}, sequences_per_wave=9, banks=True) for _ in range(2))
+def test_stored_waves_are_not_generated_again(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    first, again = (rollouts({0, 2, 3, 5}, sequences_per_wave=9, stores=True) for _ in range(2))
     whole = first.collect(stream, recipe, at(0))
     stream.seek(0)
     from_bank = again.collect(stream, recipe, at(0))
@@ -236,7 +236,7 @@ def test_banked_waves_are_not_generated_again(rollouts, stream: PromptStream, re
 
 
 def test_a_damaged_wave_is_generated_again(rollouts, stream: PromptStream, recipe: Recipe, tmp_path: Path) -> None:
-    first, again = (rollouts({0, 2, 3, 5}, sequences_per_wave=9, banks=True) for _ in range(2))
+    first, again = (rollouts({0, 2, 3, 5}, sequences_per_wave=9, stores=True) for _ in range(2))
     whole = first.collect(stream, recipe, at(0))
     stream.seek(0)
     files = sorted((tmp_path / "rollouts" / "step_000000").iterdir())
@@ -247,15 +247,15 @@ def test_a_damaged_wave_is_generated_again(rollouts, stream: PromptStream, recip
 
 
 def test_another_policy_s_waves_are_left_alone(rollouts, stream: PromptStream, recipe: Recipe) -> None:
-    first, again = (rollouts({0, 2, 3, 5}, banks=True) for _ in range(2))
+    first, again = (rollouts({0, 2, 3, 5}, stores=True) for _ in range(2))
     first.collect(stream, recipe, at(0))
     stream.seek(0)
-    again.collect(stream, recipe, dataclasses.replace(at(0), trail="another"))
+    again.collect(stream, recipe, dataclasses.replace(at(0), policy_digest="another"))
     assert len(again.engine.asked) == 2
 
 
 def test_a_step_that_has_to_leave_goes_on_with_what_it_finished(rollouts, stream: PromptStream, recipe: Recipe) -> None:
-    leaving, again = (rollouts({0, 2, 3, 5}, sequences_per_wave=3, banks=True) for _ in range(2))
+    leaving, again = (rollouts({0, 2, 3, 5}, sequences_per_wave=3, stores=True) for _ in range(2))
     generate = leaving.engine.generate
 
     def until_told(requests: Sequence[Request], **options: Any) -> list[tuple[Sample, ...]]:
@@ -350,7 +350,7 @@ def test_joined_groups_are_those_of_the_parts_in_order(rollouts, stream: PromptS
     )
     elsewhere = {row: sample for row, sample in groups.samples.items() if row % 4 != 3}  # the rest: another engine's
     groups = type(groups)(**{**vars(groups), "samples": elsewhere})
-    again = joined([groups.take([0, 1]), groups.take([]), groups.take([2, 3, 4, 5])])
+    again = concatenated([groups.take([0, 1]), groups.take([]), groups.take([2, 3, 4, 5])])
     assert again.prompts == groups.prompts
     assert dict(again.samples) == elsewhere
     for field in ("rewards", "outcomes", "lengths", "truncated", "owners"):

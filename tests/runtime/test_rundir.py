@@ -51,7 +51,7 @@ def test_a_directory_that_can_not_be_written_to_is_refused(tmp_path: Path) -> No
         pytest.skip("this kernel lets nobody mount a file system here")
     try:
         with (
-            pytest.raises(RuntimeError, match=r"can not be written to or locked \(Read-only file system\); mend that"),
+            pytest.raises(RuntimeError, match=r"cannot be written to or locked \(Read-only file system\); mend that"),
             rundir.locked(tmp_path / "run"),
         ):
             pass
@@ -78,7 +78,7 @@ def test_the_checkpoint_of_an_older_version_is_refused_by_its_format(tmp_path: P
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "fingerprint": "0" * 16}))
     manifest = rundir.manifest_of(tmp_path)
     assert manifest is not None
-    with pytest.raises(ValueError, match="has checkpoint format 1, this version reads 2; go on with the version"):
+    with pytest.raises(ValueError, match="has checkpoint format 1, this version reads 3; go on with the version"):
         rundir.check_manifest(tmp_path, manifest, make_run(ROOT / "demo" / "model"))
 
 

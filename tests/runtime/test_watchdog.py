@@ -42,7 +42,7 @@ def test_a_disk_that_takes_nothing_does_not_blind_it(tmp_path: Path) -> None:
         (tmp_path / "logs" / taken).mkdir(parents=True)
     done = run(tmp_path, 1.0, 2, "hangs")
     assert done.returncode == STALL_EXIT_CODE
-    assert "stall_rank3.txt can not be written (Is a directory)" in done.stdout + done.stderr
+    assert "stall_rank3.txt cannot be written (Is a directory)" in done.stdout + done.stderr
     assert "where_it_hangs" in done.stderr
 
 

@@ -33,7 +33,7 @@ SETTINGS: Mapping[str, Any] = {
     "run.save_every_steps": 1,
     "run.max_validation_prompts": 8,
     "scale.sequences_per_wave": 16,  # two waves a step of each engine, or more
-    "run.bank_waves_longer_than_seconds": 0,
+    "run.store_waves_longer_than_seconds": 0,
 }
 MEASURED = ("time/", "throughput/")  # all other metrics are equal in a repetition
 PHASES = ("rollout", "scoring", "update", "save", "commit")  # commit: the manifest stands, the rename is to come
@@ -63,7 +63,7 @@ class Seen:
     kill: Kill
     where: str  # the newest span of the rank at that moment
     partial: tuple[str, ...]  # files of a checkpoint that was being written
-    waves: int  # that were banked
+    waves: int  # that were stored
     resumed_from: int  # step of the checkpoint that the next attempt found
     orphans: tuple[str, ...]
     seconds: float  # from the start of the attempt to the start of the next

@@ -1,4 +1,4 @@
-"""What slurm/launch.py submits is what was reviewed, and what can not work is refused before it is submitted."""
+"""What slurm/launch.py submits is what was reviewed, and what cannot work is refused before it is submitted."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def _missing_points(union: Answer) -> list[str]:
 
 
 def _between(first: Answer, second: Answer, label: str) -> Answer | None:
-    """Where two half lines in opposite directions overlap, None where they do not or one can not see it."""
+    """Where two half lines in opposite directions overlap, None where they do not or one cannot see it."""
     low, high = sorted((first, second), key=lambda part: part.parts[0].value == "-\\infty")
     if low.parts[1].value != "\\infty" or high.parts[0].value != "-\\infty":
         return None

@@ -55,7 +55,7 @@ def is_rounded(exact: str, decimal: Fraction, num_decimals: int) -> bool:
 def is_same_by_math_verify(reference: str, answer: str) -> bool:
     """math-verify's verdict, asked only about what it can decide soon, as far as one can see.
 
-    Raises ValueError where it can not read the reference.
+    Raises ValueError where it cannot read the reference.
     """
     from math_verify import LatexExtractionConfig, parse, verify
 
@@ -67,12 +67,12 @@ def is_same_by_math_verify(reference: str, answer: str) -> bool:
     if _TO_BE_WORKED_OUT.search(answer) and not _TO_BE_WORKED_OUT.search(reference):
         return False
     # LaTeX only: the plain-expression target of math-verify evaluates text with sympy's parse_expr.
-    # Its own time limits are alarms, which a long C call ignores and a thread can not set; the worker's limit is used.
+    # Its own time limits are alarms, which a long C call ignores and a thread cannot set; the worker's limit is used.
     gold, value = (
         parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None) for text in (reference, answer)
     )
     if not gold:
-        raise ValueError(f"the reference answer {reference!r} can not be read; drop the row or mend it")
+        raise ValueError(f"the reference answer {reference!r} cannot be read; drop the row or mend it")
     return bool(verify(gold, value, timeout_seconds=None, raise_on_error=True))
 
 

@@ -64,7 +64,7 @@ def solves_jugs(answer: str, entry: Entry) -> float:
 
 
 def solves_knight_swap(answer: str, entry: Entry) -> float:
-    """1 for the colours swapped in the fewest moves, or "No" where it can not be done; a share for more moves."""
+    """1 for the colours swapped in the fewest moves, or "No" where it cannot be done; a share for more moves."""
     metadata = entry["metadata"]
     if not metadata["is_possible"] or answer.casefold() == "no":
         return float(not metadata["is_possible"] and answer.casefold() == "no")

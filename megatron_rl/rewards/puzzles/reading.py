@@ -1,6 +1,6 @@
 """How an answer is read: the wrapping taken off, numbers, lists and grids; in time linear in its length.
 
-Every reader gives None for what it can not read. None of them evaluates anything.
+Every reader gives None for what it cannot read. None of them evaluates anything.
 """
 
 from __future__ import annotations

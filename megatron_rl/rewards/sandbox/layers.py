@@ -65,12 +65,12 @@ def confine(*, uid: int | str, readable: Sequence[str], limits: Mapping[int, int
     if isinstance(uid, str):
         missing["uid"] = uid
     elif hidden:
-        missing["uid"] = f"other users can not read {hidden}; install Python where they can"
+        missing["uid"] = f"other users cannot read {hidden}; install Python where they can"
     else:
         try:
             _become(uid)
         except OSError as error:
-            missing["uid"] = f"can not become user {uid}: {error.strerror}"
+            missing["uid"] = f"cannot become user {uid}: {error.strerror}"
     _give_up_privileges()
     if tasks > 1:  # both bind the calling thread alone
         return missing | dict.fromkeys(("landlock", "seccomp"), f"the process has {tasks} threads already")
@@ -89,7 +89,7 @@ def confine(*, uid: int | str, readable: Sequence[str], limits: Mapping[int, int
 
 
 def seal() -> None:
-    """Takes from a confined process what only the zygote needs: it can not fork, run a program or send a signal.
+    """Takes from a confined process what only the zygote needs: it cannot fork, run a program or send a signal.
 
     Raises OSError where there is no seccomp.
     """
@@ -122,7 +122,7 @@ def _limit(limits: Mapping[int, int]) -> None:
 
 
 def _hidden(folders: Sequence[str]) -> str:
-    """The first of the folders on the way to `folders` that other users can not pass, if there is one."""
+    """The first of the folders on the way to `folders` that other users cannot pass, if there is one."""
     for folder in (Path(folder).resolve() for folder in folders):
         for place in (*reversed(folder.parents), folder):
             needed = 0o005 if place == folder and folder.is_dir() else 0o001

@@ -45,7 +45,7 @@ exec(_PRELUDE + _OFTEN_IMPORTED, _prelude)
 def run(parent: int, channel: int, source: int, sink: int, *, seals: bool) -> NoReturn:
     """Becomes the program that arrives on the channel, with `source` and `sink` as its input and output.
 
-    Where it `seals` itself and can not, it ends without having said that it is ready.
+    Where it `seals` itself and cannot, it ends without having said that it is ready.
     """
     leave, status = os._exit, 1
     try:

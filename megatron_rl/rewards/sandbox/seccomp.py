@@ -36,7 +36,7 @@ def deny_to_service(*, files_too: bool) -> None:
     body = _deny(syscalls.numbers(syscalls.SERVICE))
     if files_too:  # where Landlock does it, opening /dev/null to write stays possible
         body += _deny_bits("open", 1, _CREATES) + _deny_bits("openat", 2, _CREATES)
-        body += _deny_all("openat2", errno.ENOSYS)  # its flags lie in memory, where a filter can not look
+        body += _deny_all("openat2", errno.ENOSYS)  # its flags lie in memory, where a filter cannot look
     body += _deny_values("fcntl", 1, (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX))
     body += _deny_values("ioctl", 1, (_FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX))
     _load(_finished(body))

@@ -100,7 +100,7 @@ def _serve(control: socket.socket, woken: int, missing: Mapping[str, str]) -> No
 
 
 def _sweep(child: int, *, owns_user: bool) -> None:
-    """Kills what a program has left; with seccomp it can not have left anything."""
+    """Kills what a program has left; with seccomp it cannot have left anything."""
     try:
         if owns_user:
             os.kill(-1, signal.SIGKILL)  # all of this user, save the caller

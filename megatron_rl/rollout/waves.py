@@ -1,8 +1,8 @@
-"""The bank: finished waves on disk, so that a step that was broken off goes on where it stood, with the same samples.
+"""The wave store: finished waves on disk, so that a step broken off goes on where it stood, with the same samples.
 
 A wave is a fixed list of requests that has the engine to itself: generated again it has the same bits, and so has the
-rest of a step around it. A wave is found again by what it was asked for and by the trail of the policy that answered,
-so that a run which went another way meets none of it.
+rest of a step around it. A wave is found again by what it was asked for and by the digest of the policy that
+answered, so that a run which went another way meets none of it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FOLDER = "rollouts"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shelf:
+class WaveStore:
     """Where the waves of one step by one policy lie."""
 
     directory: Path  # of the run
     step: int
-    trail: str  # State.trail of the policy
+    policy_digest: str  # State.policy_digest of the policy
     min_seconds: float  # a wave that was generated faster is cheaper to generate again
 
     def find(self, requests: Sequence[Request], options: Mapping[str, Any]) -> list[tuple[Sample, ...]] | None:
@@ -84,7 +84,7 @@ class Shelf:
 
     def _path(self, requests: Sequence[Request], options: Mapping[str, Any]) -> Path:
         asked = [(one.prompt.id, one.prompt.token_ids, one.seed, one.num_samples) for one in requests]
-        key = json.dumps([self.trail, asked, dict(sorted(options.items()))])
+        key = json.dumps([self.policy_digest, asked, dict(sorted(options.items()))])
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         return self.directory / FOLDER / f"step_{self.step:06d}" / f"{name}.wave"
 
