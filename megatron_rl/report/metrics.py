@@ -1,4 +1,4 @@
-"""Metrics: every name with its meaning and unit, and the functions that turn a step's records into plain floats.
+"""Metrics: every name with its meaning and unit; report/measures.py makes them of a step's records.
 
 Names are phase/name_unit; some take a domain, as in validation/accuracy/logic. Those under time/
 and throughput/ are measured; all others are equal in a run and its repetition.
@@ -7,19 +7,8 @@ and throughput/ are measured; all others are equal in a run and its repetition.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from torch import Tensor
-
-from megatron_rl.algorithms.groups import tests
-from megatron_rl.algorithms.shaping import length_term_is_on
-from megatron_rl.config.records import Recipe
-from megatron_rl.types import OUTCOMES, Collected, Groups, Scores, State, Update
-
-if TYPE_CHECKING:
-    from megatron_rl.actor.actor import PolicyView
 
 Metrics = dict[str, float]
 
@@ -102,136 +91,3 @@ def checked(metrics: Metrics) -> Metrics:
         if not math.isfinite(value):
             raise RuntimeError(f"metric {name} is {value}; the newest checkpoint is from before it")
     return metrics
-
-
-def validation_metrics(scores: Scores) -> Metrics:
-    """What one validation found."""
-    return checked(
-        {"validation/accuracy": scores.mean}
-        | {f"validation/accuracy/{domain}": value for domain, value in scores.accuracy.items()}
-    )
-
-
-def step_metrics(
-    *,
-    recipe: Recipe,
-    state: State,
-    collected: Collected,
-    policy: PolicyView,
-    updates: Sequence[Update],
-    phase_seconds: Mapping[str, float],
-    step_seconds: float,
-) -> Metrics:
-    """All that one step did; `state` is the one it led to, `phase_seconds` do not overlap."""
-    length, groups = recipe.algorithm.length, collected.groups
-    training_seconds = step_seconds - sum(phase_seconds.get(name, 0.0) for name in ("validate", "save", "report"))
-    num_tokens = sum(update.num_tokens for update in updates)
-    return checked(
-        {
-            "run/samples_count": float(state.samples_seen),
-            "run/tokens_count": float(state.tokens_seen),
-            **rollout_metrics(collected.tried),
-            **dynamic_sampling_metrics(collected),
-            **actor_metrics(updates),
-            "actor/entropy_nats": policy.entropy_nats,
-            "mismatch/mean_nats": policy.mismatch_mean_nats,
-            "mismatch/max_nats": policy.mismatch_max_nats,
-            "mismatch/kl_nats": policy.mismatch_kl_nats,
-            "reference/reset": float(state.last_reset == state.step),
-            "length_term/is_on": float(length is not None and length_term_is_on(state.step - 1, length)),
-            "time/step_seconds": step_seconds,
-            **{f"time/{name}_seconds": seconds for name, seconds in phase_seconds.items()},
-            "time/other_seconds": step_seconds - sum(phase_seconds.values()),
-            "throughput/samples_per_second": per_second(groups.rewards.numel(), training_seconds),
-            "throughput/tokens_per_second": per_second(num_tokens, training_seconds),
-            "throughput/generated_tokens_per_second": per_second(
-                int(collected.tried.lengths.sum()), phase_seconds.get("generate", 0.0)
-            ),
-        }
-    )
-
-
-def rollout_metrics(tried: Groups) -> Metrics:
-    """Rewards and lengths of everything generated, kept or not: what the policy is like."""
-    domains = [prompt.domain for prompt in tried.prompts]
-    rows = {domain: [i for i, found in enumerate(domains) if found == domain] for domain in sorted(set(domains))}
-    per_domain = {
-        f"rollout/reward_mean/{domain}": mean_of(tried.rewards[members], tried.judged[members])
-        for domain, members in rows.items()
-        if tried.judged[members].any()
-    }
-    return {
-        "rollout/reward_mean": mean_of(tried.rewards, tried.judged),
-        **per_domain,
-        **verifier_metrics(tried, rows),
-        "rollout/response_tokens_mean": float(tried.lengths.double().mean()),
-        "rollout/response_tokens_max": float(tried.lengths.max()),
-        "rollout/truncated_fraction": float(tried.truncated.double().mean()),
-        "rollout/unjudged_fraction": float((~tried.judged).double().mean()),
-    }
-
-
-def verifier_metrics(tried: Groups, rows: Mapping[str, list[int]]) -> Metrics:
-    """What became of the verdicts, and what they cost, whole and of each domain, whose groups `rows` has."""
-    found = {f"verifier/{outcome}_count": float((tried.outcomes == i).sum()) for i, outcome in enumerate(OUTCOMES)}
-    found["time/verifier_seconds"] = float(tried.verifier_seconds.sum())
-    for domain, members in rows.items():
-        outcomes = tried.outcomes[members]
-        found |= {f"verifier/{name}_count/{domain}": float((outcomes == i).sum()) for i, name in enumerate(OUTCOMES)}
-        found[f"time/verifier_seconds/{domain}"] = float(tried.verifier_seconds[members].sum())
-    return found
-
-
-def dynamic_sampling_metrics(collected: Collected) -> Metrics:
-    """How hard it was to find groups worth training on, and what the other published rules would have kept."""
-    rewards, judged = collected.tried.rewards, collected.tried.judged
-    num_judged = judged.sum(1)
-    num_right = ((rewards >= 1) & judged).sum(1)
-    kept = tests(rewards, judged)
-
-    def fraction(groups: Tensor) -> float:
-        return float(groups.double().mean())
-
-    return {
-        "dynamic_sampling/rounds_count": float(collected.rounds),
-        "dynamic_sampling/tried_count": float(len(collected.tried)),
-        "dynamic_sampling/trained_count": float(len(collected.groups)),
-        "dynamic_sampling/keep_rate": fraction(kept["reward_std_above_zero"]),
-        "dynamic_sampling/keep_rate_by_mean": fraction(kept["mean_inside_zero_one"]),
-        "dynamic_sampling/keep_rate_by_correct": fraction(kept["some_but_not_all_correct"]),
-        "dynamic_sampling/all_right_fraction": fraction((num_right == num_judged) & (num_judged > 0)),
-    }
-
-
-def actor_metrics(updates: Sequence[Update]) -> Metrics:
-    """What the optimizer did in a step: token means over its updates. Empty where there was no update."""
-    if not updates:
-        return {}
-    num_tokens = sum(update.num_tokens for update in updates)
-
-    def token_mean(field: str) -> float:
-        return sum(float(getattr(update, field)) * update.num_tokens for update in updates) / num_tokens
-
-    norms = [update.gradient_norm for update in updates]
-    return {
-        "actor/loss": token_mean("loss"),
-        "actor/kl_reference_nats": token_mean("kl_reference"),
-        "actor/clip_low_fraction": token_mean("clip_low_fraction"),
-        "actor/clip_high_fraction": token_mean("clip_high_fraction"),
-        "actor/clip_dual_fraction": token_mean("clip_dual_fraction"),
-        "actor/ratio_mean": token_mean("ratio_mean"),
-        "mismatch/corrected_fraction": token_mean("correction_fraction"),
-        "actor/gradient_norm": sum(norms) / len(norms),
-        "actor/gradient_norm_max": max(norms),
-        "actor/learning_rate": updates[-1].learning_rate,
-    }
-
-
-def mean_of(values: Tensor, counted: Tensor) -> float:
-    """Mean of the counted values, 0 where there is none."""
-    return float(values[counted].double().mean()) if counted.any() else 0.0
-
-
-def per_second(count: int, seconds: float) -> float:
-    """A rate, 0 where nothing was timed."""
-    return count / seconds if seconds > 0 else 0.0

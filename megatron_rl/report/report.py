@@ -10,7 +10,8 @@ from megatron_rl.algorithms.shaping import length_term_is_on
 from megatron_rl.config.records import Recipe
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.report import journal, page, provenance
-from megatron_rl.report.metrics import Metrics, step_metrics, validation_metrics
+from megatron_rl.report.measures import step_metrics, validation_metrics
+from megatron_rl.report.metrics import Metrics
 from megatron_rl.report.progress import Progress
 from megatron_rl.runtime import spans
 from megatron_rl.runtime.log import get_logger

@@ -7,15 +7,14 @@ import re
 import pytest
 import torch
 
-from megatron_rl.report.metrics import (
-    METRICS,
+from megatron_rl.report.measures import (
     actor_metrics,
-    checked,
     dynamic_sampling_metrics,
     rollout_metrics,
     step_metrics,
     validation_metrics,
 )
+from megatron_rl.report.metrics import METRICS, checked
 from megatron_rl.types import Scores, State
 from recipes.prorl_v2 import RECIPE
 from tests.report.records import POLICY, collected, groups, update
