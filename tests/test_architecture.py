@@ -33,7 +33,9 @@ OWNERS = {
 STRANGERS = {("actor", "rollout"), ("rollout", "actor")}
 ONLY_FOR = {"report": ("report/", "commands/theory.py", "train.py")}
 NO_TORCH = ("__init__.py", "__main__.py", "config/", "estimate/", "runtime/ranks.py", "runtime/preempt.py")
-NO_TORCH += tuple(f"commands/{name}.py" for name in ("__init__", "campaign", "check", "choose", "cli"))
+NO_TORCH += tuple(
+    f"commands/{name}.py" for name in ("__init__", "campaign", "check", "choose", "cli", "errors", "settings")
+)
 RECIPE_IMPORTS = (f"{PACKAGE}.config.records", f"{PACKAGE}.config.publication")
 VAGUE = ("utils", "common", "helpers", "util", "helper", "misc")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_rl.commands.choose import change, find_recipe, find_scale, sort_settings
+from megatron_rl.commands.choose import find_recipe, find_scale
+from megatron_rl.commands.settings import change, sort_settings
 from megatron_rl.config.checks import check_parent, check_recipe, require
 from megatron_rl.config.fit import fitted
 from megatron_rl.runtime.log import get_logger

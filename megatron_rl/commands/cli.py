@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from megatron_rl.commands.errors import (
+    MACHINE_ERROR,
+    OneLineCommand,
+    OneLineGroup,
+    number_between,
+    one_line_errors,
+    path_of,
+)
 from megatron_rl.config.checks import UserError
-from megatron_rl.runtime.preempt import REQUEUE_EXIT_CODE, Preempted, listen
+from megatron_rl.runtime.preempt import listen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,14 +30,13 @@ if TYPE_CHECKING:
     from megatron_rl.config.run import Run
     from megatron_rl.runtime.ranks import World
 
-USER_ERROR, MACHINE_ERROR, INTERRUPTED = 2, 1, 130
-
 app = typer.Typer(
+    cls=OneLineGroup,
     help="Prolonged reinforcement learning of language models: ProRL v1, ProRL v2 and BroRL on Megatron-core and vLLM.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+command = partial(app.command, cls=OneLineCommand)
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Name of a recipe, or its file, such as recipes/prorl_v2.py.")
 ]
@@ -47,12 +54,23 @@ Settings = Annotated[
 ]
 Directory = Annotated[
     Path | None,
-    typer.Option("--directory", help="Where the run lives; runs/RECIPE-SCALE if not given.", show_default=False),
+    typer.Option(
+        "--directory",
+        parser=path_of,
+        metavar="FOLDER",
+        help="Where the run lives; runs/RECIPE-SCALE if not given.",
+        show_default=False,
+    ),
 ]
 
 ParentRun = Annotated[
     Path | None,
-    typer.Option("--parent", help="The run, its exported policy, or the published one to start from."),
+    typer.Option(
+        "--parent",
+        parser=path_of,
+        metavar="RUN",
+        help="The run, its exported policy, or the published one to start from.",
+    ),
 ]
 AllowUnsafeSandbox = Annotated[
     bool, typer.Option("--allow-unsafe-sandbox", help="Run code rewards though a layer of the sandbox is missing.")
@@ -62,7 +80,7 @@ AllowUnsafeSandbox = Annotated[
 def main() -> None:
     """Runs the command line."""
     try:
-        app(prog_name="megatron-rl")
+        app()
     except SystemExit as ending:
         if "torch" not in sys.modules or not isinstance(ending.code, int):
             raise
@@ -72,7 +90,7 @@ def main() -> None:
         os._exit(ending.code)
 
 
-@app.command()
+@command()
 def train(
     recipe: RecipeName,
     scale: ScaleName,
@@ -105,10 +123,10 @@ def train(
     on_every_rank(chosen, words, action)
 
 
-@app.command()
+@command()
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")],
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="The folder to write.")],
+    run: Annotated[Path, typer.Argument(parser=path_of, metavar="RUN", help="Directory of a run.")],
+    to: Annotated[Path, typer.Option("--to", parser=path_of, metavar="FOLDER", help="The folder to write.")],
 ) -> None:
     """Write the policy of a run's newest checkpoint as a Hugging Face folder, on the run's own scale."""
     from megatron_rl.commands.choose import rebuild_run
@@ -121,10 +139,13 @@ def export(
     on_every_rank(lambda: rebuild_run(run), lambda _: ["export", str(run), "--to", str(to)], action)
 
 
-@app.command()
+@command()
 def campaign(
     scale: ScaleName,
-    directory: Annotated[Path, typer.Option("--directory", help="Where the runs live, in numbered folders.")],
+    directory: Annotated[
+        Path,
+        typer.Option("--directory", parser=path_of, metavar="FOLDER", help="Where the runs live, in numbered folders."),
+    ],
     recipes: Annotated[
         list[str] | None,
         typer.Argument(metavar="[RECIPE]...", help="In order; prorl_v1 prorl_v2_after_v1 brorl if not given."),
@@ -141,7 +162,7 @@ def campaign(
     raise typer.Exit(code)
 
 
-@app.command()
+@command()
 def check(
     recipe: RecipeName,
     scale: ScaleName,
@@ -179,18 +200,31 @@ def on_every_rank(choose: Callable[[], Run], words: Callable[[Run], list[str]], 
         action(run)
 
 
-@app.command()
+@command()
 def verify(
     cases: Annotated[
-        Path, typer.Argument(metavar="CASES.jsonl", help="One {id, domain, response, item} a line; see docs/data.md.")
+        Path,
+        typer.Argument(
+            parser=path_of, metavar="CASES.jsonl", help="One {id, domain, response, item} a line; see docs/data.md."
+        ),
     ],
-    processes: Annotated[int, typer.Option("--processes", min=1, max=256, help="That judge.")] = 2,
+    processes: Annotated[
+        int,
+        typer.Option("--processes", parser=number_between(1, 256, int), metavar="NUMBER", help="That judge."),
+    ] = 2,
     timeout_seconds: Annotated[
-        float, typer.Option("--timeout-seconds", min=0.1, max=3600.0, help="For one verdict.")
+        float,
+        typer.Option(
+            "--timeout-seconds",
+            parser=number_between(0.1, 3600, float),
+            metavar="SECONDS",
+            help="For one verdict.",
+        ),
     ] = 5.0,
     allow_unsafe_sandbox: AllowUnsafeSandbox = False,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write there.", show_default="standard output")
+        Path | None,
+        typer.Option("--output", parser=path_of, metavar="FILE", help="Write there.", show_default="standard output"),
     ] = None,
 ) -> None:
     """Judge stored responses: one line {id, score, outcome, detail} for each case, in order. Needs no model."""
@@ -206,13 +240,18 @@ def verify(
                 file.write(line + "\n")
 
 
-@app.command()
+@command()
 def theory(
-    directory: Annotated[Path, typer.Option("--directory", help="Where theory.png goes.")] = Path("runs/theory"),
+    directory: Annotated[
+        Path, typer.Option("--directory", parser=path_of, metavar="FOLDER", help="Where theory.png goes.")
+    ] = Path("runs/theory"),
     with_variants: Annotated[
         bool, typer.Option("--variants", help="Also without weight decay, and with an incorrect anchor.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32, help="Of the draws.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", parser=number_between(0, 2**32 - 1, int), metavar="NUMBER", help="Of the draws."),
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Reproduce BroRL's theory and its Figure 3. Half a minute on a CPU."""
@@ -232,7 +271,7 @@ def theory(
         show(figures, console())
 
 
-@app.command()
+@command()
 def doctor() -> None:
     """Show what this machine has and lacks, and how to get it. Exits with 1 when a run could not start."""
     from rich.table import Table
@@ -262,56 +301,6 @@ def check_world(scale: Scale, world: World | None) -> None:
             f"scale '{scale.name}': needs {scale.num_devices} ranks, and {world.size} were started; start "
             f"{scale.num_nodes} x {scale.devices_per_node}, or choose a scale of {world.size}"
         )
-
-
-@contextmanager
-def one_line_errors(prints_user_errors: bool = True, failures: Path | None = None) -> Iterator[None]:
-    """Turns the errors a user or the machine makes into one line and an exit code.
-
-    Every rank sees the same user's errors, so that one rank is enough to print them. The traceback goes to the file
-    `failures`. Anything else is a fault of this program and keeps its traceback.
-    """
-    try:
-        yield
-    except UserError as error:
-        _keep_traceback(failures)
-        if prints_user_errors:
-            print_error(str(error))
-        raise typer.Exit(USER_ERROR) from None
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("megatron_rl"):
-            raise
-        print_error(f"package {error.name} is not installed; run `make setup`, and `megatron-rl doctor` to see what is")
-        raise typer.Exit(MACHINE_ERROR) from None
-    except BrokenPipeError:  # `... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
-    except (RuntimeError, OSError) as error:
-        kept = _keep_traceback(failures)
-        print_error(f"{type(error).__name__}: {error}" + (f" (traceback: {kept})" if kept else ""))
-        raise typer.Exit(MACHINE_ERROR) from None
-    except Preempted as reason:
-        typer.echo(f"{reason}: start the same command again to go on", err=True)
-        raise typer.Exit(REQUEUE_EXIT_CODE) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def _keep_traceback(path: Path | None) -> Path | None:
-    if path is None or not path.parent.parent.is_dir():
-        return None
-    try:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(traceback.format_exc(), encoding="utf-8")
-    except OSError:  # a disk that is full or read-only may be what the error is about
-        return None
-    return path
-
-
-def print_error(message: str) -> None:
-    """Writes one red line to standard error."""
-    line = "error: " + " ".join(message.split())
-    typer.echo(typer.style(line, fg="red") if sys.stderr.isatty() else line, err=True)
 
 
 def console() -> Console:

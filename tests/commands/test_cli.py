@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from megatron_rl.commands import cli, doctor
+from megatron_rl.commands import doctor, errors
 from megatron_rl.commands.cli import app
 from megatron_rl.config.checks import UserError
 from recipes.scales import SCALES
@@ -105,10 +105,47 @@ def test_resuming_under_another_fingerprint_ends_in_one_line(setting: Setting) -
     assert "was made by another recipe, 0000000000000000 instead of" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "check"])
-def test_a_wrong_usage_has_exit_code_two(command: str) -> None:
-    assert CliRunner().invoke(app, [command]).exit_code == 2
-    assert CliRunner().invoke(app, [command, "prorl_v2", "--scal", "cpu"]).exit_code == 2
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("", "missing command; `megatron-rl --help` shows what there is"),
+        ("trian prorl_v2", "no such command 'trian'; did you mean 'train'?; `megatron-rl --help` shows"),
+        ("train", "missing argument 'RECIPE'; `megatron-rl train --help` shows what there is"),
+        ("check prorl_v2", "missing option '--scale'; `megatron-rl check --help` shows"),
+        ("check prorl_v2 --scal cpu", "no such option: --scal"),
+        ("check prorl_v2 --scale", "option '--scale' requires an argument"),
+        ("check prorl_v2 brorl --scale cpu", "got unexpected extra argument(s) (brorl)"),
+        ("check prorl_v2 --scale cpu --scale gpu1", "invalid value for '--scale': is given twice; give it once"),
+        ("train prorl_v2 --scale cpu --directory --parent", "'--directory': --parent is an option; a path is missing"),
+        ("train prorl_v2 --scale cpu --directory ~nobody-here/a", "'--directory': ~nobody-here/a: this machine has no"),
+        ("verify cases --processes 0", "'--processes': 0: must be a whole number between 1 and 256"),
+        ("verify cases --processes many", "'--processes': many: must be a whole number between 1 and 256"),
+        ("verify cases --timeout-seconds nan", "'--timeout-seconds': nan: must be a number between 0.1 and 3600"),
+        ("theory --seed 4294967296", "'--seed': 4294967296: must be a whole number between 0 and 4294967295"),
+    ],
+)
+def test_wrong_words_end_in_one_line_and_code_two(words: str, line: str) -> None:
+    result = CliRunner().invoke(app, words.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert line in result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+def test_a_path_that_is_empty_is_no_path() -> None:
+    result = CliRunner().invoke(app, ["check", "prorl_v2", "--scale", "cpu", "--directory", ""])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "'--directory': must not be empty" in result.stderr
+
+
+def test_a_tilde_is_the_home(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell expands it at the beginning of a word only, and not in quotes."""
+    monkeypatch.setenv("HOME", str(setting.folder))
+    words = ["prorl_v2", "--scale", "cpu", "--directory", "~/run"]
+    words += ["--set", "run.model_folder=~/model", "--set", "run.data_folder=~/data"]
+    result = CliRunner().invoke(app, ["check", *words])
+    assert result.exit_code == 0, result.output
+    assert f"in {setting.folder}/run" in result.stdout
+    assert f"model: {setting.model}" in result.stdout and f"data: {setting.data}" in result.stdout
 
 
 def test_ranks_are_started_with_the_same_command(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,13 +188,13 @@ def test_errors_become_exit_codes(
     raised: BaseException, code: int, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "logs" / "failure_rank0.txt"
-    with pytest.raises(cli.typer.Exit) as caught, cli.one_line_errors(failures=path):
+    with pytest.raises(errors.typer.Exit) as caught, errors.one_line_errors(failures=path):
         raise raised
     assert caught.value.exit_code == code
     printed = capsys.readouterr().err
     assert printed.startswith(line.replace("FILE", str(path)))
     assert printed.count("\n") == (code != 130)
-    assert path.exists() == isinstance(raised, UserError | RuntimeError | OSError)
+    assert path.exists() == isinstance(raised, RuntimeError | OSError)
 
 
 def test_an_error_is_told_even_where_its_traceback_can_not_be_written(
@@ -165,7 +202,7 @@ def test_an_error_is_told_even_where_its_traceback_can_not_be_written(
 ) -> None:
     (tmp_path / "logs").touch()  # no folder, so that nothing can be written in it
     path = tmp_path / "logs" / "failure_rank0.txt"
-    with pytest.raises(cli.typer.Exit) as caught, cli.one_line_errors(failures=path):
+    with pytest.raises(errors.typer.Exit) as caught, errors.one_line_errors(failures=path):
         raise RuntimeError("the disk is full")
     assert (caught.value.exit_code, capsys.readouterr().err) == (1, "error: RuntimeError: the disk is full\n")
 
@@ -173,7 +210,7 @@ def test_an_error_is_told_even_where_its_traceback_can_not_be_written(
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:
     """A library's ValueError, too: slurm/job.sh tries again where nobody asked for what cannot be."""
     for fault in (AssertionError(), ValueError(), ModuleNotFoundError(name="megatron_rl.none")):
-        with pytest.raises(type(fault)), cli.one_line_errors():
+        with pytest.raises(type(fault)), errors.one_line_errors():
             raise fault
 
 

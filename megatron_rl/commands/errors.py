@@ -1,0 +1,141 @@
+"""Errors of the command line: one line on standard error, and an exit code that says whose mistake it was."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from megatron_rl.config.checks import UserError
+from megatron_rl.runtime.preempt import REQUEUE_EXIT_CODE, Preempted
+
+USER_ERROR, MACHINE_ERROR, INTERRUPTED = 2, 1, 130
+
+PROGRAM = "megatron-rl"
+# Of typer's own click, or of the one beside it in older versions.
+UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
+
+
+class OneLineGroup(TyperGroup):
+    """The command line; what is wrong with its words is said in one line."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Runs a command and leaves with its exit code."""
+        try:
+            code = super().main(*arguments, **options | {"prog_name": PROGRAM, "standalone_mode": False})
+        except UsageError as error:
+            print_error(usage_message(error))
+            code = USER_ERROR
+        sys.exit(code or 0)
+
+
+class OneLineCommand(TyperCommand):
+    """A command that takes each option once, save those that may be repeated."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words that are left over. Raises BadParameter where an option is given twice."""
+        *_, order = self.make_parser(ctx).parse_args(args=list(args))
+        given = [one for one in order if one.param_type_name == "option" and not one.multiple]
+        if twice := next((one for one in given if given.count(one) > 1), None):
+            raise typer.BadParameter("is given twice; give it once", ctx=ctx, param=cast(Any, twice))
+        return super().parse_args(ctx, args)
+
+
+def usage_message(error: Any) -> str:
+    """What is wrong with the words of a command line, and where to read what they can be."""
+    command = error.ctx.command_path if error.ctx is not None else PROGRAM
+    text = str(error.format_message()).strip().removesuffix(".").replace(". Did you", "; did you")
+    return f"{text[:1].lower()}{text[1:]}; `{command} --help` shows what there is"
+
+
+def path_of(text: str) -> Path:
+    """A word of a command line as a path, `~` expanded. Raises BadParameter."""
+    if not text.strip():
+        raise typer.BadParameter("must not be empty")
+    if text.startswith("--"):
+        raise typer.BadParameter(f"{text} is an option; a path is missing before it, or write ./{text}")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # of a user that this machine does not know
+        raise typer.BadParameter(f"{text}: this machine has no such user's home; write the path out") from None
+
+
+def number_between(low: float, high: float, kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """A function that reads a word of a command line as a number of [low, high], or raises BadParameter."""
+
+    def number_of(text: str) -> int | float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = kind(low) - 1
+        if not low <= number <= high:
+            what = "a whole number" if kind is int else "a number"
+            raise typer.BadParameter(f"{text}: must be {what} between {low} and {high}")
+        return number
+
+    return number_of
+
+
+@contextmanager
+def one_line_errors(prints_user_errors: bool = True, failures: Path | None = None) -> Iterator[None]:
+    """Turns the errors a user or the machine makes into one line and an exit code.
+
+    Every rank sees the same user's errors, so that one rank is enough to print them. The traceback of what the machine
+    did goes to the file `failures`. Anything else is a fault of this program and keeps its traceback.
+    """
+    try:
+        yield
+    except UserError as error:
+        if prints_user_errors:
+            print_error(str(error))
+        raise typer.Exit(USER_ERROR) from None
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("megatron_rl"):
+            raise
+        print_error(f"package {error.name} is not installed; run `make setup`, and `megatron-rl doctor` to see what is")
+        raise typer.Exit(MACHINE_ERROR) from None
+    except BrokenPipeError:  # `... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except (RuntimeError, OSError) as error:
+        kept = _keep_traceback(failures)
+        print_error(f"{type(error).__name__}: {error}" + (f" (traceback: {kept})" if kept else ""))
+        raise typer.Exit(MACHINE_ERROR) from None
+    except Preempted as reason:
+        typer.echo(f"{reason}: start the same command again to go on", err=True)
+        raise typer.Exit(REQUEUE_EXIT_CODE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _keep_traceback(path: Path | None) -> Path | None:
+    if path is None or not path.parent.parent.is_dir():
+        return None
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:  # a disk that is full or read-only may be what the error is about
+        return None
+    return path
+
+
+def print_error(message: str) -> None:
+    """Writes one red line to standard error."""
+    _print_line("error: " + message, "red")
+
+
+def print_warning(message: str) -> None:
+    """Writes one yellow line to standard error."""
+    _print_line("warning: " + message, "yellow")
+
+
+def _print_line(text: str, colour: str) -> None:
+    line = " ".join(text.split())
+    typer.echo(typer.style(line, fg=colour) if sys.stderr.isatty() else line, err=True)
