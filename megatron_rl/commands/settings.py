@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -24,20 +23,22 @@ RUN_FIELDS = {
     "data_folder": Path,
 }
 
+NUM_NEAREST = 3  # names that a message proposes at most
+ALIKE = 0.5  # of likeness 0..1: from here on it was probably meant
+
+LARGEST = 2**63  # no number of a run comes near; the engines' own do not hold more
 Record = TypeVar("Record")
 
 
 def sort_settings(settings: Sequence[str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """`name=value` texts as names and values of the scale, the run and the recipe, prefixes off; a later one wins.
+    """`name=value` texts as names and values of the scale, the run and the recipe, prefixes off.
 
-    Raises UserError where a name is unknown.
+    Raises UserError where a name is unknown, or is given twice, or lies within another that is given.
     """
     known = (
         list(settable(Recipe)) + [f"scale.{name}" for name in settable(Scale)] + [f"run.{name}" for name in RUN_FIELDS]
     )
-    scale: dict[str, str] = {}
-    run: dict[str, str] = {}
-    recipe: dict[str, str] = {}
+    given: dict[str, str] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip()
@@ -45,21 +46,24 @@ def sort_settings(settings: Sequence[str]) -> tuple[dict[str, str], dict[str, st
         fixed = [key for key in FIXED if name == key or name.startswith(f"{key}.")]
         require(not fixed, f"--set {name}: {fixed and fixed[0]} cannot be set; write a recipe or scale of your own")
         require(name in known, f"--set {name}: there is no such key; {nearest(name, known)}")
-        if name.startswith("scale."):
-            scale[name.removeprefix("scale.")] = text.strip()
-        elif name.startswith("run."):
-            run[name.removeprefix("run.")] = text.strip()
-        else:
-            recipe[name] = text.strip()
-    return scale, run, recipe
+        require(name not in given, f"--set {name}={text.strip()}: is given twice; give it once")
+        for other in given:
+            inner, outer = (name, other) if name.startswith(other) else (other, name)
+            require(not inner.startswith(f"{outer}."), f"--set {inner}: {outer} is set, too; set one of the two")
+        given[name] = text.strip()
+    sorted_out: dict[str, dict[str, str]] = {"scale": {}, "run": {}, "": {}}
+    for name, text in given.items():
+        top, _, rest = name.partition(".")
+        sorted_out[top if rest and top in sorted_out else ""][rest if top in ("scale", "run") else name] = text
+    return sorted_out["scale"], sorted_out["run"], sorted_out[""]
 
 
 def settable(record: type) -> dict[str, Any]:
     """Dotted name -> annotation of every field of a record, those of nested records included.
 
-    >>> from megatron_rl.config.records import DynamicSampling
-    >>> settable(DynamicSampling)
-    {'keeps': typing.Literal['reward_std_above_zero'], 'max_rounds': <class 'int'>}
+    >>> from megatron_rl.config.records import Overlong
+    >>> settable(Overlong)
+    {'buffer_tokens': <class 'int'>, 'factor': <class 'float'>}
     """
     names: dict[str, Any] = {}
     for field, annotation in typing.get_type_hints(record).items():
@@ -98,34 +102,52 @@ def parse(name: str, annotation: Any, text: str) -> Any:
         return text.lower() == "true"
     if annotation in (str, Path):
         require(bool(text), f"--set {name}=: must not be empty")
-        return annotation(text)
+        return text if annotation is str else path_of(name, text)
     if annotation in (int, float):
         kind = "a whole number" if annotation is int else "a number"
         try:
             value = annotation(text)
         except ValueError:
             raise UserError(f"--set {name}={text}: must be {kind}") from None
-        require(math.isfinite(value), f"--set {name}={text}: must be finite")
+        require(abs(value) < LARGEST, f"--set {name}={text[:40]}: must be finite, and below {LARGEST:g}")
         return value
     raise UserError(f"--set {name}={text}: not a single value; set a field of it, or write a recipe of your own")
 
 
-def nearest(name: str, known: Collection[str]) -> str:
-    """`did you mean 'x'?` for the most alike known name, else the list of them all.
+def path_of(name: str, text: str) -> Path:
+    """A path with `~` expanded. Raises UserError."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"--set {name}={text}: this machine has no such user's home; write the path out") from None
 
-    >>> nearest("prorl_v3", ["prorl_v1", "prorl_v2", "cpu"]), nearest("temp", ["cpu", "gpu1"])
-    ("did you mean 'prorl_v2'?", 'known: cpu, gpu1')
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """`did you mean 'x'?` for the most alike known names, all that are equally so but three at most.
+
+    >>> nearest("prorl_v3", ["prorl_v1", "prorl_v2", "cpu"]), nearest("temp", ["h100x8", "cpu", "gpu1", "none"])
+    ("did you mean 'prorl_v1' or 'prorl_v2'?", "the nearest are 'cpu', 'gpu1' and 'none'")
     >>> nearest("clip_hihg", ["algorithm.clip_low", "algorithm.clip_high", "scale.name"])
     "did you mean 'algorithm.clip_high'?"
     """
-    best = max(known, key=lambda candidate: (_likeness(name, candidate), candidate))
-    return f"did you mean '{best}'?" if _likeness(name, best) >= 0.5 else f"known: {', '.join(known)}"
+    ranked = sorted(known, key=lambda candidate: -_likeness(name, candidate))[:NUM_NEAREST]
+    best = _likeness(name, ranked[0])
+    if best < ALIKE:
+        return f"the nearest are {_listed(ranked, 'and')}"
+    return f"did you mean {_listed([one for one in ranked if _likeness(name, one) == best], 'or')}?"
+
+
+def _listed(names: Sequence[str], word: str) -> str:
+    """`'a', 'b' or 'c'`."""
+    *first, last = (f"'{name}'" for name in names)
+    return f"{', '.join(first)} {word} {last}" if first else last
 
 
 def _likeness(name: str, candidate: str) -> float:
-    """0..1; a name given without its path is compared with the last part of a path."""
-    shorter = candidate if "." in name else candidate.rpartition(".")[2]
-    return difflib.SequenceMatcher(None, name, shorter).ratio()
+    """0..1; the last part of a path counts, and the whole as much where a path was given."""
+    pairs = [(name.rpartition(".")[2], candidate.rpartition(".")[2])] + [(name, candidate)] * ("." in name)
+    ratios = [difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio() for one, other in pairs]
+    return sum(ratios) / len(ratios)
 
 
 def _replace(record: Any, path: Sequence[str], value: Any, name: str) -> Any:

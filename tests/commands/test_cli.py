@@ -26,7 +26,9 @@ class Setting:
         self.model, self.data = write_model(folder / "model"), write_data(folder / "data")
 
     def words(self, *settings: str, recipe: str = "prorl_v2", scale: str = "cpu") -> list[str]:
-        given = (f"run.model_folder={self.model}", f"run.data_folder={self.data}", *settings)
+        own = (f"run.model_folder={self.model}", f"run.data_folder={self.data}")
+        names = [setting.partition("=")[0] for setting in settings]
+        given = (*(one for one in own if one.partition("=")[0] not in names), *settings)
         words = [recipe, "--scale", scale, "--directory", str(self.folder / "run")]
         return words + [word for setting in given for word in ("--set", setting)]
 
