@@ -264,7 +264,9 @@ def random_groups(case: Case, run: Run) -> Groups:
     samples = [sample() for _ in range(case.num_groups * case.samples_per_group)]
     return Groups(
         prompts=tuple(
-            Prompt(serial=i, id=str(i), domain="math", token_ids=tokens(case.prompt_tokens), item={})
+            Prompt(
+                serial=i, id=str(i), domain="math", token_ids=tokens(case.prompt_tokens), opens_thought=False, item={}
+            )
             for i in range(case.num_groups)
         ),
         rewards=torch.zeros(shape, dtype=torch.float64),

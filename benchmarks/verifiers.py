@@ -63,7 +63,7 @@ def integer_answers(count: int) -> list[Case]:
     draw = random.Random(0)
     answers = [draw.randrange(10**6) for _ in range(count)]
     return [
-        ("math", f"<think>{i} it is</think>So it is \\boxed{{{answer + i % 2}}}.", {"answer": str(answer)})
+        Case("math", f"<think>{i} it is</think>So it is \\boxed{{{answer + i % 2}}}.", {"answer": str(answer)})
         for i, answer in enumerate(answers)
     ]
 
@@ -72,10 +72,10 @@ def hard_answers(count: int) -> list[Case]:
     """Responses that a verifier process judges, none equal to another."""
     pairs = [(HARD[i % len(HARD)], i + 2) for i in range(count)]
     cases: list[Case] = [
-        ("math", f"\\boxed{{{answer.format(number)}}}", {"answer": reference.format(number)})
+        Case("math", f"\\boxed{{{answer.format(number)}}}", {"answer": reference.format(number)})
         for (answer, reference), number in pairs
     ]
-    plain = [case for case in cases if not isinstance(VERIFIERS["math"].prepare(*case[1:]), str)]
+    plain = [case for case in cases if not isinstance(VERIFIERS["math"].prepare(case.response, case.item), str)]
     assert not plain, f"not hard any more: {plain[:3]}"
     return cases
 
@@ -86,7 +86,7 @@ def instruct_answers(count: int) -> list[Case]:
         "instruction_id_list": ["punctuation:no_comma", "length_constraints:number_words"],
         "kwargs": [{}, {"relation": "at least", "num_words": 20}],
     }
-    return [("instruct", f"Answer {i}: " + "word " * 200, item) for i in range(count)]
+    return [Case("instruct", f"Answer {i}: " + "word " * 200, item) for i in range(count)]
 
 
 def code_seconds(count: int) -> float:
@@ -128,7 +128,7 @@ def wait_until(is_done: Callable[[], bool], scorer: Scorer) -> None:
     number = 0
     while not is_done():
         number += 1
-        scorer.score([("math", f"\\boxed{{{number}x}}", {"answer": "x"})])
+        scorer.score([Case("math", f"\\boxed{{{number}x}}", {"answer": "x"})])
 
 
 def tree_seconds(process: int, *, own: bool = True) -> float:

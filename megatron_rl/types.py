@@ -28,6 +28,7 @@ class Prompt:
     id: str
     domain: str
     token_ids: tuple[int, ...]
+    opens_thought: bool  # it ends within a thought, which the response has to close
     item: Mapping[str, Any]
 
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.data.items import Item
+from megatron_rl.rewards.response import CLOSING, OPENING
 from megatron_rl.types import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_MARK = "\ue000"  # of a private use area: no prompt and no template has it
+
+
+class Encoded(NamedTuple):
+    """A problem as the model reads it."""
+
+    item: Item
+    token_ids: tuple[int, ...]
+    opens_thought: bool
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -47,7 +58,7 @@ class PromptStream:
     @property
     def domains(self) -> set[str]:
         """The domains that there are prompts of."""
-        return {item.domain for item, _ in self._prompts}
+        return {encoded.item.domain for encoded in self._prompts}
 
     def take(self, num_prompts: int, domains: Collection[str] | None = None) -> tuple[Prompt, ...]:
         """The next prompts; `serial` is the position in the stream. Those of other `domains` are passed over.
@@ -73,10 +84,10 @@ class PromptStream:
     def _at(self, serial: int) -> Prompt:
         number, place = divmod(serial, len(self._prompts))
         if number != self._order_pass:
-            keys = [_key(self.seed, number, item.id) for item, _ in self._prompts]
+            keys = [_key(self.seed, number, encoded.item.id) for encoded in self._prompts]
             self._order = tuple(sorted(range(len(keys)), key=keys.__getitem__))
             self._order_pass = number
-        return _prompt(serial, *self._prompts[self._order[place]])
+        return _prompt(serial, self._prompts[self._order[place]])
 
 
 def held_out(
@@ -85,12 +96,10 @@ def held_out(
     """At most `max_prompts` prompts taken evenly from `items`, in file order; too long ones are left out first."""
     encoded = encode(items, tokenizer, max_prompt_tokens=max_prompt_tokens)
     num_prompts = min(max_prompts, len(encoded))
-    return tuple(_prompt(serial, *encoded[serial * len(encoded) // num_prompts]) for serial in range(num_prompts))
+    return tuple(_prompt(serial, encoded[serial * len(encoded) // num_prompts]) for serial in range(num_prompts))
 
 
-def encode(
-    items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int
-) -> list[tuple[Item, tuple[int, ...]]]:
+def encode(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int) -> list[Encoded]:
     """The items with their tokens, in order, without those of more than `max_prompt_tokens`.
 
     The chat template is applied where the tokenizer has one; else the prompt is encoded as it stands.
@@ -100,12 +109,32 @@ def encode(
     token_ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     if empty := [item.id for item, ids in zip(items, token_ids, strict=True) if not ids]:
         raise UserError(f"prompt '{empty[0]}' has no tokens in this tokenizer; the model needs at least one")
-    encoded = [(item, tuple(ids)) for item, ids in zip(items, token_ids, strict=True) if len(ids) <= max_prompt_tokens]
+    encoded = [
+        Encoded(item, tuple(ids), opens_thought(item.prompt, text, tokenizer))
+        for item, text, ids in zip(items, texts, token_ids, strict=True)
+        if len(ids) <= max_prompt_tokens
+    ]
     if not encoded:
         raise UserError(
             f"none of {len(items)} prompts has at most {max_prompt_tokens} tokens; raise sampling.max_prompt_tokens"
         )
     return encoded
+
+
+def opens_thought(prompt: str, text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether `text`, what the model reads of a prompt, ends within a thought that the response has to close.
+
+    It does where it ends in `<think>`, and where the template writes, behind the prompt, a `<think>` that nothing
+    closes. What the prompt itself says of thinking does not count. Source: the template of DeepSeek-R1-Distill, which
+    since February 2025 ends in `<think>` and a new line. Not covered: thoughts between other marks.
+    """
+    if OPENING not in text:
+        return False
+    if text.rstrip().endswith(OPENING):
+        return True
+    marked = _with_template(_MARK + prompt.replace(OPENING, " ").replace(CLOSING, " "), tokenizer)
+    _, found, thought = marked.rpartition(_MARK)[2].rpartition(OPENING)
+    return bool(found) and CLOSING not in thought
 
 
 def _with_template(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -115,8 +144,16 @@ def _with_template(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def _prompt(serial: int, item: Item, token_ids: tuple[int, ...]) -> Prompt:
-    return Prompt(serial=serial, id=item.id, domain=item.domain, token_ids=token_ids, item=item.item)
+def _prompt(serial: int, encoded: Encoded) -> Prompt:
+    item = encoded.item
+    return Prompt(
+        serial=serial,
+        id=item.id,
+        domain=item.domain,
+        token_ids=encoded.token_ids,
+        opens_thought=encoded.opens_thought,
+        item=item.item,
+    )
 
 
 def _key(seed: int, number: int, identifier: str) -> bytes:

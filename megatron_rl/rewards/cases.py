@@ -1,7 +1,8 @@
 """Verdicts on stored responses: a file of cases in, a line of JSON for each out, in order and in bounded memory.
 
-A case is a line `{"id": .., "domain": .., "response": .., "item": ..}`, its item as in a data file; see docs/data.md.
-Several cases may have the same id, as the responses to one problem do.
+A case is a line `{"id": .., "domain": .., "response": .., "item": ..}`, its item as in a data file, with
+`"opens_thought": true` where the prompt ended within a thought; see docs/data.md. Several cases may have the same id,
+as the responses to one problem do.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.rewards.rows import parse_row
-from megatron_rl.rewards.score import Scorer
+from megatron_rl.rewards.score import Case, Scorer
 
 CASES_AT_ONCE = 512  # they are held in memory
 
-_KEYS = ("id", "domain", "response", "item")
+_KEYS, _FLAGS = ("id", "domain", "response", "item"), ("opens_thought",)
 
 
 def check_cases(path: Path, output: Path | None) -> None:
@@ -41,7 +42,9 @@ def score_cases(path: Path, scorer: Scorer) -> Iterator[str]:
     """
     rows = _cases(path)
     while batch := list(islice(rows, CASES_AT_ONCE)):
-        verdicts = scorer.score([(row["domain"], row["response"], row["item"]) for row in batch])
+        verdicts = scorer.score(
+            [Case(row["domain"], row["response"], row["item"], row["opens_thought"]) for row in batch]
+        )
         for row, verdict in zip(batch, verdicts, strict=True):
             found = {"score": verdict.score, "outcome": verdict.outcome, "detail": verdict.detail}
             yield json.dumps({"id": row["id"], **found})
@@ -51,6 +54,6 @@ def _cases(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                yield parse_row(line, _KEYS)
+                yield parse_row(line, _KEYS, _FLAGS)
             except ValueError as error:
                 raise UserError(f"{path}:{number}: {error}") from None

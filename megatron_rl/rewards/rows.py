@@ -9,16 +9,23 @@ from typing import Any, NoReturn
 from megatron_rl.rewards.score import VERIFIERS
 
 
-def parse_row(line: bytes, keys: Sequence[str]) -> dict[str, Any]:
+def parse_row(line: bytes, keys: Sequence[str], flags: Sequence[str] = ()) -> dict[str, Any]:
     """The object of a line, which has exactly these keys: texts, but for the item.
+
+    It may have `flags` too, each true or false, and false where it is left out.
 
     Raises ValueError, what is wrong and the remedy, where the line cannot be meant.
     """
     row = _json_object(line)
     if missing := [key for key in keys if key not in row]:
         raise ValueError(f"key '{missing[0]}' is missing; a line has {', '.join(keys)}")
-    if extra := sorted(row.keys() - set(keys)):
-        raise ValueError(f"unknown key '{extra[0]}'; a line has {', '.join(keys)}")
+    if extra := sorted(row.keys() - {*keys, *flags}):
+        also = f", and perhaps {', '.join(flags)}" if flags else ""
+        raise ValueError(f"unknown key '{extra[0]}'; a line has {', '.join(keys)}{also}")
+    row = dict.fromkeys(flags, False) | row
+    for flag in flags:
+        if not isinstance(row[flag], bool):
+            raise ValueError(f"{flag} is {row[flag]!r}; write true or false, or leave it out")
     for key in keys:
         if key != "item" and not isinstance(row[key], str):
             raise ValueError(f"{key} is {row[key]!r}; write a text")

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from megatron_rl.rewards import code, instruct, logic, math, stem
+from megatron_rl.rewards.response import as_read
 from megatron_rl.rewards.workers import Workers
 from megatron_rl.types import Verdict
 
@@ -38,7 +39,14 @@ VERIFIERS: Mapping[str, Verifier] = {
     "instruct": instruct,
 }
 
-Case = tuple[str, str, Mapping[str, Any]]  # domain, response, item
+
+class Case(NamedTuple):
+    """A response to be judged."""
+
+    domain: str
+    response: str
+    item: Mapping[str, Any]
+    opens_thought: bool = False  # the prompt ended within a thought
 
 
 class Scorer:
@@ -53,7 +61,7 @@ class Scorer:
         self.workers = self._thread.submit(start).result()
 
     def score(self, cases: Sequence[Case]) -> list[Verdict]:
-        """One verdict per (domain, response, item), in order.
+        """One verdict per case, in order.
 
         Raises RuntimeError when the verifiers cannot be started, which says nothing about the responses.
         """
@@ -70,9 +78,9 @@ class Scorer:
         self._thread.shutdown()
 
     def _score(self, cases: Sequence[Case]) -> list[Verdict]:
-        found = [_prepared(*case) for case in cases]
+        found = [_prepared(case) for case in cases]
         hard = [index for index, verdict in enumerate(found) if isinstance(verdict, str)]
-        judged = self.workers.judge([(cases[index][0], str(found[index]), cases[index][2]) for index in hard])
+        judged = self.workers.judge([(cases[index].domain, str(found[index]), cases[index].item) for index in hard])
         by_index = dict(zip(hard, judged, strict=True))
         return [verdict if isinstance(verdict, Verdict) else by_index[i] for i, verdict in enumerate(found)]
 
@@ -83,7 +91,8 @@ class Scorer:
         self.close()
 
 
-def _prepared(domain: str, response: str, item: Mapping[str, Any]) -> Verdict | str:
+def _prepared(case: Case) -> Verdict | str:
     began = time.perf_counter()
-    found = VERIFIERS[domain].prepare(response, item)
+    response = as_read(case.response, opens_thought=case.opens_thought)
+    found = VERIFIERS[case.domain].prepare(response, case.item)
     return replace(found, seconds=time.perf_counter() - began) if isinstance(found, Verdict) else found

@@ -213,7 +213,10 @@ class Rollouts:
         stop = set(self.engine.stop_tokens)
         tokens = [sample.token_ids for sample in samples.values()]
         texts = self.tokenizer.batch_decode([list(ids[:-1] if ids[-1] in stop else ids) for ids in tokens])
-        return [(prompt.domain, text, prompt.item) for prompt, text in zip(prompts, texts, strict=True)]
+        return [
+            Case(prompt.domain, text, prompt.item, prompt.opens_thought)
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
 
 
 class _Judged(NamedTuple):

@@ -44,7 +44,9 @@ def some_groups(num_groups: int = 8, num_samples: int = 6, num_engines: int = 1,
     prompts, samples = [], {}
     for group in range(num_groups):
         prompt = tuple(draw.randrange(3, 128) for _ in range(draw.randrange(3, 20)))
-        prompts.append(Prompt(serial=group, id=str(group), domain="math", token_ids=prompt, item={}))
+        prompts.append(
+            Prompt(serial=group, id=str(group), domain="math", token_ids=prompt, opens_thought=False, item={})
+        )
         samples[group] = tuple(
             sample_of(
                 tokens := tuple(draw.randrange(3, 128) for _ in range(draw.randrange(1, 30))),

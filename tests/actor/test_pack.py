@@ -72,7 +72,9 @@ def random_groups(seed: int, num_groups: int | None = None) -> Groups:
     prompts, samples = [], {}
     for group in range(num_groups):
         tokens = random_tokens(draw, LONGEST_PROMPT)
-        prompts.append(Prompt(serial=group, id=str(group), domain="math", token_ids=tokens, item={}))
+        prompts.append(
+            Prompt(serial=group, id=str(group), domain="math", token_ids=tokens, opens_thought=False, item={})
+        )
         samples[group] = tuple(
             sample_of(tokens := random_tokens(draw, LONGEST_RESPONSE), [-draw.random() * 4 for _ in tokens])
             for _ in range(num_samples)

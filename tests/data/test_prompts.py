@@ -81,6 +81,50 @@ def test_a_chat_template_is_applied_where_there_is_one() -> None:
     assert tokenizer.decode(prompt.token_ids) == "[000]="
 
 
+R1 = (  # as DeepSeek-R1-Distill's of February 2025
+    "{% for message in messages %}{{ '<user>' + message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant><think>\\n' }}{% endif %}"
+)
+TEMPLATES = {  # and whether it opens a thought, whatever the prompt says
+    "[{{ messages[0].content }}]": False,
+    R1: True,
+    R1.replace("<think>\\n", ""): False,  # of January 2025
+    R1.replace("<think>\\n", "<think>\\n\\n</think>\\n\\n"): False,  # Qwen3's where it is not to think
+    R1.replace("<think>\\n", "<think>\\nLet me see: "): True,
+    "{{ messages[0].content }}=<think>": True,  # written without being asked for
+    "Start with <think> and go on. [{{ messages[0].content }}]=": False,  # spoken of before the prompt
+    "Use <think> and </think>. [{{ messages[0].content }}]=<think>\n": True,
+    "[{{ messages[0].content | trim }}]=<think></think><think>": True,
+    "[{{ messages[0].content }}]={{ '<think></think>' if '/no' in messages[0].content else '<think>' }}": True,
+}
+MENTIONS = ("2+2", "What is <think>?", "</think> closes <think>", "<think>", "<thi<think>nk>", "a", "think", "")
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_whether_a_prompt_opens_a_thought_is_known_from_what_its_template_writes(template: str) -> None:
+    tokenizer = load_tokenizer(DEMO / "model")
+    tokenizer.chat_template = template
+    problems = [Item(id=f"i{k}", domain="math", prompt=text, item={"answer": "4"}) for k, text in enumerate(MENTIONS)]
+    stream = PromptStream(problems, tokenizer, seed=1, max_prompt_tokens=200)
+    for prompt in (*stream.take(len(MENTIONS)), *held_out(problems, tokenizer, max_prompt_tokens=200, max_prompts=9)):
+        assert prompt.opens_thought is TEMPLATES[template], f"{tokenizer.decode(prompt.token_ids)}"
+
+
+def test_a_template_may_open_a_thought_of_some_prompts_alone() -> None:
+    tokenizer = load_tokenizer(DEMO / "model")
+    tokenizer.chat_template = list(TEMPLATES)[-1]
+    problems = [Item(id=text, domain="math", prompt=text, item={"answer": "4"}) for text in ("2+2", "2+2 /no")]
+    prompts = held_out(problems, tokenizer, max_prompt_tokens=200, max_prompts=2)
+    assert [prompt.opens_thought for prompt in prompts] == [True, False]
+
+
+def test_without_a_template_a_prompt_opens_a_thought_where_it_ends_in_one(tokenizer) -> None:
+    texts = {"User: 2+2\nAssistant: <think>\n": True, "What is <think>?": False, "<think>2</think> 2+2": False}
+    problems = [Item(id=text, domain="math", prompt=text, item={"answer": "4"}) for text in texts]
+    prompts = held_out(problems, tokenizer, max_prompt_tokens=200, max_prompts=3)
+    assert [prompt.opens_thought for prompt in prompts] == list(texts.values())
+
+
 def test_held_out_prompts_are_taken_evenly_and_in_order(tokenizer) -> None:
     chosen = held_out(items(100), tokenizer, max_prompt_tokens=8, max_prompts=4)
     assert [prompt.id for prompt in chosen] == ["i0", "i25", "i50", "i75"]

@@ -13,7 +13,10 @@ from tests.models import replaced
 from tests.report.records import groups
 
 DOMAINS = ("math", "code", "stem", "logic", "instruct")
-PROMPTS = [Prompt(serial=i, id=domain, domain=domain, token_ids=(1,), item={}) for i, domain in enumerate(DOMAINS)]
+PROMPTS = [
+    Prompt(serial=i, id=domain, domain=domain, token_ids=(1,), opens_thought=False, item={})
+    for i, domain in enumerate(DOMAINS)
+]
 
 
 class Answers:

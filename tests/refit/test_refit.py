@@ -79,7 +79,8 @@ def trained_beside(engine: Any, actor: Any, folder: str, num_updates: int, first
 
     ranks = actor.ranks
     prompts = [
-        Prompt(serial=i, id=str(i), domain="math", token_ids=tuple(range(3 + i, 15 + i)), item={}) for i in range(8)
+        Prompt(serial=i, id=str(i), domain="math", token_ids=tuple(range(3 + i, 15 + i)), opens_thought=False, item={})
+        for i in range(8)
     ]
     found: dict[str, Any] = {"gaps": [], "equal": [], "tokens": []}
     for version in (first_version, first_version + 1):

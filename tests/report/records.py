@@ -25,7 +25,7 @@ def groups(
     table = torch.tensor(rewards, dtype=torch.float64)
     return Groups(
         prompts=tuple(
-            Prompt(serial=i, id=f"{domain}-{i}", domain=domain, token_ids=(1, 2), item={})
+            Prompt(serial=i, id=f"{domain}-{i}", domain=domain, token_ids=(1, 2), opens_thought=False, item={})
             for i, domain in enumerate(domains)
         ),
         rewards=table,

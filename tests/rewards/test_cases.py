@@ -18,6 +18,7 @@ from megatron_rl.rewards.score import Scorer
 
 ROOT = Path(__file__).parents[2]
 ENTRY = {"question": "?", "answer": "olleh", "metadata": {"word": "hello"}}
+OPEN = {"opens_thought": True}
 LANGUAGE = {"instruction_id_list": ["punctuation:no_comma", "keywords:existence"], "kwargs": [{}, {"keywords": ["a"]}]}
 TESTS = {"tests": [{"input": "3", "output": "6"}, {"input": "4", "output": "8"}]}
 CASES: list[tuple[str, str, dict[str, Any], float]] = [
@@ -55,6 +56,15 @@ def test_every_case_has_one_line_in_the_order_of_the_file(path: Path) -> None:
     assert [set(row) for row in rows] == [{"id", "score", "outcome", "detail"}] * len(CASES)
     assert [row["id"] for row in rows] == [f"case-{number}" for number in range(len(CASES))]
     assert [(row["outcome"], row["score"]) for row in rows] == [("judged", case[3]) for case in CASES]
+
+
+def test_a_case_says_whether_its_prompt_has_opened_a_thought(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    case = {"id": "a", "domain": "math", "response": r"\boxed{5}, but", "item": {"answer": "5"}}
+    path.write_text("".join(json.dumps(case | more) + "\n" for more in ({}, OPEN, {"opens_thought": False})))
+    with Scorer(1, 30.0) as scorer:
+        found = [json.loads(row)["score"] for row in score_cases(path, scorer)]
+    assert found == [1.0, 0.0, 1.0]
 
 
 def test_batches_of_bounded_size_give_what_one_gives(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +108,9 @@ def test_verdicts_go_to_a_file_and_never_over_the_cases(path: Path) -> None:
         (line(0, "math", "", {"answer": ""}), 1, "the answer of a math item is a text, not ''; drop the row"),
         (line(0, "math", "", "5"), 1, "item is a JSON str; write an object"),
         ('{"id": "a", "domain": "math", "item": {"answer": "5"}}\n', 1, "key 'response' is missing; a line has id, d"),
+        ('{"id": "a", "opens_thought": 1}\n', 1, "key 'domain' is missing"),
+        (line(0, "math", "", {"answer": "5"})[:-2] + ', "opens_thought": 1}\n', 1, "opens_thought is 1; write true or"),
+        (line(0, "math", "", {"answer": "5"})[:-2] + ', "thought": 1}\n', 1, "item, and perhaps opens_thought"),
         ('{"id": "a", "domain": "math", "response": 5, "item": {"answer": "5"}}\n', 1, "response is 5; write a text"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from megatron_rl.rewards.score import VERIFIERS, Scorer
+from megatron_rl.rewards.score import VERIFIERS, Case, Scorer
 
 ENTRY = {"question": "hello", "answer": "olleh", "metadata": {"word": "hello"}}
 FOLLOWED = {
@@ -58,9 +58,11 @@ def test_the_trainers_part_is_fast_on_any_text(text: str) -> None:
 
 
 def test_any_text_has_a_verdict_and_earns_nothing() -> None:
-    cases = [(domain, wrap.format(text), item) for text in TEXTS.values() for wrap in WRAPS for domain, item in ITEMS]
+    cases = [
+        Case(domain, wrap.format(text), item) for text in TEXTS.values() for wrap in WRAPS for domain, item in ITEMS
+    ]
     with Scorer(num_processes=1, timeout_seconds=20.0, allows_unsafe_sandbox=True) as scorer:
         verdicts = scorer.score(cases)
-    for (domain, text, _), verdict in zip(cases, verdicts, strict=True):
+    for (domain, text, *_), verdict in zip(cases, verdicts, strict=True):
         assert verdict.outcome == "judged", f"{domain} {text[:40]!r}: {verdict}"
         assert verdict.score <= (0.5 if domain == "instruct" else 0.0), f"{domain} {text[:40]!r}: {verdict}"

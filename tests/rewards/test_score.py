@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from megatron_rl.rewards import workers
-from megatron_rl.rewards.score import Scorer
+from megatron_rl.rewards.score import Case, Scorer
 from tests.rewards.interpreters import readable_python
 
 ROOT = Path(__file__).parents[2]
-HANG = ("math", r"\boxed{x}", {"answer": r"\nabla h"})  # no grammar of ours: math-verify is asked
-FAIL = ("math", r"\boxed{x}", {"answer": r"\nabla f"})
-RIGHT = ("math", r"\boxed{1+x}", {"answer": "x+1"})
-WRONG = ("math", r"\boxed{2+x}", {"answer": "x+1"})
+HANG = Case("math", r"\boxed{x}", {"answer": r"\nabla h"})  # no grammar of ours: math-verify is asked
+FAIL = Case("math", r"\boxed{x}", {"answer": r"\nabla f"})
+RIGHT = Case("math", r"\boxed{1+x}", {"answer": "x+1"})
+WRONG = Case("math", r"\boxed{2+x}", {"answer": "x+1"})
 MATH_VERIFY = """
 import collections, itertools
 class LatexExtractionConfig: pass
@@ -60,19 +60,19 @@ def plant(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def spelled(text: str) -> tuple[str, str, dict]:
+def spelled(text: str) -> Case:
     entry = {"question": "", "answer": "olleh", "metadata": {"word": "hello"}}
-    return "logic", f"<answer>{text}</answer>", {"task": "spell_backward", "entry": entry}
+    return Case("logic", f"<answer>{text}</answer>", {"task": "spell_backward", "entry": entry})
 
 
 def test_verdicts_come_in_the_order_of_the_cases(scorer: Scorer) -> None:
     cases = [
         WRONG,
         spelled("olleh"),
-        ("math", r"\boxed{5}", {"answer": "5"}),
+        Case("math", r"\boxed{5}", {"answer": "5"}),
         spelled("x"),
         RIGHT,
-        ("logic", "", {}),
+        Case("logic", "", {}),
     ] * 20
     assert [verdict.score for verdict in scorer.score(cases)] == [0.0, 1.0, 1.0, 0.0, 1.0, 0.0] * 20
 
@@ -217,7 +217,7 @@ def verify(gold, value, **_):
     return bool(eval([*{attempts!r}, "True"][int(number)]))
 """)
     with Scorer(1, 20.0) as scorer:
-        cases = [("math", f"\\boxed{{{number}}}", {"answer": r"\nabla"}) for number in range(len(attempts) + 1)]
+        cases = [Case("math", f"\\boxed{{{number}}}", {"answer": r"\nabla"}) for number in range(len(attempts) + 1)]
         *verdicts, last = scorer.score(cases)
         assert last.score == 1.0, "it is executed"
         for attempt, verdict in zip(attempts, verdicts, strict=True):
@@ -227,10 +227,10 @@ def verify(gold, value, **_):
 
 
 def test_the_libraries_of_the_verifiers_work_in_a_confined_process(real: None) -> None:
-    by_math_verify = ("math", r"\boxed{\frac{2}{4}}", {"answer": r"\int_0^1 x dx"})
-    italian = ("instruct", "Il gatto dorme sul tavolo della cucina.", language("it"))
+    by_math_verify = Case("math", r"\boxed{\frac{2}{4}}", {"answer": r"\int_0^1 x dx"})
+    italian = Case("instruct", "Il gatto dorme sul tavolo della cucina.", language("it"))
     with Scorer(1, 60.0) as scorer:
-        verdicts = scorer.score([by_math_verify, italian, ("instruct", italian[1], language("de"))])
+        verdicts = scorer.score([by_math_verify, italian, italian._replace(item=language("de"))])
     assert [verdict.outcome for verdict in verdicts] == ["judged"] * 3, verdicts
     assert [verdict.score for verdict in verdicts] == [1.0, 1.0, 0.0]
 
@@ -249,7 +249,7 @@ def test_the_processes_die_with_a_killed_parent_even_in_the_middle_of_a_hang(slo
     case = HANG if slow == "hang" else doubled("import time; time.sleep(60)")
     ready = RIGHT if slow == "hang" else doubled("print(6)")
     program = f"""
-from megatron_rl.rewards.score import Scorer
+from megatron_rl.rewards.score import Case, Scorer
 scorer = Scorer(num_processes=1, timeout_seconds=60.0)
 scorer.score([{ready!r}])
 print(*scorer.workers.process_ids, flush=True)
@@ -299,8 +299,8 @@ def language(code: str) -> dict:
     return {"instruction_id_list": ["language:response_language"], "kwargs": [{"language": code}]}
 
 
-def doubled(program: str) -> tuple[str, str, dict]:
-    return "code", f"```python\n{program}\n```", {"tests": [{"input": "3\n", "output": "6\n"}]}
+def doubled(program: str) -> Case:
+    return Case("code", f"```python\n{program}\n```", {"tests": [{"input": "3\n", "output": "6\n"}]})
 
 
 def children(process: int) -> list[int]:

@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 from megatron_rl.config.records import Recipe
 from megatron_rl.data.items import Item
-from megatron_rl.data.prompts import PromptStream, load_tokenizer
+from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
+from megatron_rl.evaluation.evaluate import evaluate
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts, concatenated
 from megatron_rl.runtime.parallel import Ranks
@@ -129,6 +130,23 @@ def at(step: int, keep_rate: float = 1.0) -> State:
 
 def serials(groups: Any) -> list[int]:
     return [prompt.serial for prompt in groups.prompts]
+
+
+@pytest.mark.parametrize("opens", [False, True])
+def test_a_thought_that_the_prompt_opened_has_to_be_closed_in_training_and_validation(
+    rollouts, recipe: Recipe, opens: bool
+) -> None:
+    thinking = load_tokenizer(DEMO / "model")
+    thinking.chat_template = "{{ messages[0].content }}=" + ("<think>\n" if opens else "")
+    items = [Item(id=f"i{k}", domain="math", prompt=f"{k:03d}", item={"answer": "5"}) for k in range(WANTED)]
+    scripted = rollouts(set())
+    scripted.engine.answers = lambda _: [RIGHT, f"{WRONG}</think>{RIGHT}", f"{RIGHT}, but"]
+    stream = PromptStream(items, thinking, seed=1, max_prompt_tokens=16)
+    expected = [[0, 1, 0] if opens else [1, 1, 1]] * WANTED
+    assert scripted.collect(stream, recipe, at(0)).tried.rewards[:WANTED].tolist() == expected
+    validation = replaced(recipe, ["validation", "samples_per_prompt"], NUM_SAMPLES)
+    prompts = held_out(items, thinking, max_prompt_tokens=16, max_prompts=WANTED)
+    assert evaluate(scripted, prompts, validation, 0).accuracy == {"math": pytest.approx(1 / 3 if opens else 1.0)}
 
 
 def test_a_full_first_round_is_the_only_one(rollouts, stream: PromptStream, recipe: Recipe) -> None:
@@ -294,7 +312,7 @@ def test_the_verifier_reads_the_response_without_its_stop_token(
     submit = watched.scorer.submit
 
     def watching(cases: list[Any]) -> list[Any]:
-        read.extend(text for _, text, _ in cases)
+        read.extend(case.response for case in cases)
         return submit(cases)
 
     monkeypatch.setattr(watched.scorer, "submit", watching)

@@ -32,7 +32,10 @@ def some_prompts() -> list[Prompt]:
 
     shared = tokens(80)
     texts = [tokens(5), tokens(31), shared + tokens(7), tokens(64), shared + tokens(20), tokens(100)]
-    return [Prompt(serial=i, id=str(i), domain="math", token_ids=text, item={}) for i, text in enumerate(texts)]
+    return [
+        Prompt(serial=i, id=str(i), domain="math", token_ids=text, opens_thought=False, item={})
+        for i, text in enumerate(texts)
+    ]
 
 
 def wave(engine: Any, prompts: list[Prompt], temperature: float = TEMPERATURE) -> dict[str, list[dict[str, Any]]]:
