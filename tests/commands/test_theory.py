@@ -1,7 +1,6 @@
 """What `megatron-rl theory` gives: figures by name, a picture, and checks that notice a wrong formula."""
 
 import dataclasses
-import doctest
 import io
 import json
 from pathlib import Path
@@ -61,7 +60,3 @@ def test_a_wrong_term_is_noticed(field: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_wrong_exponent_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(theory, "expected_unsampled_squares", lambda p, n: p.square() * (1 - p) ** (n - 1))
     assert theory.corollary_error() > 1e-2
-
-
-def test_examples_are_right() -> None:
-    assert doctest.testmod(theory).failed == 0
