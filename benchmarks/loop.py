@@ -245,12 +245,9 @@ def actor_figures(case: Case, run: Run, actor: Actor, ranks: Ranks, repeats: int
 
 def random_groups(case: Case, run: Run) -> Groups:
     """Groups of random tokens, their lengths drawn uniformly."""
-    import torch
-
     from megatron_rl.types import Groups, Prompt, Sample
 
     draw = random.Random(0)
-    shape = (case.num_groups, case.samples_per_group)
 
     def tokens(count: int) -> tuple[int, ...]:
         # Not 0: transformers keeps the embedding of the padding token as it is.
@@ -263,18 +260,13 @@ def random_groups(case: Case, run: Run) -> Groups:
 
     samples = [sample() for _ in range(case.num_groups * case.samples_per_group)]
     return Groups(
+        **Groups.tables(case.samples_per_group, lengths=[len(sample.token_ids) for sample in samples]),
         prompts=tuple(
             Prompt(
                 serial=i, id=str(i), domain="math", token_ids=tokens(case.prompt_tokens), opens_thought=False, item={}
             )
             for i in range(case.num_groups)
         ),
-        rewards=torch.zeros(shape, dtype=torch.float64),
-        outcomes=torch.zeros(shape, dtype=torch.int64),
-        verifier_seconds=torch.zeros(shape, dtype=torch.float64),
-        lengths=torch.tensor([len(sample.token_ids) for sample in samples]).view(shape),
-        truncated=torch.zeros(shape, dtype=torch.bool),
-        owners=torch.zeros(shape, dtype=torch.int64),
         samples=dict(enumerate(samples)),
         policy_version=0,
     )

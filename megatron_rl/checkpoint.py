@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import torch
 from torch import Tensor
@@ -31,12 +31,15 @@ from megatron_rl.data.prompts import PromptStream
 from megatron_rl.rollout import waves
 from megatron_rl.runtime import parallel, rundir
 from megatron_rl.runtime.log import get_logger
+from megatron_rl.runtime.preempt import Preempted
 from megatron_rl.runtime.spans import span
 from megatron_rl.types import Reset, Scores, State
 
 
 class Saver:
     """Saves a run, one checkpoint at a time; owns the thread that writes.
+
+    Left by Preempted, it saves what it was last told of; left in peace, it waits for the checkpoint under way.
 
     A save copies this rank's state to host memory and hands it to the thread. The checkpoint is committed once all
     ranks have written: at once, or where the device saves in the background, at a later call. Until then nothing that
@@ -45,10 +48,32 @@ class Saver:
     """
 
     def __init__(self, run: Run, actor: Actor, prompts: PromptStream, state: State) -> None:
-        self.run, self.actor, self.prompts = run, actor, prompts
+        self.run, self.actor, self.prompts, self.state = run, actor, prompts, state
         self.saved_step, self._saved_at = state.step, time.monotonic()
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: tuple[Path, dict[str, Any], Future[dict[str, Any]]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None and issubclass(kind, Preempted) and self.state.step > self.saved_step:
+            self.save(self.state)
+        if kind is None or issubclass(kind, Preempted):
+            self.finish()
+
+    def told(self, state: State) -> State:
+        """The state, which is saved where the run has to leave."""
+        self.state = state
+        return state
+
+    def after(self, state: State) -> None:
+        """Commits what has been written meanwhile, and begins the checkpoint that is due after a step."""
+        self.told(state)
+        self.poll()
+        run = self.run
+        if is_due(state.step, run.save_every_steps, run.at_step(state.step).num_steps) or self.is_overdue():
+            self.save(state)
 
     def is_overdue(self) -> bool:
         """Whether the newest checkpoint is older than `run.save_every_minutes`, by the clock of rank 0."""
@@ -138,6 +163,15 @@ class Saver:
                 shutil.rmtree(partial, ignore_errors=True)  # space may be what lacks
             raise
         return result
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    """True at step 0, at every `every`-th step and at the last one.
+
+    >>> [step for step in range(8) if is_due(step, 3, 7)]
+    [0, 3, 6, 7]
+    """
+    return step % every == 0 or step == last
 
 
 def resume(run: Run, actor: Actor, prompts: PromptStream | None) -> State:

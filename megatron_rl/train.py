@@ -27,7 +27,7 @@ from megatron_rl.rollout.collect import Rollouts
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.runtime import parallel, rundir
 from megatron_rl.runtime.parallel import Ranks
-from megatron_rl.runtime.preempt import Preempted, Preemption
+from megatron_rl.runtime.preempt import Preemption
 from megatron_rl.runtime.watchdog import Watchdog
 from megatron_rl.types import Prompt, State
 
@@ -64,7 +64,9 @@ def train(run: Run) -> State:
             preemption,
             run,
         )
-        state = loop(run, Actor(run, ranks, hardware), rollouts, prompts, validation, report)
+        actor = Actor(run, ranks, hardware)
+        gc.freeze()  # what has been imported stays; looking through it again and again is a tenth of a small step
+        state = loop(run, actor, rollouts, prompts, validation, report)
         engine.close()
     parallel.stop()
     return state
@@ -104,63 +106,34 @@ def loop(
 ) -> State:
     """The algorithm of the papers, a step at a time. Collective over the world."""
     state = checkpoint.resume(run, actor, prompts)
-    gc.freeze()  # what has been imported stays; looking through it again and again is a tenth of a small step
     report.start(state)
-    saver = checkpoint.Saver(run, actor, prompts, state)
-    while True:
-        recipe, position = run.at_step(state.step), prompts.position
-        algorithm = recipe.algorithm
-        try:
+    with checkpoint.Saver(run, actor, prompts, state) as saver:  # Preempted leaves through it; nothing is lost
+        while True:
+            recipe = run.at_step(state.step)
             with rollout_phase(actor, rollouts.engine, version=state.step):
-                if is_due(state.step, run.validate_every_steps, recipe.num_steps):
-                    state = state.with_scores(evaluate(rollouts, validation, recipe, state.step))
+                if checkpoint.is_due(state.step, run.validate_every_steps, recipe.num_steps):
+                    state = saver.told(state.with_scores(evaluate(rollouts, validation, recipe, state.step)))
                     report.scores(state)
-                    if state.newest_is_best:
-                        actor.keep_as_best()
+                    actor.keep_if_best(state)
                 if state.step == recipe.num_steps:
                     break
                 collected = rollouts.collect(prompts, recipe, state)
-        except Preempted:
-            prompts.seek(position)  # the step begins again with its own prompts, and with the waves that are stored
-            if state.step > saver.saved_step:
-                saver.save(state)
-            saver.finish()
-            raise
-        groups = collected.groups
-        batch = pack(groups, actor.ranks, algorithm, actor.limits)
-        policy = actor.logprobs(batch, recipe)
-        batch = batch.with_logprobs(old=policy.logprobs, reference=actor.reference_logprobs(batch, recipe))
-        rewards = shaped_rewards(
-            groups.rewards,
-            groups.lengths,
-            groups.truncated,
-            limit=recipe.sampling.max_response_tokens,
-            step=state.step,
-            algorithm=algorithm,
-        )
-        if algorithm.kl is not None and algorithm.kl.place == "reward":
-            rewards -= algorithm.kl.coefficient * actor.kl_of_sequences(batch, algorithm.kl)
-        batch = batch.with_advantages(advantages(rewards, groups.judged, groups.lengths, algorithm))
-        updates = [actor.update(packs, recipe, state.step) for packs in batch.updates]
-        state = state.after(collected, updates)
-        reset = algorithm.reference_reset
-        if reset is not None and (reason := reset_reason(state, recipe.stage_at(state.step), reset)):
-            actor.reset_reference(reset)
-            state = state.with_reset(reason)
-        report.step(state, collected, policy, updates)
-        saver.poll()
-        if is_due(state.step, run.save_every_steps, recipe.num_steps) or saver.is_overdue():
-            saver.save(state)
-    saver.finish()
+
+            batch = pack(collected.groups, actor.ranks, recipe.algorithm, actor.limits)
+            policy = actor.logprobs(batch, recipe)
+            batch = batch.with_logprobs(old=policy.logprobs, reference=actor.reference_logprobs(batch, recipe))
+
+            rewards = shaped_rewards(batch.groups, recipe, state.step) - actor.kl_in_reward(batch, recipe)
+            batch = batch.with_advantages(advantages(rewards, batch.groups, recipe.algorithm))
+
+            updates = [actor.update(packs, recipe, state.step) for packs in batch.updates]
+            state = state.after(collected, updates)
+            if reason := reset_reason(state, recipe):
+                actor.reset_reference(recipe)
+                state = state.with_reset(reason)
+
+            report.step(state, collected, batch, policy, updates)
+            saver.after(state)
     export(run, state, actor, lineage.model_folder_of(run.directory))
     report.finish()
     return state
-
-
-def is_due(step: int, every: int, last: int) -> bool:
-    """True at step 0, at every `every`-th step and at the last one.
-
-    >>> [step for step in range(8) if is_due(step, 3, 7)]
-    [0, 3, 6, 7]
-    """
-    return step % every == 0 or step == last

@@ -61,46 +61,71 @@ class Verdict:
     seconds: float = 0.0  # wall time that it took, of the process that judged
 
 
-@dataclass(frozen=True)
-class Groups:
-    """G groups of N samples. Every rank knows the numbers; the tokens stay on the engine that made them.
+def _column(dtype: str) -> Any:
+    return dataclasses.field(metadata={"dtype": dtype})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What every rank knows of each sample: a tensor [G, N] per column.
 
     A group of three answers, one right, one wrong, one that the verifier gave up on, the last cut off at 8 tokens:
-    rewards [[1, 0, 0]], outcomes [[0, 0, 1]], lengths [[5, 7, 8]], truncated [[False, False, True]].
+
+    >>> table = Columns.tables(3, rewards=[1, 0, 0], outcomes=[0, 0, 1], lengths=[5, 7, 8], truncated=[0, 0, 1])
+    >>> Columns(**table).judged.tolist(), table["truncated"].tolist(), table["owners"].tolist()
+    ([[True, True, False]], [[False, False, True]], [[0, 0, 0]])
     """
 
-    prompts: tuple[Prompt, ...]  # G
-    rewards: Tensor  # [G, N] float64: raw verdict scores, before any shaping
-    outcomes: Tensor  # [G, N] int64: place of the verdict's outcome in OUTCOMES
-    verifier_seconds: Tensor  # [G, N] float64: wall time that the verdict took
-    lengths: Tensor  # [G, N] int64: response tokens
-    truncated: Tensor  # [G, N] bool: stopped by the length limit
-    owners: Tensor  # [G, N] int64: the engine that made the sample
-    samples: Mapping[int, Sample]  # row of the [G x N] table -> sample, of the rows this rank's engine made
-    policy_version: int
+    rewards: Tensor = _column("float64")  # raw verdict scores, before any shaping
+    outcomes: Tensor = _column("int64")  # place of the verdict's outcome in OUTCOMES
+    verifier_seconds: Tensor = _column("float64")  # wall time that the verdict took
+    lengths: Tensor = _column("int64")  # response tokens
+    truncated: Tensor = _column("bool")  # stopped by the length limit
+    owners: Tensor = _column("int64")  # the engine that made the sample
 
-    def __len__(self) -> int:
-        return len(self.prompts)
+    @staticmethod
+    def tables(num_samples: int, **values: Sequence[Any]) -> dict[str, Any]:
+        """Every column [G, N] of its dtype, from the values of the samples row by row; one not given is zeros."""
+        import torch
+
+        num_rows = len(next(iter(values.values())))
+        return {
+            column.name: torch.tensor(
+                list(values.pop(column.name, [0] * num_rows)), dtype=getattr(torch, column.metadata["dtype"])
+            ).view(-1, num_samples)
+            for column in dataclasses.fields(Columns)
+        } | values  # a name that is no column is for the constructor to refuse
 
     @property
     def judged(self) -> Tensor:
         """[G, N] bool: False where the verifier failed."""
         return self.outcomes == OUTCOMES.index("judged")
 
+    def columns(self) -> dict[str, Any]:
+        """Every column by its name."""
+        return {column.name: getattr(self, column.name) for column in dataclasses.fields(Columns)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups(Columns):
+    """G groups of N samples. Every rank knows the columns; the tokens stay on the engine that made them."""
+
+    prompts: tuple[Prompt, ...]  # G
+    samples: Mapping[int, Sample]  # row of the [G x N] table -> sample, of the rows this rank's engine made
+    policy_version: int
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
     def take(self, indices: Sequence[int]) -> Groups:
         """The groups at `indices`, in that order."""
         N = self.rewards.shape[1]
         rows = [(new * N + j, old * N + j) for new, old in enumerate(indices) for j in range(N)]
-        return dataclasses.replace(
-            self,
+        return Groups(
+            **{name: column[list(indices)] for name, column in self.columns().items()},
             prompts=tuple(self.prompts[i] for i in indices),
-            rewards=self.rewards[list(indices)],
-            outcomes=self.outcomes[list(indices)],
-            verifier_seconds=self.verifier_seconds[list(indices)],
-            lengths=self.lengths[list(indices)],
-            truncated=self.truncated[list(indices)],
-            owners=self.owners[list(indices)],
             samples={new: self.samples[old] for new, old in rows if old in self.samples},
+            policy_version=self.policy_version,
         )
 
 
@@ -138,6 +163,7 @@ class Batch:
 
     groups: Groups
     updates: tuple[tuple[Pack, ...], ...]
+    advantages: Tensor | None = None  # [G, N] float64, as given
 
     def with_logprobs(self, *, old: Sequence[Tensor | None], reference: Sequence[Tensor | None]) -> Batch:
         """The batch with the two log-probabilities of each pack, given in the order of `packs`."""
@@ -147,9 +173,10 @@ class Batch:
     def with_advantages(self, advantages: Tensor) -> Batch:
         """The batch with `advantages` [G, N] spread over the tokens of each sequence."""
         flat = advantages.float().flatten()
-        return self._each(
+        batch = self._each(
             lambda pack: {"advantages": flat.to(pack.sequences.device)[pack.sequences] * (pack.response_mask > 0)}
         )
+        return dataclasses.replace(batch, advantages=advantages)
 
     @property
     def packs(self) -> list[Pack]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from megatron_rl.types import Sample
+from megatron_rl.types import Columns, Groups, Prompt, Sample
 
 
 def sample_of(token_ids: Sequence[int], logprobs: Sequence[float], *, is_cut: bool = False, version: int = 0) -> Sample:
@@ -14,6 +15,20 @@ def sample_of(token_ids: Sequence[int], logprobs: Sequence[float], *, is_cut: bo
         logprobs=array("f", logprobs),
         finish_reason="length" if is_cut else "stop",
         policy_version=version,
+    )
+
+
+def columns_of(num_samples: int, **values: Sequence[Any]) -> Columns:
+    """The columns of samples given row by row; one not given is zeros."""
+    return Columns(**Columns.tables(num_samples, **values))
+
+
+def groups_of(
+    prompts: Sequence[Prompt], samples: Mapping[int, Sample], num_samples: int, *, version: int = 0, **values: Any
+) -> Groups:
+    """Groups of these columns, given row by row; one not given is zeros."""
+    return Groups(
+        **Columns.tables(num_samples, **values), prompts=tuple(prompts), samples=samples, policy_version=version
     )
 
 

@@ -58,7 +58,7 @@ class Trained:
             Collected(groups=batch.groups, tried=batch.groups, rounds=1, keep_rate=1.0), updates
         )
         if self.state.step in RESETS:
-            self.actor.reset_reference(self.run.recipe.algorithm.reference_reset)
+            self.actor.reset_reference(self.run.recipe)
             self.state = self.state.with_reset("planted")
 
     def batch(self) -> Batch:

@@ -40,7 +40,7 @@ def journeys(legs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         one.state = checkpoint.resume(one.run, one.actor, one.prompts)
         if one.state.step == 0:
             one.step()
-            one.actor.keep_as_best()
+            one.actor.keep_if_best(one.state)
             one.step()
         facts = holdings(one)
         one.run = dataclasses.replace(one.run, directory=Path(leg["to"]))

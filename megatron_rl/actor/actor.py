@@ -14,15 +14,15 @@ from torch import Tensor
 from megatron_rl.actor import model, names, optimizer, reshard, schedule, vocabulary
 from megatron_rl.actor.pack import Limits, joined
 from megatron_rl.algorithms.kl import kl_estimate, kl_per_sequence
-from megatron_rl.algorithms.losses import clipped, policy_loss
-from megatron_rl.algorithms.mismatch import correction_weights, held_by_correction, mismatch
-from megatron_rl.config.records import Kl, Recipe, ReferenceReset
+from megatron_rl.algorithms.mismatch import mismatch
+from megatron_rl.algorithms.objective import TokenSums, objective
+from megatron_rl.config.records import Recipe
 from megatron_rl.config.run import Run
 from megatron_rl.device import Device
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.runtime.spans import span
-from megatron_rl.types import Batch, Pack, Update
+from megatron_rl.types import Batch, Pack, State, Update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,78 +119,64 @@ class Actor:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         rate = optimizer.set_rates(self.optimizer, recipe.optimizer, step)
-        sums = torch.zeros(8, dtype=torch.float64)
+        sums = TokenSums.zero()
 
         def loss(logits: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
-            total, parts = self._loss(logits, pack, recipe)
+            nonlocal sums
+            temperature = recipe.sampling.temperature
+            logprobs = vocabulary.log_probabilities(logits, pack.targets, temperature, self.tensor_group)
+            total, of_pack = objective(logprobs, pack, recipe.algorithm)
             if self.ranks.counts_tokens:
-                sums.add_(parts)
+                sums += of_pack
             return total, pack.response_mask.sum()
 
         schedule.forward_backward(self.chunks, packs, loss)
         _, norm, _ = self.optimizer.step()
-        tokens, loss_sum, low, high, dual, ratio, kl, held = parallel.total(sums).tolist()
-        norm = float(norm)
+        sums, norm = TokenSums.of(parallel.total(sums.values)), float(norm)
         if not math.isfinite(norm):
             raise RuntimeError(f"step {step}: the gradient norm is {norm}; the newest checkpoint is from before it")
         return Update(
-            num_tokens=round(tokens),
-            loss=loss_sum / tokens,
+            num_tokens=round(float(sums.tokens)),
+            loss=float(sums.loss / sums.tokens),
             gradient_norm=norm,
             learning_rate=rate,
-            clip_low_fraction=low / tokens,
-            clip_high_fraction=high / tokens,
-            clip_dual_fraction=dual / tokens,
-            ratio_mean=ratio / tokens,
-            kl_reference=kl / tokens,
-            correction_fraction=held / tokens,
+            clip_low_fraction=float(sums.clip_low / sums.tokens),
+            clip_high_fraction=float(sums.clip_high / sums.tokens),
+            clip_dual_fraction=float(sums.clip_dual / sums.tokens),
+            ratio_mean=float(sums.ratio / sums.tokens),
+            kl_reference=float(sums.kl_reference / sums.tokens),
+            correction_fraction=float(sums.corrected / sums.tokens),
         )
 
-    def _loss(self, logits: Tensor, pack: Pack, recipe: Recipe) -> tuple[Tensor, Tensor]:
-        """The sum over tokens of policy loss + KL, each by its share, and the sums that the metrics need."""
-        assert pack.old_logprobs is not None and pack.advantages is not None
-        algorithm = recipe.algorithm
-        logprobs = vocabulary.log_probabilities(logits, pack.targets, recipe.sampling.temperature, self.tensor_group)
-        loss, kl, held = policy_loss(logprobs, pack.old_logprobs, pack.advantages, algorithm), None, None
-        if (correction := algorithm.correction) is not None:
-            rollout = pack.old_logprobs, pack.rollout_logprobs, pack.response_mask, pack.sequences, correction
-            loss, held = loss * correction_weights(*rollout), held_by_correction(*rollout)
-        if algorithm.kl is not None:
-            assert pack.reference_logprobs is not None
-            kl = kl_estimate(logprobs, pack.reference_logprobs, algorithm.kl)
-            if algorithm.kl.place == "loss":
-                loss = loss + algorithm.kl.coefficient * kl
-        with torch.no_grad():
-            ratio, nothing = (logprobs - pack.old_logprobs).exp(), torch.zeros_like(logprobs)
-            masks = clipped(ratio, pack.advantages, algorithm)
-            beyond = nothing if held is None else held.low + held.high
-            means = torch.stack([loss, *masks, ratio, nothing if kl is None else kl, beyond])
-            sums = (means * pack.response_mask).sum(1)
-            sums[0] = (loss * pack.loss_weights).sum()
-            sums = torch.cat([pack.response_mask.sum()[None], sums]).double().cpu()
-        return (loss * pack.loss_weights).sum(), sums
+    def kl_in_reward(self, batch: Batch, recipe: Recipe) -> Tensor | float:
+        """What the KL takes off the rewards [G, N] float64: the coefficient times the sum over each response.
 
-    def kl_of_sequences(self, batch: Batch, kl: Kl) -> Tensor:
-        """Sum [G, N] float64 of the KL estimates of each response, of the policy that the step began with."""
-        shape = batch.groups.rewards.shape
+        Of the policy that the step began with; 0 for a recipe whose KL is in the loss, or without one. Collective over
+        the world.
+        """
+        kl, shape = recipe.algorithm.kl, batch.groups.rewards.shape
+        if kl is None or kl.place == "loss":
+            return 0.0
         sums = torch.zeros(shape.numel(), dtype=torch.float64)
         for pack in batch.packs if self.ranks.counts_tokens else ():
             assert pack.old_logprobs is not None and pack.reference_logprobs is not None
             estimates = kl_estimate(pack.old_logprobs, pack.reference_logprobs, kl).cpu()
             sums += kl_per_sequence(estimates, pack.response_mask.cpu(), pack.sequences.cpu(), len(sums))
-        return parallel.total(sums).view(shape)
+        return kl.coefficient * parallel.total(sums).view(shape)
 
-    def reset_reference(self, reset: ReferenceReset) -> None:
-        """Makes the reference a copy of the policy, or of the best there was. Not collective."""
+    def reset_reference(self, recipe: Recipe) -> None:
+        """Makes the reference a copy of the policy, or of the best there was, as the recipe says. Not collective."""
+        reset = recipe.algorithm.reference_reset
+        assert reset is not None, f"{recipe.release} resets no reference"
         if self.reference is not None:
             best = None if self.best is None else [weight.clone() for weight in self.best]
             self.reference = best or self._copy_of_weights()
         if reset.clears_optimizer:
             optimizer.clear(self.optimizer)
 
-    def keep_as_best(self) -> None:
-        """Remembers the current policy, where the recipe resets to the best one. Not collective."""
-        if self.best is not None:
+    def keep_if_best(self, state: State) -> None:
+        """Remembers a policy that validated best, where the recipe resets to the best one. Not collective."""
+        if self.best is not None and state.newest_is_best:
             self.best = self._copy_of_weights()
 
     def stream(self) -> Iterator[tuple[str, Tensor]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from megatron_rl.config.records import Algorithm
+from megatron_rl.types import Columns
 
 EPSILON = 1e-8  # REINFORCE++ eq. 7 names it without a value; no spread then gives zeros, not noise
 
 
-def advantages(rewards: Tensor, judged: Tensor, lengths: Tensor, algorithm: Algorithm) -> Tensor:
+def advantages(rewards: Tensor, groups: Columns, algorithm: Algorithm) -> Tensor:
     """Advantages [G, N] float64 of `rewards` [G, N], each for every token of its response.
 
     With R~ = R - mean over the group, `algorithm.advantage` says
@@ -23,8 +24,8 @@ def advantages(rewards: Tensor, judged: Tensor, lengths: Tensor, algorithm: Algo
     NeMo-RL and verl do, which lets long answers weigh more). Standard deviations are the population's; verl divides
     a group's by n - 1, which makes all advantages smaller by one factor.
 
-    Only `judged` [G, N] samples enter a statistic; the others get 0. So do all of a group with fewer than two judged
-    samples: there is nothing to compare with.
+    Only the judged samples of `groups` enter a statistic; the others get 0. So do all of a group with fewer than two
+    judged samples: there is nothing to compare with.
 
     Source: ProRL v1 arXiv 2505.24864v1, eq. 2; REINFORCE++ arXiv 2501.03262v9, eq. 6-7, App. B.2; ProRL v2 blog,
     2025-08-13; RLOO arXiv 2402.14740. The advantage goes to every token (REINFORCE++ eq. 4), not to the
@@ -33,11 +34,10 @@ def advantages(rewards: Tensor, judged: Tensor, lengths: Tensor, algorithm: Algo
     >>> import dataclasses, torch
     >>> from recipes.prorl_v2 import RECIPE
     >>> rewards = torch.tensor([[1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 1.0, 1.0]])
-    >>> judged = torch.tensor([[True, True, False, False], [True, True, True, True]])
-    >>> lengths = torch.full((2, 4), 7)
+    >>> groups = Columns(**Columns.tables(4, outcomes=[0, 0, 1, 1, 0, 0, 0, 0], lengths=[7] * 8))
     >>> def of(kind):
     ...     algorithm = dataclasses.replace(RECIPE.algorithm, advantage=kind)
-    ...     return advantages(rewards, judged, lengths, algorithm).mul(1e4).round().div(1e4).tolist()
+    ...     return advantages(rewards, groups, algorithm).mul(1e4).round().div(1e4).tolist()
 
     The group means are 1/2 (of two judged) and 3/4, so R~ is (1/2, -1/2) and (1/4, -3/4, 1/4, 1/4). Its mean is 0, its
     variance (2/4 + 3/16 + 9/16) / 6 = 5/24, its standard deviation 0.4564.
@@ -52,8 +52,8 @@ def advantages(rewards: Tensor, judged: Tensor, lengths: Tensor, algorithm: Algo
     >>> of("leave_one_out")
     [[1.0, -1.0, 0.0, 0.0], [0.3333, -1.0, 0.3333, 0.3333]]
     """
-    num_judged = judged.sum(1, keepdim=True)
-    judged = judged & (num_judged >= 2)
+    num_judged = groups.judged.sum(1, keepdim=True)
+    judged = groups.judged & (num_judged >= 2)
     counted, sizes = judged.double(), num_judged.clamp(min=2).double()
     # An unjudged reward may be anything; it must not reach a sum.
     rewards = rewards.double().masked_fill(~judged, 0)
@@ -62,7 +62,7 @@ def advantages(rewards: Tensor, judged: Tensor, lengths: Tensor, algorithm: Algo
         return centred * sizes / (sizes - 1)
     if algorithm.advantage == "group_mean_and_std":
         return centred / ((centred.square().sum(1, keepdim=True) / sizes).sqrt() + EPSILON)
-    weights = counted * lengths if algorithm.statistics_over == "tokens" else counted
+    weights = counted * groups.lengths if algorithm.statistics_over == "tokens" else counted
     total = weights.sum().clamp(min=1)
     offsets = centred - (centred * weights).sum() / total
     std = ((offsets.square() * weights).sum() / total).sqrt()

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from megatron_rl.config.records import KlSpike, ReferenceReset, Stage, Stall
+from megatron_rl.config.records import KlSpike, Recipe, Stall
 from megatron_rl.types import Scores, State
 
 
-def reset_reason(state: State, stage: Stage | None, reset: ReferenceReset) -> str | None:
+def reset_reason(state: State, recipe: Recipe) -> str | None:
     """Why the reference is reset after the steps that led to `state`, for the log; None where it is not.
-
-    `stage` is the one in force for the next step.
 
     A stage's own reset comes first. The others keep `min_steps_between` from the last reset: the period, then a spike
     of the KL, then validation.
@@ -21,19 +19,24 @@ def reset_reason(state: State, stage: Stage | None, reset: ReferenceReset) -> st
     2505.24864v1, section 2.3.1: when validation degrades or plateaus, and App. E: at the start of Runs 2, 6 and 7.
     Neither says what a spike, a stall or a plateau is.
 
-    >>> import dataclasses
+    >>> from dataclasses import replace
+    >>> from megatron_rl.config.records import ReferenceReset, Stage
     >>> from megatron_rl.types import Reset
+    >>> from recipes.prorl_v2 import RECIPE
     >>> reset = ReferenceReset(period_steps=3, kl_spike=None, stall=None, min_steps_between=1, target="current",
     ...                        clears_optimizer=False)
-    >>> def reason(step, last_reset, stage=None):
-    ...     resets = (Reset(step=last_reset, reason=""),)
-    ...     state = dataclasses.replace(State.fresh(), step=step, reference_resets=resets)
-    ...     return reset_reason(state, stage, reset)
+    >>> recipe = replace(RECIPE, algorithm=replace(RECIPE.algorithm, reference_reset=reset))
+    >>> def reason(step, last_reset, *stages):
+    ...     state = replace(State.fresh(), step=step, reference_resets=(Reset(step=last_reset, reason=""),))
+    ...     return reset_reason(state, replace(recipe, stages=stages))
     >>> reason(2, 0), reason(3, 0), reason(5, 3)
     (None, 'period: 3 steps since step 0', None)
     >>> reason(5, 3, Stage(from_step=5, why="Run 2", resets_reference=True))
     'stage: Run 2'
     """
+    reset, stage = recipe.algorithm.reference_reset, recipe.stage_at(state.step)
+    if reset is None:
+        return None
     if stage is not None and stage.resets_reference and stage.from_step == state.step:
         return f"stage: {stage.why}"
     passed = state.step - state.last_reset

@@ -7,19 +7,16 @@ import math
 import torch
 from torch import Tensor
 
-from megatron_rl.config.records import Algorithm, CosineLength, Overlong, Truncation
+from megatron_rl.config.records import CosineLength, Overlong, Recipe, Truncation
+from megatron_rl.types import Columns
 
 
-def shaped_rewards(
-    rewards: Tensor, lengths: Tensor, truncated: Tensor, *, limit: int, step: int, algorithm: Algorithm
-) -> Tensor:
-    """The rewards [G, N] float64 that advantages are made of, from raw ones, in this order:
+def shaped_rewards(groups: Columns, recipe: Recipe, step: int) -> Tensor:
+    """The rewards [G, N] float64 that advantages are made of, from the raw ones of `groups`, in this order:
 
     1. truncation: a response that ran into the limit has its reward multiplied or replaced;
     2. overlong: or instead, one near the limit loses something (the two are never set together);
     3. length: while the term is on, R' = R + weight * eta(length), right and wrong answers alike.
-
-    `lengths` [G, N] and `limit` are response tokens, `truncated` [G, N] is bool.
 
     Source: ProRL v2 blog, 2025-08-13 (cosine length); ProRL v1 arXiv 2505.24864v1, App. E (penalty for not stopping);
     NeMo-RL for the order, and for leaving overlong out where truncation is set.
@@ -28,18 +25,18 @@ def shaped_rewards(
     eta = -1 + 0.5 * (1 + cos(pi/2)) = -0.5 and reward 1 - 0.25; a right one cut off at 8 that truncation paid nothing
     has eta = -1 and reward -0.5.
 
-    >>> import dataclasses
+    >>> from dataclasses import replace
     >>> from recipes.prorl_v2 import RECIPE
-    >>> algorithm = dataclasses.replace(RECIPE.algorithm, truncation=Truncation(how="multiply", value=0.0))
-    >>> rewards, lengths, truncated = torch.tensor([[1.0, 1.0]]), torch.tensor([[4, 8]]), torch.tensor([[False, True]])
-    >>> shaped_rewards(rewards, lengths, truncated, limit=8, step=550, algorithm=algorithm).tolist()
-    [[0.75, -0.5]]
-    >>> shaped_rewards(rewards, lengths, truncated, limit=8, step=0, algorithm=algorithm).tolist()
-    [[1.0, 0.0]]
+    >>> cut = replace(RECIPE.algorithm, truncation=Truncation(how="multiply", value=0.0))
+    >>> recipe = replace(RECIPE, algorithm=cut, sampling=replace(RECIPE.sampling, max_response_tokens=8))
+    >>> groups = Columns(**Columns.tables(2, rewards=[1, 1], lengths=[4, 8], truncated=[False, True]))
+    >>> shaped_rewards(groups, recipe, 550).tolist(), shaped_rewards(groups, recipe, 0).tolist()
+    ([[0.75, -0.5]], [[1.0, 0.0]])
     """
-    rewards, term = rewards.double(), algorithm.length
+    algorithm, limit = recipe.algorithm, recipe.sampling.max_response_tokens
+    rewards, lengths, term = groups.rewards.double(), groups.lengths, algorithm.length
     if algorithm.truncation is not None:
-        rewards = truncated_rewards(rewards, truncated, algorithm.truncation)
+        rewards = truncated_rewards(rewards, groups.truncated, algorithm.truncation)
     elif algorithm.overlong is not None:
         rewards = rewards - overlong_penalty(lengths, limit, algorithm.overlong)
     if term is not None and length_term_is_on(step, term):

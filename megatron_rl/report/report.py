@@ -15,7 +15,7 @@ from megatron_rl.report.metrics import Metrics
 from megatron_rl.report.progress import Progress
 from megatron_rl.runtime import spans
 from megatron_rl.runtime.log import get_logger
-from megatron_rl.types import Collected, State, Update
+from megatron_rl.types import Batch, Collected, State, Update
 
 if TYPE_CHECKING:
     from megatron_rl.actor.actor import PolicyView
@@ -70,7 +70,9 @@ class Report:
         if time.perf_counter() - self.page_drawn >= self.page_cost / PAGE_SHARE:
             self._draw_page()
 
-    def step(self, state: State, collected: Collected, policy: PolicyView, updates: Sequence[Update]) -> None:
+    def step(
+        self, state: State, collected: Collected, batch: Batch, policy: PolicyView, updates: Sequence[Update]
+    ) -> None:
         """Records the step that led to `state`, and what was decided in it."""
         if not self.is_main:
             return

@@ -6,12 +6,11 @@ import dataclasses
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from megatron_rl.algorithms.groups import is_informative, prompts_for_round
 from megatron_rl.config.records import Recipe
@@ -25,8 +24,9 @@ from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.preempt import Preempted, Preemption
 from megatron_rl.runtime.seeds import request_seed
 from megatron_rl.runtime.spans import span
-from megatron_rl.types import OUTCOMES, Collected, Groups, Prompt, Request, Sample, State, Verdict
+from megatron_rl.types import OUTCOMES, Collected, Columns, Groups, Prompt, Request, Sample, State, Verdict
 
+COLUMNS = [column.name for column in dataclasses.fields(Columns)]
 STRAGGLER_SECONDS, STRAGGLER_RATIO = 10.0, 2.0  # chosen: an engine slower than both is named in the log
 
 
@@ -51,9 +51,18 @@ class Rollouts:
         what the step needs are dropped, because the policy will have moved on by the next step.
 
         Waves that an attempt before this one finished are not generated again. Raises Preempted where this one has to
-        leave: what was finished is stored. Raises RuntimeError when more than `run.max_unjudged_share` of a round's
-        samples could not be judged: what is left of the groups is no fair sample.
+        leave: what was finished is stored, and the stream is back where the step began. Raises RuntimeError when more
+        than `run.max_unjudged_share` of a round's samples could not be judged: what is left of the groups is no fair
+        sample.
         """
+        position = prompts.position
+        try:
+            return self._collected(prompts, recipe, state)
+        except Preempted:
+            prompts.seek(position)
+            raise
+
+    def _collected(self, prompts: PromptStream, recipe: Recipe, state: State) -> Collected:
         sampling, dynamic = recipe.sampling, recipe.algorithm.dynamic_sampling
         max_rounds = 1 if dynamic is None else dynamic.max_rounds
         wanted = sampling.prompts_per_step
@@ -122,7 +131,7 @@ class Rollouts:
         scored: list[tuple[dict[int, Sample], Future[list[Verdict]]]] = []
         seconds = 0.0
         for wave in waves(requests[ranks.engine :: num_engines], self.sequences_per_wave):
-            if ranks.engine_size == 1 and self.preemption.reason:  # else the engine's ranks might not agree
+            if parallel.as_engine_leader(ranks, bool(self.preemption.reason)):  # all ranks of an engine go, or none
                 break
             made, wave_seconds = self._wave([request for _, request in wave], options, store)
             seconds += wave_seconds
@@ -138,21 +147,12 @@ class Rollouts:
         if reasons := [reason for *_, reason in parts if reason]:
             raise Preempted(reasons[0])
         self._name_straggler(step, {engine: seconds for engine, _, seconds, _ in parts})
-        owners = {row: engine for engine, part, *_ in parts for row in part}
-        everyone = {row: found for _, part, *_ in parts for row, found in part.items()}
-        shape = (len(prompts), samples_per_prompt)
-
-        def table(of: Callable[[int], Any], dtype: torch.dtype) -> Tensor:
-            return torch.tensor([of(row) for row in range(shape[0] * shape[1])], dtype=dtype).view(shape)
-
+        facts = {row: found | {"owners": engine} for engine, part, *_ in parts for row, found in part.items()}
+        in_order = [facts[row] for row in range(len(prompts) * samples_per_prompt)]
+        columns = {name: [fact[name] for fact in in_order] for name in COLUMNS}
         return Groups(
+            **Groups.tables(samples_per_prompt, **columns),
             prompts=tuple(prompts),
-            rewards=table(lambda row: everyone[row].reward, torch.float64),
-            outcomes=table(lambda row: everyone[row].outcome, torch.long),
-            verifier_seconds=table(lambda row: everyone[row].verifier_seconds, torch.float64),
-            lengths=table(lambda row: everyone[row].num_tokens, torch.long),
-            truncated=table(lambda row: everyone[row].is_truncated, torch.bool),
-            owners=table(owners.__getitem__, torch.long),
             samples=samples,
             policy_version=version,
         )
@@ -219,27 +219,18 @@ class Rollouts:
         ]
 
 
-class _Judged(NamedTuple):
-    """What all ranks learn of a sample, whose tokens stay where it was made."""
-
-    reward: float
-    outcome: int  # its place in OUTCOMES
-    verifier_seconds: float
-    num_tokens: int
-    is_truncated: bool
-
-
-def _judged(samples: Mapping[int, Sample], verdicts: Sequence[Verdict]) -> Iterator[tuple[int, _Judged]]:
+def _judged(samples: Mapping[int, Sample], verdicts: Sequence[Verdict]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Row and columns, but for its owner, of each sample; its tokens stay where it was made."""
     for (row, sample), verdict in zip(samples.items(), verdicts, strict=True):
         yield (
             row,
-            _Judged(
-                reward=verdict.score,
-                outcome=OUTCOMES.index(verdict.outcome),
-                verifier_seconds=verdict.seconds,
-                num_tokens=len(sample.token_ids),
-                is_truncated=sample.finish_reason == "length",
-            ),
+            {
+                "rewards": verdict.score,
+                "outcomes": OUTCOMES.index(verdict.outcome),
+                "verifier_seconds": verdict.seconds,
+                "lengths": len(sample.token_ids),
+                "truncated": sample.finish_reason == "length",
+            },
         )
 
 
@@ -258,19 +249,11 @@ def waves(requests: Sequence[tuple[int, Request]], max_sequences: int) -> Iterat
 def concatenated(parts: Sequence[Groups]) -> Groups:
     """Several groups of groups of one policy version as one, in order."""
 
-    def cat(field: str) -> Tensor:
-        return torch.cat([getattr(part, field) for part in parts])
-
     starts = [sum(len(part) for part in parts[:i]) for i in range(len(parts))]
     num_samples = parts[0].rewards.shape[1]
     return Groups(
+        **{name: torch.cat([part.columns()[name] for part in parts]) for name in COLUMNS},
         prompts=tuple(prompt for part in parts for prompt in part.prompts),
-        rewards=cat("rewards"),
-        outcomes=cat("outcomes"),
-        verifier_seconds=cat("verifier_seconds"),
-        lengths=cat("lengths"),
-        truncated=cat("truncated"),
-        owners=cat("owners"),
         samples={
             start * num_samples + row: sample
             for start, part in zip(starts, parts, strict=True)

@@ -31,6 +31,7 @@ class Ranks:
     engine: int  # index of the rollout engine this rank belongs to
     engine_rank: int  # its place among the engine's ranks
     engine_size: int
+    engine_group: Any = None  # of the engine's ranks, on the host; None where an engine has one
 
     @property
     def is_first_of_machine(self) -> bool:
@@ -91,6 +92,9 @@ def start(scale: Scale, device: Device, timeout_seconds: float) -> Ranks:
         distributed_timeout_minutes=max(1, round(timeout_seconds / 60)),
     )
     tensor_parallel.model_parallel_cuda_manual_seed(1234)
+    size = scale.rollout_tensor_parallel
+    starts = range(0, world, size) if size > 1 else ()
+    groups = [dist.new_group(range(first, first + size), timeout, backend="gloo") for first in starts]
     ranks = Ranks(
         rank=rank,
         world=world,
@@ -100,9 +104,10 @@ def start(scale: Scale, device: Device, timeout_seconds: float) -> Ranks:
         tensor_parallel=scale.tensor_parallel,
         pipeline_parallel=scale.pipeline_parallel,
         data_parallel=scale.data_parallel,
-        engine=rank // scale.rollout_tensor_parallel,
-        engine_rank=rank % scale.rollout_tensor_parallel,
-        engine_size=scale.rollout_tensor_parallel,
+        engine=rank // size,
+        engine_rank=rank % size,
+        engine_size=size,
+        engine_group=groups[rank // size] if groups else None,
     )
     assert ranks.data_of(rank) == ranks.data, "Megatron's rank order is not tensor, data, pipeline"
     return ranks
@@ -131,6 +136,15 @@ def gather(value: Any) -> list[Any]:
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, value)
     return everyone
+
+
+def as_engine_leader(ranks: Ranks, value: bool) -> bool:
+    """What the first rank of this rank's rollout engine says. Collective over the engine."""
+    if ranks.engine_size == 1:
+        return value
+    said = [value]
+    dist.broadcast_object_list(said, src=ranks.rank - ranks.engine_rank, group=ranks.engine_group)
+    return said[0]
 
 
 def raise_together(trouble: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from megatron_rl import device
 from megatron_rl.runtime import parallel
+from megatron_rl.types import State
 from tests.actor.test_layouts import some_groups
 from tests.actor.test_optimizer import copied, off_policy
 from tests.models import make_folder, make_run
@@ -47,27 +47,27 @@ def facts(folder: str) -> dict[str, Any]:
         return [name for name, weights in policies.items() if all(map(torch.equal, kept, weights))]
 
     train("better", 0)
-    actor.reset_reference(reset)
+    actor.reset_reference(run.recipe)
     found["before any validation was best"] = reference()
-    actor.keep_as_best()
+    actor.keep_if_best(State.fresh())
     train("worse", 1)
     saved = copied(actor.state())
-    actor.reset_reference(reset)
+    actor.reset_reference(run.recipe)
     found["best"] = reference()
     train("worst", 2)
-    actor.reset_reference(reset)
+    actor.reset_reference(run.recipe)
     found["best again"] = reference()
 
     resumed = Actor(run, ranks, hardware)
     resumed.load_state(saved)
-    resumed.reset_reference(reset)
+    resumed.reset_reference(run.recipe)
     found["resumed"] = reference(resumed)
 
     current = make_run(folder, recipe=RECIPE | {"algorithm.reference_reset.target": "current"})
     other = Actor(current, ranks, hardware)
     other.load_state(saved | {"best": None})
-    other.keep_as_best()
-    other.reset_reference(dataclasses.replace(reset, target="current"))
+    other.keep_if_best(State.fresh())
+    other.reset_reference(current.recipe)
     found["current"], found["current keeps"] = reference(other), other.state()["best"]
     return found
 

@@ -14,7 +14,7 @@ from megatron_rl.runtime import parallel
 from megatron_rl.types import Groups, Prompt
 from tests.models import make_folder, make_run
 from tests.ranks import run_ranks
-from tests.samples import by_row, sample_of
+from tests.samples import by_row, groups_of, sample_of
 
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "small_microbatches": (1, {"max_tokens_per_microbatch": 96}),
@@ -54,20 +54,16 @@ def some_groups(num_groups: int = 8, num_samples: int = 6, num_engines: int = 1,
             )
             for _ in range(num_samples)
         )
-    lengths = torch.tensor([[len(s.token_ids) for s in samples[g]] for g in range(num_groups)])
-    judged = torch.ones(num_groups, num_samples, dtype=torch.bool)
-    judged[2, 1] = False
-    owners = (torch.arange(num_groups) % num_engines)[:, None].expand(-1, num_samples)
-    return Groups(
-        prompts=tuple(prompts),
-        rewards=torch.tensor([[float(draw.random() < 0.4) for _ in range(num_samples)] for _ in range(num_groups)]),
-        outcomes=(~judged).long(),
-        verifier_seconds=torch.zeros_like(judged, dtype=torch.float64),
-        lengths=lengths,
-        truncated=torch.zeros_like(judged),
+    rows, size = by_row(samples), num_groups * num_samples
+    owners = [row // num_samples % num_engines for row in range(size)]
+    return groups_of(
+        prompts,
+        {row: sample for row, sample in rows.items() if owners[row] == engine},
+        num_samples,
+        rewards=[float(draw.random() < 0.4) for _ in range(size)],
+        outcomes=[int(row == 2 * num_samples + 1) for row in range(size)],
+        lengths=[len(rows[row].token_ids) for row in range(size)],
         owners=owners,
-        samples={row: s for row, s in by_row(samples).items() if int(owners.flatten()[row]) == engine},
-        policy_version=0,
     )
 
 
@@ -96,7 +92,7 @@ def two_updates(folder: str, **scale: Any) -> dict[str, Any]:
     batch = pack(groups, ranks, run.recipe.algorithm, actor.limits)
     view = actor.logprobs(batch, run.recipe)
     batch = batch.with_logprobs(old=view.logprobs, reference=actor.reference_logprobs(batch, run.recipe))
-    batch = batch.with_advantages(advantages(groups.rewards, groups.judged, groups.lengths, run.recipe.algorithm))
+    batch = batch.with_advantages(advantages(groups.rewards, groups, run.recipe.algorithm))
     updates = [actor.update(packs, run.recipe, 0) for packs in batch.updates]
     rows: dict[int, list[float]] = {}
     for part, logprobs in zip(batch.packs, view.logprobs, strict=True):

@@ -66,11 +66,13 @@ def facts(folder: str) -> dict[str, Any]:
 
     cleared, fresh = Actor(run, ranks, hardware), Actor(run, ranks, hardware)
     cleared.load_state(copied(saved))
-    reset = run.recipe.algorithm.reference_reset
-    assert reset is not None
-    cleared.reset_reference(dataclasses.replace(reset, clears_optimizer=True))
+    resets = {
+        clears: make_run(folder, recipe=RECIPE | {"algorithm.reference_reset.clears_optimizer": clears}).recipe
+        for clears in (True, False)
+    }
+    cleared.reset_reference(resets[True])
     only_weights(fresh, saved)
-    fresh.reset_reference(dataclasses.replace(reset, clears_optimizer=False))
+    fresh.reset_reference(resets[False])
     for one in (cleared, fresh):
         train(one, range(NUM_STEPS, NUM_STEPS + 1))
     found["cleared_differs"] = differing(copied(cleared.state()), copied(fresh.state()))

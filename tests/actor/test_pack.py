@@ -18,7 +18,7 @@ from megatron_rl.runtime import parallel
 from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.types import Batch, Groups, Pack, Prompt
 from recipes.prorl_v2 import RECIPE
-from tests.samples import by_row, sample_of
+from tests.samples import by_row, groups_of, sample_of
 
 LONGEST_PROMPT, LONGEST_RESPONSE = 20, 30
 LOOSE = Limits(max_tokens=200, multiple=1, packs_multiple=1, one_length=False)
@@ -79,21 +79,15 @@ def random_groups(seed: int, num_groups: int | None = None) -> Groups:
             sample_of(tokens := random_tokens(draw, LONGEST_RESPONSE), [-draw.random() * 4 for _ in tokens])
             for _ in range(num_samples)
         )
-    lengths = [[len(sample.token_ids) for sample in samples[group]] for group in range(num_groups)]
-    judged = [[draw.random() < 0.8 for _ in range(num_samples)] for _ in range(num_groups)]
-    for row in judged:
-        row[0] = True  # dynamic sampling keeps no group without a judged sample
-    shape = (num_groups, num_samples)
-    return Groups(
-        prompts=tuple(prompts),
-        rewards=torch.zeros(shape, dtype=torch.float64),
-        outcomes=(~torch.tensor(judged, dtype=torch.bool)).long().reshape(shape),
-        verifier_seconds=torch.zeros(shape, dtype=torch.float64),
-        lengths=torch.tensor(lengths, dtype=torch.int64).reshape(shape),
-        truncated=torch.zeros(shape, dtype=torch.bool),
-        owners=torch.zeros(shape, dtype=torch.int64),
-        samples=by_row(samples),
-        policy_version=0,
+    rows = by_row(samples)
+    # Dynamic sampling keeps no group without a judged sample.
+    judged = [j == 0 or draw.random() < 0.8 for _ in range(num_groups) for j in range(num_samples)]
+    return groups_of(
+        prompts,
+        rows,
+        num_samples,
+        outcomes=[int(not is_judged) for is_judged in judged],
+        lengths=[len(rows[row].token_ids) for row in range(len(rows))],
     )
 
 
@@ -106,7 +100,7 @@ def share_of(groups: Groups, world: World, ranks: Ranks) -> Groups:
     shape = groups.lengths.shape
     owners = torch.arange(shape.numel()).view(shape) // 2 % (world.size // world.engine_size)  # groups span engines
     samples = {row: made for row, made in groups.samples.items() if int(owners.flatten()[row]) == ranks.engine}
-    return Groups(**{**vars(groups), "owners": owners, "samples": samples})
+    return dataclasses.replace(groups, owners=owners, samples=samples)
 
 
 def packed(

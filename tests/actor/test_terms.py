@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,11 @@ def steps(folder: str, layouts: dict[str, dict[str, Any]]) -> dict[str, Any]:
             )
             batch = batch.with_logprobs(old=old, reference=reference)
             assert algorithm.kl is not None
-            kl = actor.kl_of_sequences(batch, algorithm.kl)
+            # In the reward, whatever the case's place: the sums of the responses.
+            in_reward = dataclasses.replace(algorithm.kl, place="reward", coefficient=1.0)
+            kl = actor.kl_in_reward(
+                batch, dataclasses.replace(run.recipe, algorithm=dataclasses.replace(algorithm, kl=in_reward))
+            )
             update = actor.update(batch.updates[0], run.recipe, 0)
             names = ("loss", "gradient_norm", "correction_fraction", "kl_reference", "num_tokens")
             found[f"{layout} {case}"] = {name: getattr(update, name) for name in names} | {"kl": kl.tolist()}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from megatron_rl.algorithms.advantages import advantages
 from recipes.prorl_v2 import RECIPE
+from tests.samples import columns_of
 
 Table = list[list[float]]
 OVER = ("samples", "tokens")
@@ -20,7 +21,11 @@ def computed(
     rewards: Table, judged: list[list[bool]], lengths: list[list[int]], over: str, kind: str = "group_mean_then_batch"
 ) -> Tensor:
     algorithm = dataclasses.replace(RECIPE.algorithm, statistics_over=over, advantage=kind)
-    return advantages(torch.tensor(rewards), torch.tensor(judged), torch.tensor(lengths), algorithm)
+    columns = {
+        "outcomes": [int(not is_judged) for row in judged for is_judged in row],
+        "lengths": [length for row in lengths for length in row],
+    }
+    return advantages(torch.tensor(rewards), columns_of(len(rewards[0]), **columns), algorithm)
 
 
 def oracle(rewards: Table, judged: list[list[bool]], lengths: list[list[int]], over: str) -> Table:

@@ -10,6 +10,7 @@ import pytest
 from megatron_rl.algorithms.reference import reset_reason, spike, stall
 from megatron_rl.config.records import KlSpike, ReferenceReset, Stage, Stall
 from megatron_rl.types import Reset, Scores, State
+from recipes.prorl_v2 import RECIPE
 
 PERIODIC = ReferenceReset(
     period_steps=300, kl_spike=None, stall=None, min_steps_between=200, target="current", clears_optimizer=False
@@ -35,7 +36,9 @@ def reason(
         kl_history=tuple(kl_history),
         scores=tuple(scores),
     )
-    return reset_reason(state, stage, reset)
+    algorithm = dataclasses.replace(RECIPE.algorithm, reference_reset=reset)
+    stages = (stage,) if stage is not None else ()
+    return reset_reason(state, dataclasses.replace(RECIPE, algorithm=algorithm, stages=stages))
 
 
 def validations(*accuracies: float, every: int = 10) -> list[Scores]:

@@ -5,14 +5,23 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from megatron_rl.algorithms.advantages import advantages
 from megatron_rl.algorithms.shaping import cosine_length_term, length_term_is_on, overlong_penalty, shaped_rewards
-from megatron_rl.config.records import CosineLength, Overlong, Truncation
+from megatron_rl.config.records import Algorithm, CosineLength, Overlong, Truncation
 from recipes.prorl_v2 import RECIPE
+from tests.samples import columns_of
 
 TERM = CosineLength(eta_max=0.2, eta_min=-0.7, weight=0.5, steps_on=100, steps_off=500, starts_on=False)
-NONE_CUT = torch.zeros(1, 2, dtype=torch.bool)
+
+
+def shaped(algorithm: Algorithm, step: int, *, limit: int = 64, **columns: list[float]) -> Tensor:
+    """The shaped rewards of one group."""
+    recipe = dataclasses.replace(
+        RECIPE, algorithm=algorithm, sampling=dataclasses.replace(RECIPE.sampling, max_response_tokens=limit)
+    )
+    return shaped_rewards(columns_of(len(columns["rewards"]), **columns), recipe, step)
 
 
 def test_term_equals_the_formula_at_every_length() -> None:
@@ -38,9 +47,7 @@ def test_a_cycle_is_on_for_its_steps_and_off_for_the_others(starts_on: bool) -> 
 
 def test_rewards_move_only_while_the_term_is_on() -> None:
     algorithm = dataclasses.replace(RECIPE.algorithm, length=TERM)
-    rewards, lengths = torch.tensor([[1.0, 0.0]]), torch.tensor([[16, 48]])
-    off = shaped_rewards(rewards, lengths, NONE_CUT, limit=64, step=499, algorithm=algorithm)
-    on = shaped_rewards(rewards, lengths, NONE_CUT, limit=64, step=500, algorithm=algorithm)
+    off, on = (shaped(algorithm, step, rewards=[1.0, 0.0], lengths=[16, 48]) for step in (499, 500))
     assert off.tolist() == [[1.0, 0.0]]
     assert off.dtype == on.dtype == torch.float64
     for found, raw, length in zip(on[0].tolist(), [1.0, 0.0], [16, 48], strict=True):
@@ -49,22 +56,17 @@ def test_rewards_move_only_while_the_term_is_on() -> None:
 
 def test_without_a_term_rewards_are_never_shaped() -> None:
     algorithm = dataclasses.replace(RECIPE.algorithm, length=None)
-    rewards, lengths = torch.tensor([[1.0, 0.0]]), torch.tensor([[16, 48]])
     for step in (0, 550):
-        assert shaped_rewards(rewards, lengths, NONE_CUT, limit=64, step=step, algorithm=algorithm).tolist() == [
-            [1.0, 0.0]
-        ]
+        assert shaped(algorithm, step, rewards=[1.0, 0.0], lengths=[16, 48]).tolist() == [[1.0, 0.0]]
 
 
 def test_only_the_height_of_the_cosine_survives_the_group_mean() -> None:
-    rewards, lengths = torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[5, 60, 33]])
+    columns = {"rewards": [1.0, 0.0, 1.0], "lengths": [5, 60, 33]}
     found = []
     for eta_max, eta_min in ((0.2, -0.7), (0.0, -0.9), (5.9, 5.0)):
         term = dataclasses.replace(TERM, eta_max=eta_max, eta_min=eta_min, starts_on=True)
         algorithm = dataclasses.replace(RECIPE.algorithm, length=term)
-        none_cut = torch.zeros(1, 3, dtype=torch.bool)
-        shaped = shaped_rewards(rewards, lengths, none_cut, limit=64, step=0, algorithm=algorithm)
-        found.append(advantages(shaped, torch.ones(1, 3, dtype=torch.bool), lengths, algorithm))
+        found.append(advantages(shaped(algorithm, 0, **columns), columns_of(3, **columns), algorithm))
     torch.testing.assert_close(found[0], found[1])
     torch.testing.assert_close(found[0], found[2])
 
@@ -84,9 +86,8 @@ def test_only_truncated_responses_are_punished_and_then_shaped_by_length(how: st
     algorithm = dataclasses.replace(
         RECIPE.algorithm, truncation=Truncation(how=how, value=value), length=dataclasses.replace(TERM, starts_on=True)
     )
-    rewards, lengths = torch.tensor([[0.5, 0.5, 1.0]]), torch.tensor([[64, 64, 10]])
-    truncated = torch.tensor([[True, False, False]])
-    found = shaped_rewards(rewards, lengths, truncated, limit=64, step=0, algorithm=algorithm)[0].tolist()
+    columns = {"rewards": [0.5, 0.5, 1.0], "lengths": [64, 64, 10], "truncated": [True, False, False]}
+    found = shaped(algorithm, 0, **columns)[0].tolist()
     term = [0.5 * (-0.25 + 0.45 * math.cos(math.pi * length / 64)) for length in (64, 64, 10)]
     first = 0.5 * value if how == "multiply" else value
     assert found == pytest.approx([first + term[0], 0.5 + term[1], 1.0 + term[2]], abs=1e-12)
@@ -98,7 +99,15 @@ def test_overlong_and_length_add_up() -> None:
         overlong=Overlong(buffer_tokens=32, factor=1.0),
         length=dataclasses.replace(TERM, starts_on=True),
     )
-    rewards, lengths = torch.tensor([[1.0, 0.0]]), torch.tensor([[48, 64]])
-    found = shaped_rewards(rewards, lengths, NONE_CUT, limit=64, step=0, algorithm=algorithm)[0].tolist()
+    found = shaped(algorithm, 0, rewards=[1.0, 0.0], lengths=[48, 64])[0].tolist()
     term = [0.5 * (-0.25 + 0.45 * math.cos(math.pi * length / 64)) for length in (48, 64)]
     assert found == pytest.approx([1 - 0.5 + term[0], -1 + term[1]], abs=1e-12)
+
+
+def test_the_rewards_of_the_step_stay_as_they_were_judged() -> None:
+    groups = columns_of(2, rewards=[1.0, 0.0], lengths=[16, 48], truncated=[True, False])
+    for truncation in (None, Truncation(how="replace", value=-0.5)):
+        algorithm = dataclasses.replace(RECIPE.algorithm, truncation=truncation)
+        found = shaped_rewards(groups, dataclasses.replace(RECIPE, algorithm=algorithm), 0)
+        found = found - torch.ones(1, 2)  # as the loop takes the KL off them
+        assert groups.rewards.tolist() == [[1.0, 0.0]]

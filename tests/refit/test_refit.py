@@ -13,10 +13,10 @@ from torch import Tensor
 from megatron_rl import device
 from megatron_rl.refit.transfer import complete
 from megatron_rl.runtime import parallel
-from megatron_rl.types import Groups, Prompt, Request
+from megatron_rl.types import Prompt, Request
 from tests.models import make_folder, make_run
 from tests.ranks import run_ranks
-from tests.samples import by_row
+from tests.samples import by_row, groups_of
 
 PAIRS: dict[str, tuple[int, dict[str, Any]]] = {
     "one_process": (1, {}),
@@ -98,16 +98,13 @@ def trained_beside(engine: Any, actor: Any, folder: str, num_updates: int, first
         samples = dict(zip(mine, made, strict=True))
         lengths = {i: [len(s.token_ids) for s in group] for i, group in samples.items()}
         lengths = {i: row for part in parallel.gather(lengths) for i, row in part.items()}
-        groups = Groups(
-            prompts=tuple(prompts),
-            rewards=torch.zeros(8, 4, dtype=torch.float64),
-            outcomes=torch.zeros(8, 4, dtype=torch.int64),
-            verifier_seconds=torch.zeros(8, 4, dtype=torch.float64),
-            lengths=torch.tensor([lengths[i] for i in range(8)]),
-            truncated=torch.zeros(8, 4, dtype=torch.bool),
-            owners=(torch.arange(8) % (ranks.world // ranks.engine_size))[:, None].expand(-1, 4),
-            samples=by_row(samples),
-            policy_version=version,
+        groups = groups_of(
+            prompts,
+            by_row(samples),
+            4,
+            version=version,
+            lengths=[length for i in range(8) for length in lengths[i]],
+            owners=[i % (ranks.world // ranks.engine_size) for i in range(8) for _ in range(4)],
         )
         recipe = make_run(
             folder,

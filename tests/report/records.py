@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from megatron_rl.actor.actor import PolicyView
-from megatron_rl.types import Collected, Groups, Prompt, Update
+from megatron_rl.types import Batch, Collected, Groups, Prompt, Update
+from tests.samples import groups_of
 
 POLICY = PolicyView(
     logprobs=[], entropy_nats=0.7, mismatch_mean_nats=1e-7, mismatch_max_nats=2e-6, mismatch_kl_nats=1e-9
@@ -22,26 +21,31 @@ def groups(
     lengths: list[list[int]] | None = None,
     truncated: list[list[bool]] | None = None,
 ) -> Groups:
-    table = torch.tensor(rewards, dtype=torch.float64)
-    return Groups(
-        prompts=tuple(
+    rows = [reward for row in rewards for reward in row]
+    given = {"lengths": lengths or [[5] * len(row) for row in rewards], "truncated": truncated}
+    return groups_of(
+        [
             Prompt(serial=i, id=f"{domain}-{i}", domain=domain, token_ids=(1, 2), opens_thought=False, item={})
             for i, domain in enumerate(domains)
-        ),
-        rewards=table,
-        outcomes=torch.zeros(table.shape, dtype=torch.int64) if judged is None else (~torch.tensor(judged)).long(),
-        verifier_seconds=torch.full_like(table, 0.5),
-        lengths=torch.full_like(table, 5, dtype=torch.int64) if lengths is None else torch.tensor(lengths),
-        truncated=torch.zeros_like(table, dtype=torch.bool) if truncated is None else torch.tensor(truncated),
-        owners=torch.zeros_like(table, dtype=torch.int64),
-        samples={},
-        policy_version=0,
+        ],
+        {},
+        len(rewards[0]),
+        rewards=rows,
+        outcomes=[int(not is_judged) for row in judged for is_judged in row] if judged else [0] * len(rows),
+        verifier_seconds=[0.5] * len(rows),
+        **{name: [value for row in table for value in row] for name, table in given.items() if table},
     )
 
 
 def collected() -> Collected:
     tried = groups(rewards=[[1.0, 0.0], [1.0, 1.0], [0.0, 0.5]], domains=["math", "math", "logic"])
     return Collected(groups=tried.take([0, 2]), tried=tried, rounds=1, keep_rate=1.0)
+
+
+def batch() -> Batch:
+    """What was trained on of `collected`."""
+    kept = collected().groups
+    return Batch(groups=kept, updates=(), advantages=kept.rewards - kept.rewards.mean(1, keepdim=True))
 
 
 def update(num_tokens: int = 20, loss: float = 0.1, norm: float = 1.0) -> Update:

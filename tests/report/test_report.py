@@ -12,7 +12,7 @@ from megatron_rl.report.report import FILES, Report, decisions
 from megatron_rl.runtime import spans
 from megatron_rl.types import Reset, Scores, State
 from recipes import prorl_v1, prorl_v2
-from tests.report.records import POLICY, collected, update
+from tests.report.records import POLICY, batch, collected, update
 from tests.report.runs import make_run
 
 MAIN: Any = SimpleNamespace(is_main=True)
@@ -42,7 +42,7 @@ def play(report: Report, state: State, last: int) -> State:
             with spans.span(phase):
                 pass
         state = stepped(state)
-        report.step(state, collected(), POLICY, [update()])
+        report.step(state, collected(), batch(), POLICY, [update()])
 
 
 def rows_of(directory: Path) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ def test_validation_is_not_counted_as_generation(tmp_path: Path, monkeypatch: py
         state = State.fresh()
         report.start(state)
         report.scores(validated(state, 0.5))
-        report.step(stepped(state), collected(), POLICY, [update()])
+        report.step(stepped(state), collected(), batch(), POLICY, [update()])
     row = rows_of(tmp_path)[-1]
     seconds = {name: row[f"time/{name}_seconds"] for name in ("refit", "validate", "generate", "save")}
     assert seconds == {"refit": 1.0, "validate": 5.0, "generate": 2.0, "save": 1.0}
