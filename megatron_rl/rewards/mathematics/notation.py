@@ -35,7 +35,7 @@ _SPELLINGS = [
     for pattern, replacement in (
         (r"\\(?:boxed|fbox|underline|uline)\s*(?=\{)|\\(?:text)?color\s*\{[^{}]*\}", ""),
         (rf"\\[dtc]frac{_END}", r"\\frac"),
-        (rf"\{{([^{{}}]*)\\over{_END}([^{{}}]*)\}}", r"\\frac{\1}{\2}"),
+        (rf"\{{([^{{}}\\]*(?:\\(?!over{_END})[^{{}}\\]*)*)\\over{_END}([^{{}}]*)\}}", r"\\frac{\1}{\2}"),
         (rf"\\[dt]binom{_END}", r"\\binom"),
         (rf"\\(?:left|right|[bB]igg?[lrm]?){_END}\.?", ""),
         (rf"\\(?:displaystyle|textstyle|limits|nolimits|tiny|small|normalsize|large|Large|LARGE|huge){_END}", ""),

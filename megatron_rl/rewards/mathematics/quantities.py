@@ -21,12 +21,14 @@ _TEMPERATURES = {"C": "celsius", "F": "fahrenheit"}  # no coulombs and farads in
 PERCENT = {"%": 1}
 
 _TEXT = r"\\text ?\{[^{}0-9=<>+]*\}"
-_BARE = rf"(?<![A-Za-z\\])(?:{'|'.join(_SHORT.split())}|per|[a-z]{{4,}})s?(?![A-Za-z])|(?<=circ )[CF](?![A-Za-z])"
+_BARE = (
+    rf"(?<![A-Za-z\\])(?:(?:{'|'.join(_SHORT.split())}|per)s?|[a-z]{{4,}})(?![A-Za-z])|(?<=circ )[CF](?![A-Za-z])"
+)
 _LETTER = rf"(?<=[0-9}} /])[{_LETTERS}](?![A-Za-z])"
 _EXPONENT = r"(?: ?\^ ?(?:\{ ?-?[0-9] ?\}|-?[0-9]))?"
-_JOINT = r" ?(?:[/*]|\\cdot|\\times|-(?=\\text))? ?"
-_TRAILING = re.compile(rf"(?:{_JOINT}(?:{_TEXT}|%|\^\\circ|{_BARE}){_EXPONENT})+$")
-_TRAILING_LETTER = re.compile(rf"(?:{_JOINT}(?:{_TEXT}|%|\^\\circ|{_BARE}|{_LETTER}){_EXPONENT})+$")
+_JOINT = r" ?(?:(?:[/*]|\\cdot|\\times|-(?=\\text)) ?)?"
+_UNIT = re.compile(rf"{_JOINT}(?:{_TEXT}|%|\^\\circ|{_BARE}){_EXPONENT}")
+_UNIT_OR_LETTER = re.compile(rf"{_JOINT}(?:{_TEXT}|%|\^\\circ|{_BARE}|{_LETTER}){_EXPONENT}")
 _UNIT_FRACTION = re.compile(rf"\\frac ?\{{ ?({_TEXT}) ?\}} ?\{{ ?({_TEXT}{_EXPONENT}) ?\}}")
 _ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc|cis)(?![a-z])")  # its degrees are no unit of the value
 
@@ -40,16 +42,27 @@ def split_unit(text: str, single_letters: bool) -> tuple[str, Mapping[str, int]]
     ('12', {'1/100 m': 2})
     """
     value, names = split_currency(_UNIT_FRACTION.sub(r"\1/\2", text))
-    trailing = (_TRAILING_LETTER if single_letters else _TRAILING).search(value)
-    if trailing and trailing.start() > 0 and not ("\\circ" in trailing[0] and _ANGLE_OF.search(value)):
-        words = re.findall(r"[A-Za-z]+", trailing[0].replace(r"\text", ""))
+    start = _start_of_units(value, _UNIT_OR_LETTER if single_letters else _UNIT)
+    trailing = value[start:]
+    if trailing and start > 0 and not ("\\circ" in trailing and _ANGLE_OF.search(value)):
+        words = re.findall(r"[A-Za-z]+", trailing.replace(r"\text", ""))
         are_units = all(len(word) > 1 or word in _LETTERS for word in words)
         if are_units and len(words) <= 6 and not is_no_unit(words):
-            value, names = value[: trailing.start()].strip(), f"{names} {trailing[0]}"
+            value, names = value[:start].strip(), f"{names} {trailing}"
             if words and words[0] in _SCALES:
                 value, names = f"{value} \\cdot 10^{_SCALES[words[0]]}", names.replace(words[0], "", 1)
     powers = _powers(_FILLERS.sub(" ", names))
     return (text, {}) if powers is None else (value, powers)
+
+
+def _start_of_units(text: str, unit: re.Pattern[str]) -> int:
+    """Where the units at the end of a text start, its length if it ends with none; one pass."""
+    start = end = 0
+    for match in unit.finditer(text):
+        if match.start() != end:
+            start = match.start()
+        end = match.end()
+    return start if end == len(text) else len(text)
 
 
 def _powers(names: str) -> dict[str, int] | None:
