@@ -39,11 +39,18 @@ _SPELLINGS = [
         (rf"\\[dt]binom{_END}", r"\\binom"),
         (rf"\\(?:left|right|[bB]igg?[lrm]?){_END}\.?", ""),
         (rf"\\(?:displaystyle|textstyle|limits|nolimits|tiny|small|normalsize|large|Large|LARGE|huge){_END}", ""),
+        (r"\\!(?:\s|\\!)*", r"\\!"),
+        (r"(?<=[0-9])(?:\\!)?(?:\{,\}|, ?)?\\!(?=[0-9]{3}(?![0-9]))", ""),  # thousands, written so that they are no list
         (r"(?<!\\)\\[!/]|\\(?:[hv]space\*?|[hv]?phantom)\s*\{[^{}]*\}", ""),
-        (r"(?<=[0-9])(?:\{,\}|,?(?<!\\)\\,)(?=[0-9]{3}(?![0-9]))", ""),  # thousands, written so that they are no list
+        (r"(?<=[0-9])(?:\{,\}|,?(?<!\\)\\,)(?=[0-9]{3}(?![0-9]))", ""),
         (rf"(?<!\\)\\[,;:> \n]|~|\\(?:quad|qquad|thinspace|enspace){_END}", " "),
         (r"(?<!\\)\\[()\[\]]|(?<!\\)\$", ""),
+        (rf"\\colon{_END}", ":"),
         (r"\{([,:])\}", r"\1"),
+        (rf"\\(?:dots[bcimo]?|ldots|cdots){_END}|\.\.\.+", r"\\ldots "),
+        (rf"\\(?:bf|rm|it|sf|tt|sl|em|bfseries|itshape){_END}", ""),
+        (r"(?<![A-Za-z\]}^_])(?<![A-Za-z\]}^_] )\{\s*([A-Za-z]|\\[A-Za-z]+)\s*\}(?=\s*[_^])", r"\1"),
+        (r"(?<=[)\]}])\s?U\s?(?=(?:[(\[]|\\\{)[^()\[\]]*,)", r"\\cup "),  # between intervals
         (r"\\%", "%"),
         (rf"\\(?:{_FONTS}|operatorname\*?)(?=\s*\{{)", r"\\text"),
         (r"(?<=[0-9])\^\s*(?:\{\s*)?\\text\s*\{\s*(?:st|nd|rd|th)\s*\}(?:\s*\})?", ""),
@@ -62,6 +69,9 @@ _SPELLINGS = [
         (r"\s+", " "),
     )
 ]
+_EMPHASIS = ("***", "**", "*", "__", "_", "``", "`")
+_NESTED_FONT = re.compile(r"\\text ?\{ ?(?:\{|[^{}]*\\[A-Za-z])")
+_PIECE = re.compile(r"\\text ?\{|\\[A-Za-z]+|\\.|[{}]|[^\\{}]+|\\", re.DOTALL)
 _SPACE = re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ")
 
 
@@ -75,8 +85,11 @@ def plain(text: str) -> str:
         return text
     if not text.isascii():
         text = _in_ascii(text)
+    text = _without_emphasis(text)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
+    if _NESTED_FONT.search(text):
+        text = _without_outer_fonts(text)
     return text.rstrip(" .,;\\").lstrip()
 
 
@@ -103,6 +116,36 @@ def nesting(text: str) -> int:
         elif character in ")]}":
             depth -= 1
     return deepest
+
+
+def _without_emphasis(text: str) -> str:
+    """A text without the Markdown around all of it."""
+    text = text.strip()
+    for mark in _EMPHASIS:
+        inside = text[len(mark) :].rstrip(" .,;")
+        if text.startswith(mark) and inside.endswith(mark) and len(inside) > len(mark) and inside.count(mark) == 1:
+            return inside.removesuffix(mark)
+    return text
+
+
+def _without_outer_fonts(text: str) -> str:
+    r"""A text where no `\text{...}` holds commands: the outer ones become plain groups.
+
+    >>> _without_outer_fonts("\\text{\\text{odd}}, \\text{ 5}, \\text{\\frac{1}{2}}")
+    '{\\text{odd}}, \\text{ 5}, {\\frac{1}{2}}'
+    """
+    pieces: list[str] = []
+    opened: list[int] = []  # where the open groups start among the pieces
+    for match in _PIECE.finditer(text):
+        piece = match[0]
+        if piece == "}" and opened:
+            opened.pop()
+        elif opened and (piece[1:2].isalpha() or (piece == "{" and opened[-1] == len(pieces) - 1)):
+            pieces[opened[-1]] = "{"
+        pieces.append(piece)
+        if piece[-1] == "{" and piece != "\\{":
+            opened.append(len(pieces) - 1)
+    return "".join(pieces)
 
 
 def _in_ascii(text: str) -> str:
