@@ -1,21 +1,46 @@
 r"""The boxed answer of a response: which `\boxed{...}` after the thinking is meant, if one is.
 
-The last box counts, as models box intermediate results and correct themselves; an earlier box earns nothing, so
-boxing many candidates does not pay. What hedges is refused all the same: boxes joined by "or", and more than three.
+A response has one answer, or none. Boxes of one value are one answer. Where they differ, the last one counts if its own
+words take the others back ("no, wait") or draw it as the conclusion from them ("so the answer is"), and neither offers
+a choice ("or", "if not", "alternatively"). Candidates with any other wording between them, in a list or in a table,
+are no answer; an earlier box never earns anything.
 """
 
 from __future__ import annotations
 
 import re
 
+from megatron_rl.rewards.mathematics.notation import compact, plain
+from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.response import after_thinking
 
 MAX_DISTINCT_BOXES = 3
+MAX_NUM_BOXES = 100
+MAX_TRANSITION_CHARACTERS = 300  # of the words before a box that are read
 _BEFORE, _AFTER = 50_000, 25_000  # how far around the start of the last box it is looked at, in characters
 
-_START = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\{1,4}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_HEDGE = re.compile(r"(?:\\text|or|and|either|maybe|perhaps|[\s,;/|$&{}()\\])*")
+_SENTENCE = re.compile(r"[.!?](?=\s|$)|\n|\\\\")
+_CHOICE = re.compile(
+    r"\b(?:or(?! equivalently)|else|if|unless|otherwise|either|maybe|perhaps|possib\w+|potential\w*|plausib\w+|might|may|"
+    r"could|can(?= be| also)|would|should|alternativ\w+|option\w*|candidate\w*|guess\w*|choice\w*|choose|another|"
+    r"others?|also|too|as well|cases?|when|while|whereas|depend\w*|assum\w+|suppos\w+|whichever|whether|interpret\w+|"
+    r"reading|vary|varies|first|second|third|fourth|1st|2nd|3rd|failing|fallback|backup|not sure|unsure|uncertain|"
+    r"likely|probabl\w+|hedge|either way|both|one of|versus|vs)\b",
+    re.IGNORECASE,
+)
+_TAKES_BACK = re.compile(
+    r"\b(?:no|nope|wait|actually|sorry|oops|mistake\w*|error|wrong|incorrect|correct(?:ion|ing|ed)|"
+    r"revis\w+|recheck\w*|fix\w*|scratch that|on second thought|let me re\w+)\b",
+    re.IGNORECASE,
+)
+_CONCLUDES = re.compile(
+    r"\b(?:so(?! is\b| are\b| does\b| do\b| too\b)|thus|hence|therefore|consequently|accordingly|finally|conclu\w+|final|in total|altogether|overall|"
+    r"that is|i\.e\.?|equivalently|which (?:is|equals|simplifies|gives|means|yields)|simplif\w+|answer)\b|"
+    r"\\therefore(?![A-Za-z])|∴|^[\s$]*(?:[=≈⇒]|\\(?:approx|implies|Rightarrow|Longrightarrow)(?![A-Za-z]))[\s$]*$",
+    re.IGNORECASE,
+)
+_IS_ANSWER = re.compile(r"\b(?:answer|final|solution)\b", re.IGNORECASE)
 
 
 def boxed_answer(response: str) -> tuple[str | None, str]:
@@ -23,6 +48,8 @@ def boxed_answer(response: str) -> tuple[str | None, str]:
 
     >>> boxed_answer("<think>\\boxed{1}</think>\\boxed{2}, so \\boxed{\\frac{1}{2}}")
     ('\\frac{1}{2}', '')
+    >>> boxed_answer("\\boxed{2}, alternatively \\boxed{3}")
+    (None, 'several different boxes, and none of them is the conclusion')
     """
     text = after_thinking(response)
     last = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
@@ -31,14 +58,54 @@ def boxed_answer(response: str) -> tuple[str | None, str]:
     if not spans or is_open:
         return None, "the last box is not closed" if is_open else "no box after the thinking"
     contents = [text[start:end] for start, end in spans]
-    distinct = list(dict.fromkeys("".join(content.split()) for content in contents))
-    if len(distinct) > MAX_DISTINCT_BOXES:
+    if len({"".join(content.split()) for content in contents}) == 1:
+        return contents[-1], ""
+    if len(contents) > MAX_NUM_BOXES:
+        return None, f"more than {MAX_NUM_BOXES} boxes"
+    values = [_value(content) for content in contents]
+    if len(set(values)) > MAX_DISTINCT_BOXES:
         return None, f"more than {MAX_DISTINCT_BOXES} different boxes"
-    for (_, end), (start, _), first, second in zip(spans, spans[1:], contents, contents[1:], strict=False):
-        between = _START.sub("", text[end + 1 : start])
-        if "".join(first.split()) != "".join(second.split()) and _HEDGE.fullmatch(between):
-            return None, "two different boxes side by side"
+    if len(set(values)) > 1 and not _is_conclusion(text, spans, values):
+        return None, "several different boxes, and none of them is the conclusion"
     return contents[-1], ""
+
+
+def _value(content: str) -> object:
+    """What two contents of the same value have in common, as far as their spelling shows it."""
+    if len(content) > MAX_TRANSITION_CHARACTERS:
+        return "".join(content.split())
+    text = plain(content)
+    number = plain_number(text)
+    return compact(text) if number is None else number
+
+
+def _is_conclusion(text: str, spans: list[tuple[int, int]], values: list[object]) -> bool:
+    """Whether the words before the last box, or before an equal one behind all others, settle on it."""
+    last_other = max(index for index, value in enumerate(values) if value != values[-1])
+    was_answer = any(_IS_ANSWER.search(_sentences(_words_before(text, spans, index))[-1]) for index in range(last_other + 1))
+    for index in range(last_other + 1, len(spans)):
+        words = _words_before(text, spans, index)
+        sentences = _sentences(words)
+        if any(_CHOICE.search(sentence) for sentence in sentences[-3:]):
+            continue
+        if any(_TAKES_BACK.search(sentence) for sentence in sentences[-3:]):
+            return True
+        if _CONCLUDES.search(sentences[-1]) and not was_answer:
+            return True
+    return False
+
+
+def _words_before(text: str, spans: list[tuple[int, int]], index: int) -> str:
+    """The words between a box and the one before it, its own command among them."""
+    start = spans[index - 1][1] + 1 if index else 0
+    end = text.rfind("\\", start, spans[index][0])
+    return text[max(start, end - MAX_TRANSITION_CHARACTERS) : end]
+
+
+def _sentences(words: str) -> list[str]:
+    """The sentences and lines of some words that say anything, at least one."""
+    found = [piece for piece in _SENTENCE.split(words) if any(map(str.isalnum, piece))]
+    return found or [words]
 
 
 def _boxes(text: str) -> tuple[list[tuple[int, int]], bool]:
