@@ -22,8 +22,8 @@ _BEFORE, _AFTER = 50_000, 25_000  # how far around the start of the last box it 
 _BRACE = re.compile(r"\\{1,4}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|\n|\\\\")
 _CHOICE = re.compile(
-    r"\b(?:or(?! equivalently)|else|if|unless|otherwise|either|maybe|perhaps|possib\w+|potential\w*|plausib\w+|might|may|"
-    r"could|can(?= be| also)|would|should|alternativ\w+|option\w*|candidate\w*|guess\w*|choice\w*|choose|another|"
+    r"\b(?:or(?! equivalently)|else|if|unless|otherwise|either|maybe|perhaps|possib\w+|potential\w*|plausib\w+|"
+    r"might|may|could|can(?= be| also)|would|should|alternativ\w+|option\w*|candidate\w*|guess\w*|choice\w*|choose|another|"
     r"others?|also|too|as well|cases?|when|while|whereas|depend\w*|assum\w+|suppos\w+|whichever|whether|interpret\w+|"
     r"reading|vary|varies|first|second|third|fourth|1st|2nd|3rd|failing|fallback|backup|not sure|unsure|uncertain|"
     r"likely|probabl\w+|hedge|either way|both|one of|versus|vs)\b",
@@ -35,8 +35,8 @@ _TAKES_BACK = re.compile(
     re.IGNORECASE,
 )
 _CONCLUDES = re.compile(
-    r"\b(?:so(?! is\b| are\b| does\b| do\b| too\b)|thus|hence|therefore|consequently|accordingly|finally|conclu\w+|final|in total|altogether|overall|"
-    r"that is|i\.e\.?|equivalently|which (?:is|equals|simplifies|gives|means|yields)|simplif\w+|answer)\b|"
+    r"\b(?:so(?! is\b| are\b| does\b| do\b| too\b)|thus|hence|therefore|consequently|accordingly|"
+    r"finally|conclu\w+|final|in total|altogether|overall|that is|i\.e\.?|equivalently|which (?:is|equals|simplifies|gives|means|yields)|simplif\w+|answer)\b|"
     r"\\therefore(?![A-Za-z])|∴|^[\s$]*(?:[=≈⇒]|\\(?:approx|implies|Rightarrow|Longrightarrow)(?![A-Za-z]))[\s$]*$",
     re.IGNORECASE,
 )
@@ -82,7 +82,9 @@ def _value(content: str) -> object:
 def _is_conclusion(text: str, spans: list[tuple[int, int]], values: list[object]) -> bool:
     """Whether the words before the last box, or before an equal one behind all others, settle on it."""
     last_other = max(index for index, value in enumerate(values) if value != values[-1])
-    was_answer = any(_IS_ANSWER.search(_sentences(_words_before(text, spans, index))[-1]) for index in range(last_other + 1))
+    was_answer = any(
+        _IS_ANSWER.search(_sentences(_words_before(text, spans, index))[-1]) for index in range(last_other + 1)
+    )
     for index in range(last_other + 1, len(spans)):
         words = _words_before(text, spans, index)
         sentences = _sentences(words)

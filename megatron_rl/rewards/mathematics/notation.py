@@ -40,7 +40,10 @@ _SPELLINGS = [
         (rf"\\(?:left|right|[bB]igg?[lrm]?){_END}\.?", ""),
         (rf"\\(?:displaystyle|textstyle|limits|nolimits|tiny|small|normalsize|large|Large|LARGE|huge){_END}", ""),
         (r"\\!(?:\s|\\!)*", r"\\!"),
-        (r"(?<=[0-9])(?:\\!)?(?:\{,\}|, ?)?\\!(?=[0-9]{3}(?![0-9]))", ""),  # thousands, written so that they are no list
+        (
+            r"(?<=[0-9])(?:\\!)?(?:\{,\}|, ?)?\\!(?=[0-9]{3}(?![0-9]))",
+            "",
+        ),  # thousands, written so that they are no list
         (r"(?<!\\)\\[!/]|\\(?:[hv]space\*?|[hv]?phantom)\s*\{[^{}]*\}", ""),
         (r"(?<=[0-9])(?:\{,\}|,?(?<!\\)\\,)(?=[0-9]{3}(?![0-9]))", ""),
         (rf"(?<!\\)\\[,;:> \n]|~|\\(?:quad|qquad|thinspace|enspace){_END}", " "),
@@ -71,6 +74,7 @@ _SPELLINGS = [
 ]
 _EMPHASIS = ("***", "**", "*", "__", "_", "``", "`")
 _NESTED_FONT = re.compile(r"\\text ?\{ ?(?:\{|[^{}]*\\[A-Za-z])")
+_COMMAND = re.compile(r"\\[A-Za-z]")
 _PIECE = re.compile(r"\\text ?\{|\\[A-Za-z]+|\\.|[{}]|[^\\{}]+|\\", re.DOTALL)
 _SPACE = re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ")
 
@@ -140,7 +144,7 @@ def _without_outer_fonts(text: str) -> str:
         piece = match[0]
         if piece == "}" and opened:
             opened.pop()
-        elif opened and (piece[1:2].isalpha() or (piece == "{" and opened[-1] == len(pieces) - 1)):
+        elif opened and (_COMMAND.match(piece) or (piece == "{" and opened[-1] == len(pieces) - 1)):
             pieces[opened[-1]] = "{"
         pieces.append(piece)
         if piece[-1] == "{" and piece != "\\{":

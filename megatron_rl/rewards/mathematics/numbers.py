@@ -24,7 +24,8 @@ _NUMBER = re.compile(
     rf"|{_POWER.format('ten_alone')}"
     r"|(?P<fixed>[0-9]*\.[0-9]*) ?\\(?:overline|bar|dot) ?(?:\{ ?(?P<period>[0-9]+) ?\})"
     rf"|(?:(?P<mixed>{_INTEGER}) ?)?\\frac ?(?P<over>{_PART}) ?(?P<under>{_PART})"
-    rf"|(?:(?P<mixed_slash>[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+|[0-9]+) (?=[0-9]+ ?/))?(?P<over_slash>{_DECIMAL}) ?/ ?(?P<under_slash>{_DECIMAL}))"
+    rf"|(?:(?P<mixed_slash>[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+|[0-9]+) (?=[0-9]+ ?/))?"
+    rf"(?P<over_slash>{_DECIMAL}) ?/ ?(?P<under_slash>{_DECIMAL}))"
 )
 _SIGN = re.compile(r"[+-]? ?")
 

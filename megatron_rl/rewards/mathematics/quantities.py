@@ -21,9 +21,7 @@ _TEMPERATURES = {"C": "celsius", "F": "fahrenheit"}  # no coulombs and farads in
 PERCENT = {"%": 1}
 
 _TEXT = r"\\text ?\{[^{}0-9=<>+]*\}"
-_BARE = (
-    rf"(?<![A-Za-z\\])(?:(?:{'|'.join(_SHORT.split())}|per)s?|[a-z]{{4,}})(?![A-Za-z])|(?<=circ )[CF](?![A-Za-z])"
-)
+_BARE = rf"(?<![A-Za-z\\])(?:(?:{'|'.join(_SHORT.split())}|per)s?|[a-z]{{4,}})(?![A-Za-z])|(?<=circ )[CF](?![A-Za-z])"
 _LETTER = rf"(?<=[0-9}} /])[{_LETTERS}](?![A-Za-z])"
 _EXPONENT = r"(?: ?\^ ?(?:\{ ?-?[0-9] ?\}|-?[0-9]))?"
 _JOINT = r" ?(?:(?:[/*]|\\cdot|\\times|-(?=\\text)) ?)?"
