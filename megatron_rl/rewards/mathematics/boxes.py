@@ -23,8 +23,8 @@ _BRACE = re.compile(r"\\{1,4}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|\n|\\\\")
 _CHOICE = re.compile(
     r"\b(?:or(?! equivalently)|else|if|unless|otherwise|either|maybe|perhaps|possib\w+|potential\w*|plausib\w+|"
-    r"might|may|could|can(?= be| also)|would|should|alternativ\w+|option\w*|candidate\w*|guess\w*|choice\w*|choose|another|"
-    r"others?|also|too|as well|cases?|when|while|whereas|depend\w*|assum\w+|suppos\w+|whichever|whether|interpret\w+|"
+    r"might|may|could|can(?= be| also)|would|should|alternativ\w+|option\w*|candidate\w*|guess\w*|choice\w*|"
+    r"choose|another|others?|also|too|as well|cases?|when|while|whereas|depend\w*|assum\w+|suppos\w+|whichever|whether|interpret\w+|"
     r"reading|vary|varies|first|second|third|fourth|1st|2nd|3rd|failing|fallback|backup|not sure|unsure|uncertain|"
     r"likely|probabl\w+|hedge|either way|both|one of|versus|vs)\b",
     re.IGNORECASE,
@@ -36,7 +36,8 @@ _TAKES_BACK = re.compile(
 )
 _CONCLUDES = re.compile(
     r"\b(?:so(?! is\b| are\b| does\b| do\b| too\b)|thus|hence|therefore|consequently|accordingly|"
-    r"finally|conclu\w+|final|in total|altogether|overall|that is|i\.e\.?|equivalently|which (?:is|equals|simplifies|gives|means|yields)|simplif\w+|answer)\b|"
+    r"finally|conclu\w+|final|in total|altogether|overall|"
+    r"that is|i\.e\.?|equivalently|which (?:is|equals|simplifies|gives|means|yields)|simplif\w+|answer)\b|"
     r"\\therefore(?![A-Za-z])|∴|^[\s$]*(?:[=≈⇒]|\\(?:approx|implies|Rightarrow|Longrightarrow)(?![A-Za-z]))[\s$]*$",
     re.IGNORECASE,
 )
