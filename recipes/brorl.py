@@ -4,72 +4,24 @@ from megatron_rl.config.publication import Publication, Table
 from megatron_rl.config.records import (
     Algorithm,
     Correction,
-    Domain,
     DynamicSampling,
     Kl,
-    Model,
     Optimizer,
     Recipe,
     ReferenceReset,
     Sampling,
     Validation,
 )
+from recipes.domains import CODE, INSTRUCT, LOGIC, MATH, STEM
+from recipes.models import R1_DISTILL_QWEN_1_5B
 
 RECIPE = Recipe(
     name="brorl",
-    version="1.0.0",
+    version="1.1.0",
     starts_from="prorl_v2",  # BR: its checkpoint of 3,000 steps
-    model=Model(
-        name="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",  # BR: through ProRL v2
-        family="qwen2",  # HF
-        num_layers=28,  # HF
-        hidden_size=1536,  # HF
-        num_heads=12,  # HF
-        num_kv_heads=2,  # HF
-        head_dim=128,  # HF: hidden_size / num_heads
-        ffn_hidden_size=8960,  # HF
-        vocab_size=151936,  # HF
-        max_positions=131072,  # HF
-        rope_theta=10000.0,  # HF
-        norm_epsilon=1e-6,  # HF
-        tied_embeddings=False,  # HF: unlike Qwen2.5-1.5B, of the same shape
-        qkv_bias=True,  # HF: by the family, not a field of the file
-        qk_norm=False,  # HF
-    ),
+    model=R1_DISTILL_QWEN_1_5B,  # BR: through ProRL v2
     # BR names the five families of version 1; their counts and rewards are taken from there.
-    domains=(
-        Domain(
-            name="math",
-            num_prompts=40_000,  # P1 Table 4
-            source="agentica-org/DeepScaleR-Preview-Dataset",  # MC
-            reward="binary",  # P1 Table 4
-        ),
-        Domain(
-            name="code",
-            num_prompts=24_000,  # P1 Table 4
-            source="PRIME-RL/Eurus-2-RL-Data",  # MC
-            reward="fraction",  # P1 Table 4
-        ),
-        Domain(
-            name="stem",
-            num_prompts=25_000,  # P1 Table 4
-            source="EricLu/SCP-116K",  # MC
-            reward="binary",  # P1 Table 4
-        ),
-        Domain(
-            name="logic",
-            num_prompts=37_000,  # P1 Table 4
-            source="open-thought/reasoning-gym",  # MC
-            reward="fraction",  # P1 Table 4
-        ),
-        Domain(
-            name="instruct",
-            num_prompts=10_000,  # P1 Table 4
-            source="nvidia/Llama-Nemotron-Post-Training-Dataset",  # MC
-            reward="fraction",  # P1 Table 4
-        ),
-    ),
-    mixture="uniform_over_prompts",  # chosen: no source states sampling weights
+    domains=(MATH, CODE, STEM, LOGIC, INSTRUCT),
     num_steps=191,  # BR Table 1; BB goes on to 419
     algorithm=Algorithm(
         advantage="group_mean_then_batch",  # BR

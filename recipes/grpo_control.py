@@ -3,69 +3,21 @@
 from megatron_rl.config.publication import Publication, Table
 from megatron_rl.config.records import (
     Algorithm,
-    Domain,
-    Model,
     Optimizer,
     Recipe,
     Sampling,
     Validation,
 )
+from recipes.domains import CODE, INSTRUCT, LOGIC, MATH, STEM
+from recipes.models import R1_DISTILL_QWEN_1_5B
 
 RECIPE = Recipe(
     name="grpo_control",
-    version="1.0.0",
+    version="1.1.0",
     starts_from=None,  # JR: the base model
-    model=Model(
-        name="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",  # JR
-        family="qwen2",  # HF
-        num_layers=28,  # HF
-        hidden_size=1536,  # HF
-        num_heads=12,  # HF
-        num_kv_heads=2,  # HF
-        head_dim=128,  # HF: hidden_size / num_heads
-        ffn_hidden_size=8960,  # HF
-        vocab_size=151936,  # HF
-        max_positions=131072,  # HF
-        rope_theta=10000.0,  # HF
-        norm_epsilon=1e-6,  # HF
-        tied_embeddings=False,  # HF: unlike Qwen2.5-1.5B, of the same shape
-        qkv_bias=True,  # HF: by the family, not a field of the file
-        qk_norm=False,  # HF
-    ),
+    model=R1_DISTILL_QWEN_1_5B,  # JR
     # JR trains on DAPO-Math-17k alone. A control has to meet the problems that the others meet: version 1's.
-    domains=(
-        Domain(
-            name="math",
-            num_prompts=40_000,  # P1 Table 4
-            source="agentica-org/DeepScaleR-Preview-Dataset",  # MC
-            reward="binary",  # P1 Table 4
-        ),
-        Domain(
-            name="code",
-            num_prompts=24_000,  # P1 Table 4
-            source="PRIME-RL/Eurus-2-RL-Data",  # MC
-            reward="fraction",  # P1 Table 4
-        ),
-        Domain(
-            name="stem",
-            num_prompts=25_000,  # P1 Table 4
-            source="EricLu/SCP-116K",  # MC
-            reward="binary",  # P1 Table 4
-        ),
-        Domain(
-            name="logic",
-            num_prompts=37_000,  # P1 Table 4
-            source="open-thought/reasoning-gym",  # MC
-            reward="fraction",  # P1 Table 4
-        ),
-        Domain(
-            name="instruct",
-            num_prompts=10_000,  # P1 Table 4
-            source="nvidia/Llama-Nemotron-Post-Training-Dataset",  # MC
-            reward="fraction",  # P1 Table 4
-        ),
-    ),
-    mixture="uniform_over_prompts",  # chosen: as the recipes it is compared with
+    domains=(MATH, CODE, STEM, LOGIC, INSTRUCT),
     num_steps=2000,  # chosen: as prorl_v1; JR goes beyond 4,000
     algorithm=Algorithm(
         advantage="group_mean_and_std",  # JR: verl's grpo

@@ -3,10 +3,8 @@
 from megatron_rl.config.publication import Publication, Table
 from megatron_rl.config.records import (
     Algorithm,
-    Domain,
     DynamicSampling,
     Kl,
-    Model,
     Optimizer,
     Recipe,
     ReferenceReset,
@@ -16,61 +14,15 @@ from megatron_rl.config.records import (
     Truncation,
     Validation,
 )
+from recipes.domains import CODE, INSTRUCT, LOGIC, MATH, STEM
+from recipes.models import R1_DISTILL_QWEN_1_5B
 
 RECIPE = Recipe(
     name="prorl_v1",
-    version="1.0.0",
+    version="1.1.0",
     starts_from=None,  # P1: the base model
-    model=Model(
-        name="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",  # P1
-        family="qwen2",  # HF
-        num_layers=28,  # HF
-        hidden_size=1536,  # HF
-        num_heads=12,  # HF
-        num_kv_heads=2,  # HF
-        head_dim=128,  # HF: hidden_size / num_heads
-        ffn_hidden_size=8960,  # HF
-        vocab_size=151936,  # HF
-        max_positions=131072,  # HF
-        rope_theta=10000.0,  # HF
-        norm_epsilon=1e-6,  # HF
-        tied_embeddings=False,  # HF: unlike Qwen2.5-1.5B, of the same shape
-        qkv_bias=True,  # HF: by the family, not a field of the file
-        qk_norm=False,  # HF
-    ),
-    domains=(
-        Domain(
-            name="math",
-            num_prompts=40_000,  # P1 Table 4
-            source="agentica-org/DeepScaleR-Preview-Dataset",  # MC
-            reward="binary",  # P1 Table 4
-        ),
-        Domain(
-            name="code",
-            num_prompts=24_000,  # P1 Table 4
-            source="PRIME-RL/Eurus-2-RL-Data",  # MC
-            reward="fraction",  # P1 Table 4
-        ),
-        Domain(
-            name="stem",
-            num_prompts=25_000,  # P1 Table 4
-            source="EricLu/SCP-116K",  # MC
-            reward="binary",  # P1 Table 4
-        ),
-        Domain(
-            name="logic",
-            num_prompts=37_000,  # P1 Table 4
-            source="open-thought/reasoning-gym",  # MC
-            reward="fraction",  # P1 Table 4
-        ),
-        Domain(
-            name="instruct",
-            num_prompts=10_000,  # P1 Table 4
-            source="nvidia/Llama-Nemotron-Post-Training-Dataset",  # MC
-            reward="fraction",  # P1 Table 4
-        ),
-    ),
-    mixture="uniform_over_prompts",  # chosen: no source states sampling weights
+    model=R1_DISTILL_QWEN_1_5B,  # P1
+    domains=(MATH, CODE, STEM, LOGIC, INSTRUCT),
     num_steps=2000,  # MC; P1 "more than 2k", JR 2,450
     algorithm=Algorithm(
         advantage="group_mean_and_std",  # P1 eq. 2

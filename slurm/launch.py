@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import json
 import os
-import pkgutil
 import shlex
 import shutil
 import subprocess
@@ -25,8 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, only the script's folder is there
 
-import recipes  # noqa: E402
-from megatron_rl.commands.choose import build_run  # noqa: E402
+from megatron_rl.commands.choose import build_run, recipe_files  # noqa: E402
 from megatron_rl.config.checks import UserError, require  # noqa: E402
 from megatron_rl.config.run import Run, batch_algebra  # noqa: E402
 from megatron_rl.runtime.ranks import GRACE_SECONDS  # noqa: E402
@@ -102,7 +100,6 @@ def parse(words: Sequence[str] | None) -> Request:
 def launch(request: Request) -> int:
     """Checks a request and carries it out; returns the exit code. Raises UserError and RuntimeError."""
     require(request.jobs >= 1, f"--jobs {request.jobs}: must be at least 1")
-    require(not request.exports or has_command("export"), "--export: this version has no command `export`")
     site = read_site()
     run, settings = plan(request, site)
     if not request.is_local:
@@ -334,20 +331,8 @@ def register_commands(nemo_run: Any) -> None:
         start.__doc__ = f"Train by {recipe} on Slurm; scale=NAME, and the options of slurm/launch.py."
         return start
 
-    for module in pkgutil.iter_modules(recipes.__path__):
-        if module.name != "scales":
-            nemo_run.cli.entrypoint(
-                command_for(module.name), name=module.name, namespace="megatron_rl", type="experiment"
-            )
-
-
-def has_command(name: str) -> bool:
-    """True where `megatron-rl name` exists."""
-    from megatron_rl.commands.cli import app
-
-    return any(
-        command.callback is not None and command.callback.__name__ == name for command in app.registered_commands
-    )
+    for name in recipe_files():
+        nemo_run.cli.entrypoint(command_for(name), name=name, namespace="megatron_rl", type="experiment")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_large_weights_are_cut_into_files_with_an_index(folder: Path) -> None:
 @pytest.mark.ranks
 def test_the_lineage_stands_beside_the_weights(folder: Path) -> None:
     parent, found = read_parent(folder / "parts")
-    assert (parent.release, parent.step, parent.policy_digest, parent.parent) == ("prorl_v2 2.0.0", 3, "abc", None)
+    assert (parent.release, parent.step, parent.policy_digest, parent.parent) == ("prorl_v2 2.1.0", 3, "abc", None)
     assert found == folder / "parts"
 
 

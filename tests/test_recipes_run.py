@@ -232,7 +232,7 @@ def test_brorl_goes_on_from_a_prorl_v2(periodic: Path, continued: Training) -> N
     assert len(steps(directory)) == 3
     older, folder = read_parent(periodic)
     parent, _ = read_parent(directory)
-    assert [one.release for one in parent.ancestors] == ["brorl 1.0.0", "prorl_v2 2.0.0"]
+    assert [one.release for one in parent.ancestors] == ["brorl 1.1.0", "prorl_v2 2.1.0"]
     assert parent.parent == older
     assert (older.step, older.policy_digest) == (NUM_STEPS, policy_digest(periodic, NUM_STEPS))
     facts = json.loads((directory / "run.json").read_text())["run"]

@@ -45,6 +45,7 @@ def page(name: str) -> str:
     story: Publication = module.PAGE
     source = inspect.getsource(module)
     numbers = list(sourced_values(source))
+    tagged = source + "".join(f"# {comment}\n" for *_, comment in numbers)
     sections = [
         f"# {story.title}",
         f"<!-- Made by docs/recipes/make.py from recipes/{name}.py. Change that, and make it again. -->",
@@ -61,28 +62,43 @@ def page(name: str) -> str:
         *results(source),
         variants(recipe),
         "## Sources\n\n"
-        + markdown(("tag", "source"), [(tag, text) for tag, text in LEGEND.items() if uses(source, tag)]),
+        + markdown(("tag", "source"), [(tag, text) for tag, text in LEGEND.items() if uses(tagged, tag)]),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def sourced_values(source: str) -> Iterator[tuple[str, str, str]]:
-    """Dotted name, value as written and comment of every commented field of RECIPE, in the order of the file."""
-    comments = comments_of(source)
+    """Dotted name, value as written and comment of every commented field of RECIPE, in the order of the file.
 
-    def leaves(call: ast.Call, prefix: str) -> Iterator[tuple[str, str, str]]:
+    A fact that recipes/models.py or recipes/domains.py names is followed there; the recipe's own comment stands first.
+    """
+
+    def leaves(call: ast.Call, prefix: str, source: str) -> Iterator[tuple[str, str, str]]:
+        comments = comments_of(source)
         for keyword in call.keywords:
             path, value = f"{prefix}{keyword.arg}", keyword.value
-            parts = value.elts if isinstance(value, ast.Tuple) else []
-            if isinstance(value, ast.Call):
-                yield from leaves(value, f"{path}.")
-            for part in parts:
-                if isinstance(part, ast.Call):
-                    yield from leaves(part, f"{path}.{label(part)}.")
             if (comment := comments.get(value.end_lineno or 0)) and not isinstance(value, ast.Call):
                 yield path, f"`{ast.get_source_segment(source, value)}`", comment
+            for part in value.elts if isinstance(value, ast.Tuple) else [value]:
+                place = f"{path}." if part is value else None
+                if isinstance(part, ast.Name) and part.id in FACTS:
+                    fact, where = FACTS[part.id]
+                    yield from leaves(fact, place or f"{path}.{label(fact)}.", where)
+                elif isinstance(part, ast.Call):
+                    yield from leaves(part, place or f"{path}.{label(part)}.", source)
 
-    yield from leaves(record_in(source, "RECIPE"), "")
+    yield from leaves(record_in(source, "RECIPE"), "", source)
+
+
+def facts() -> dict[str, tuple[ast.Call, str]]:
+    """Name of a model or a domain -> the call that makes it, and the source that it stands in."""
+    sources = [inspect.getsource(importlib.import_module(f"recipes.{name}")) for name in ("models", "domains")]
+    return {
+        ast.unparse(node.targets[0]): (node.value, source)
+        for source in sources
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+    }
 
 
 def comments_of(source: str) -> dict[int, str]:
@@ -207,6 +223,8 @@ def markdown(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = [columns, tuple("---" for _ in columns), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
+
+FACTS = facts()
 
 if __name__ == "__main__":
     main()

@@ -14,6 +14,18 @@ LARGEST_ROUND = 2  # chosen: times the prompts of a step; bounds what is held at
 Test = Literal["reward_std_above_zero", "mean_inside_zero_one", "some_but_not_all_correct"]
 
 
+def counted(scores: Tensor, how: Literal["binary", "fraction"]) -> Tensor:
+    """Verdict scores, 0..1, of any shape as a domain counts them: 1 for a full score and else 0, or as they are.
+
+    Source: ProRL v1 arXiv 2505.24864v1, Table 4 (what training pays) and section 3.4 (what evaluation counts: code is
+    trained on the fraction of its tests, and evaluated on whether all pass).
+
+    >>> counted(torch.tensor([1.0, 0.9, 0.0]), "binary").tolist(), counted(torch.tensor([0.5]), "fraction").tolist()
+    ([1.0, 0.0, 0.0], [0.5])
+    """
+    return scores if how == "fraction" else (scores >= 1).to(scores.dtype)
+
+
 def tests(rewards: Tensor, judged: Tensor) -> dict[Test, Tensor]:
     """Which groups each published test keeps, [G] bool, by the raw rewards [G, N], 0..1, of the judged samples.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from megatron_rl.commands.choose import REPOSITORY
+from megatron_rl.commands.choose import released_fingerprint
 from megatron_rl.config.records import Scale
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.estimate.memory import estimate
@@ -89,11 +88,7 @@ def placement(scale: Scale) -> list[tuple[str, Any]]:
 
 def release_status(run: Run) -> str:
     """What recipes/released.json says about the published recipe."""
-    path = REPOSITORY / "recipes" / "released.json"
-    if not path.is_file():
-        return "nothing to compare it with, for this is no checkout of the repository"
-    released = json.loads(path.read_text(encoding="utf-8")).get(run.published.release)
-    if released is None:
+    if (released := released_fingerprint(run.published.release)) is None:
         return f"{run.published.release} is not a released recipe"
     same = released == run.published.fingerprint
     return f"is the released {run.published.release}" if same else f"DIFFERS from the released one, {released}"

@@ -21,6 +21,7 @@ from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, dif
 from megatron_rl.config.run import Run
 from megatron_rl.runtime import rundir
 
+NO_RECIPES = ("domains", "models", "scales")  # modules of recipes/ that recipes are made of, or placed by
 REPOSITORY = Path(recipes.__file__).resolve().parent.parent
 
 
@@ -137,6 +138,13 @@ def _module(name: str) -> types.ModuleType:
     return module
 
 
+def released_fingerprint(release: str) -> str | None:
+    """The fingerprint that a recipe was released with, by its name and version; None where it never was."""
+    text = (Path(recipes.__file__).parent / "released.json").read_text(encoding="utf-8")
+    found: str | None = json.loads(text).get(release)
+    return found
+
+
 def recipe_files() -> dict[str, Path]:
     """Name -> file of every recipe, the published ones first, then their variants."""
     folder = Path(recipes.__file__).parent
@@ -144,7 +152,7 @@ def recipe_files() -> dict[str, Path]:
         module.name: place / f"{module.name}.py"
         for place in (folder, folder / "variants")
         for module in pkgutil.iter_modules([str(place)])
-        if module.name != "scales" and not module.ispkg
+        if module.name not in NO_RECIPES and not module.ispkg
     }
 
 

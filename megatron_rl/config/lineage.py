@@ -18,7 +18,7 @@ PUBLISHED = "as published"  # in place of a scale
 class Parent:
     """A run as its exported policy tells of it."""
 
-    release: str  # of its recipe, such as "prorl_v2 2.0.0"
+    release: str  # of its recipe, such as "prorl_v2 2.1.0"
     fingerprint: str  # of the recipe as it ran
     scale: str
     step: int

@@ -47,7 +47,8 @@ class Domain:
     name: Literal["math", "code", "stem", "logic", "instruct"]
     num_prompts: int
     source: str
-    reward: Literal["binary", "fraction"]
+    reward: Literal["binary", "fraction"]  # what training pays: 1 for a full score alone, or the score
+    accuracy: Literal["binary", "fraction"]  # what validation counts, likewise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +213,6 @@ class Recipe:
     starts_from: str | None  # the recipe whose checkpoint it continues; None: the model as published
     model: Model
     domains: tuple[Domain, ...]
-    mixture: Literal["uniform_over_prompts"]
     num_steps: int
     algorithm: Algorithm
     sampling: Sampling
@@ -222,14 +222,15 @@ class Recipe:
 
     @property
     def release(self) -> str:
-        """Name and version, as they are written in recipes/released.json."""
+        """Name and version, as they stand in recipes/released.json."""
         return f"{self.name} {self.version}"
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when any value of the recipe does; why a stage begins is none."""
         stages = tuple(dataclasses.replace(stage, why="") for stage in self.stages)
-        return hashlib.sha256(canonical_json(dataclasses.replace(self, stages=stages)).encode()).hexdigest()[:16]
+        hashed = _without_later_fields(dataclasses.replace(self, stages=stages))
+        return hashlib.sha256(json.dumps(hashed, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def stage_at(self, step: int) -> Stage | None:
         """The newest stage that has begun at `step`."""
@@ -322,6 +323,25 @@ class Scale:
     def num_engines(self) -> int:
         """Rollout engines; each spans `rollout_tensor_parallel` neighbouring ranks."""
         return self.num_devices // self.rollout_tensor_parallel
+
+
+def later_field(absent: Any) -> Any:
+    """A field that a record gained after recipes were released, and the value that says what its absence said.
+
+    That value is not hashed, so that released fingerprints stay.
+    """
+    return dataclasses.field(metadata={"absent": absent})
+
+
+def _without_later_fields(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        kept = [
+            field
+            for field in dataclasses.fields(value)
+            if "absent" not in field.metadata or getattr(value, field.name) != field.metadata["absent"]
+        ]
+        return {field.name: _without_later_fields(getattr(value, field.name)) for field in kept}
+    return [_without_later_fields(one) for one in value] if isinstance(value, tuple | list) else value
 
 
 def canonical_json(record: Any) -> str:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from megatron_rl.config.records import Recipe
+from megatron_rl.algorithms.groups import counted
+from megatron_rl.config.run import Run
 from megatron_rl.rollout.collect import Rollouts
 from megatron_rl.runtime.spans import span
 from megatron_rl.types import Prompt, Scores
 
-STRICTLY_BINARY = ("math", "code", "stem")
 VALIDATION_STEP = -1  # its seeds are the same at every validation, and no training step's
 
 
 @span("validate")
-def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], recipe: Recipe, step: int) -> Scores:
+def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], run: Run, step: int) -> Scores:
     """Mean verdict score per domain over the samples that could be judged. Collective over the world.
 
-    One sample per prompt is taken greedily; several are drawn at the validation temperature. Code is trained on the
-    fraction of the tests that pass, and evaluated on whether all do.
+    One sample per prompt is taken greedily; several are drawn at the validation temperature. A score counts as
+    `Domain.accuracy` says, also in a domain that no stage has trained on yet.
 
     Source: ProRL v1 arXiv 2505.24864v1, section 3.4, which ProRL v2 and BroRL keep.
     """
+    recipe, how = run.at_step(step), {domain.name: domain.accuracy for domain in run.recipe.domains}
     validation = recipe.validation
     is_greedy = validation.samples_per_prompt == 1
     groups = rollouts.answer(
@@ -35,8 +36,6 @@ def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], recipe: Recipe, step
     accuracy = {}
     for domain in sorted({prompt.domain for prompt in prompts}):
         rows = [i for i, prompt in enumerate(prompts) if prompt.domain == domain]
-        judged, scores = groups.judged[rows], groups.rewards[rows]
-        if domain in STRICTLY_BINARY:
-            scores = (scores >= 1).double()
+        judged, scores = groups.judged[rows], counted(groups.rewards[rows], how[domain])
         accuracy[domain] = float(scores[judged].mean()) if judged.any() else 0.0
     return Scores(step=step, accuracy=accuracy)

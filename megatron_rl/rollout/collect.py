@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from megatron_rl.algorithms.groups import is_informative, prompts_for_round
+from megatron_rl.algorithms.groups import counted, is_informative, prompts_for_round
 from megatron_rl.config.records import Recipe
 from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream
@@ -86,6 +86,7 @@ class Rollouts:
                 store=store,
             )
             self._check_verifiers(groups, state.step)
+            groups = paid(groups, recipe)
             informative = list(range(len(groups)))
             if dynamic is not None:
                 informative = is_informative(groups.rewards, groups.judged, dynamic.keeps).nonzero().flatten().tolist()
@@ -232,6 +233,13 @@ def _judged(samples: Mapping[int, Sample], verdicts: Sequence[Verdict]) -> Itera
                 "truncated": sample.finish_reason == "length",
             },
         )
+
+
+def paid(groups: Groups, recipe: Recipe) -> Groups:
+    """The groups with the rewards that training pays in their domains."""
+    how = {domain.name: domain.reward for domain in recipe.domains}
+    rewards = [counted(row, how[prompt.domain]) for prompt, row in zip(groups.prompts, groups.rewards, strict=True)]
+    return dataclasses.replace(groups, rewards=torch.stack(rewards)) if rewards else groups
 
 
 def waves(requests: Sequence[tuple[int, Request]], max_sequences: int) -> Iterator[list[tuple[int, Request]]]:

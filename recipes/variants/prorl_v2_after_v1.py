@@ -7,7 +7,7 @@ from recipes.prorl_v2 import RECIPE as PRORL_V2
 RECIPE = replace(
     PRORL_V2,
     name="prorl_v2_after_v1",
-    version="1.0.0",
+    version="1.1.0",
     starts_from="prorl_v1",  # MC, JR
     num_steps=1000,  # MC: from 2,000 to 3,000
 )

@@ -8,7 +8,7 @@ from recipes.prorl_v2 import RECIPE as PRORL_V2
 RECIPE = replace(
     PRORL_V2,
     name="prorl_v2_stop_properly",
-    version="1.0.0",
+    version="1.1.0",
     algorithm=replace(
         PRORL_V2.algorithm,
         truncation=Truncation(

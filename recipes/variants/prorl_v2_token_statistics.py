@@ -7,7 +7,7 @@ from recipes.prorl_v2 import RECIPE as PRORL_V2
 RECIPE = replace(
     PRORL_V2,
     name="prorl_v2_token_statistics",
-    version="1.0.0",
+    version="1.1.0",
     algorithm=replace(
         PRORL_V2.algorithm,
         statistics_over="tokens",  # OR, NR, VE

@@ -240,7 +240,7 @@ def test_brorl_starts_from_the_published_policy(monkeypatch: pytest.MonkeyPatch,
     data = f"run.data_folder={FIVE_DOMAINS}"
     run = build_run("brorl", "cpu", [data], tmp_path / "run", needs_files=True, parent=Path(name))
     assert run.parent is not None and run.parent.is_published and run.model_folder == snapshot
-    assert (run.parent.release, run.parent.step, run.parent.policy_digest) == ("prorl_v2 2.0.0", 3000, name)
+    assert (run.parent.release, run.parent.step, run.parent.policy_digest) == ("prorl_v2 2.1.0", 3000, name)
     run.directory.mkdir()
     write_run_file(run, 0)
     assert rebuild_run(run.directory) == run
@@ -282,20 +282,20 @@ def continued(recipe: str, parent: Path, *settings: str) -> Run:
 
 
 def test_a_recipe_goes_on_with_the_policy_of_its_parent(folders: tuple[str, str], tmp_path: Path) -> None:
-    parent = write_finished_run(tmp_path / "older", "prorl_v2_clip27 1.0.0")
+    parent = write_finished_run(tmp_path / "older", "prorl_v2_clip27 1.1.0")
     run = continued("brorl", parent, folders[1])
-    assert run.parent == parent_facts("prorl_v2_clip27 1.0.0")
+    assert run.parent == parent_facts("prorl_v2_clip27 1.1.0")
     assert run.model_folder == model_folder_of(parent)
-    assert run.recipe.model.name == "prorl_v2_clip27 1.0.0 after step 7"
+    assert run.recipe.model.name == "prorl_v2_clip27 1.1.0 after step 7"
     moved = parent.rename(tmp_path / "moved")
     assert continued("brorl", moved, folders[1]).recipe.fingerprint == run.recipe.fingerprint
 
 
 def test_a_parent_that_can_not_be_meant_is_refused(folders: tuple[str, str], tmp_path: Path) -> None:
-    parent = write_finished_run(tmp_path / "older", "prorl_v2 2.0.0")
+    parent = write_finished_run(tmp_path / "older", "prorl_v2 2.1.0")
     with pytest.raises(UserError, match="recipe 'prorl_v2': starts from model .*; leave --parent out"):
         continued("prorl_v2", parent, folders[1])
-    with pytest.raises(UserError, match="continues a run of 'prorl_v1', but the parent is one of 'prorl_v2 2.0.0'"):
+    with pytest.raises(UserError, match="continues a run of 'prorl_v1', but the parent is one of 'prorl_v2 2.1.0'"):
         continued("prorl_v2_after_v1", parent, folders[1])
     with pytest.raises(UserError, match=r"--set run\.model_folder: the policy of --parent is trained"):
         continued("brorl", parent, *folders)
@@ -311,7 +311,7 @@ def test_a_parent_that_can_not_be_meant_is_refused(folders: tuple[str, str], tmp
 
 def test_a_run_is_rebuilt_from_its_directory(folders: tuple[str, str], tmp_path: Path) -> None:
     first = build(*folders, "sampling.temperature=1.2", "run.seed=3", directory=tmp_path / "first")
-    older = write_finished_run(tmp_path / "older", "prorl_v2 2.0.0")
+    older = write_finished_run(tmp_path / "older", "prorl_v2 2.1.0")
     second = build_run("brorl", "cpu", folders[1:], tmp_path / "second", needs_files=True, parent=older)
     for run in (first, second):
         run.directory.mkdir()

@@ -224,7 +224,7 @@ def test_check_shows_what_was_changed_and_by_whom(setting: Setting) -> None:
     assert rows["sampling.temperature"] == ["1.2", "1.0", "--set"]
     assert rows["sampling.samples_per_prompt"] == ["16"]
     assert "6 prompts x 16 samples = 96 sequences per step; 2 updates of 48 sequences" in result.stdout
-    assert "is the released prorl_v2 2.0.0" in result.stdout
+    assert "is the released prorl_v2 2.1.0" in result.stdout
     assert "sampling.temperature=1.2" in result.stdout
     assert "activations" in result.stdout
     assert "prompts: math 2 (published 40,000 of agentica-org/DeepScaleR-Preview-Dataset), code 0 (" in result.stdout

@@ -297,9 +297,9 @@ def test_a_scale_changes_sizes_and_spans_and_nothing_else() -> None:
             None,
             "recipe 'brorl': continues a run of 'prorl_v2'; give that run's directory, or the",
         ),
-        (brorl.RECIPE, "prorl_v1 1.0.0", "continues a run of 'prorl_v2', but the parent is one of 'prorl_v1 1.0.0'"),
+        (brorl.RECIPE, "prorl_v1 1.1.0", "continues a run of 'prorl_v2', but the parent is one of 'prorl_v1 1.1.0'"),
         (brorl.RECIPE, "prorl_v22 1.0.0", "but the parent is one of 'prorl_v22 1.0.0'"),
-        (RECIPE, "prorl_v1 1.0.0", "starts from model deepseek-ai/.*, not from a run of 'prorl_v1 1.0.0'; leave"),
+        (RECIPE, "prorl_v1 1.1.0", "starts from model deepseek-ai/.*, not from a run of 'prorl_v1 1.1.0'; leave"),
     ],
 )
 def test_a_wrong_parent_is_refused(recipe: Any, parent: str | None, pattern: str) -> None:
@@ -308,7 +308,7 @@ def test_a_wrong_parent_is_refused(recipe: Any, parent: str | None, pattern: str
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("parent", ["prorl_v2 2.0.0", "prorl_v2 2.1.0", "prorl_v2_clip27 1.0.0"])
+@pytest.mark.parametrize("parent", ["prorl_v2 2.1.0", "prorl_v2 2.1.0", "prorl_v2_clip27 1.1.0"])
 def test_a_parent_or_its_variant_is_accepted(parent: str) -> None:
     check_parent(brorl.RECIPE, parent)
     check_parent(RECIPE, None)

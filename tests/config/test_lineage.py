@@ -13,15 +13,15 @@ from tests.folders import parent_facts
 
 
 def test_a_lineage_comes_back_from_its_text_whole() -> None:
-    eldest = parent_facts("prorl_v1 1.0.0")
-    middle = parent_facts("prorl_v2_after_v1 1.0.0", older=eldest)
-    youngest = parent_facts("brorl 1.0.0", older=middle)
+    eldest = parent_facts("prorl_v1 1.1.0")
+    middle = parent_facts("prorl_v2_after_v1 1.1.0", older=eldest)
+    youngest = parent_facts("brorl 1.1.0", older=middle)
     assert parent_of(json.loads(youngest.to_json())) == youngest
     assert youngest.ancestors == [youngest, middle, eldest]
 
 
 def test_a_parent_is_found_in_its_run_s_directory_and_in_its_exported_folder(tmp_path: Path) -> None:
-    parent = parent_facts("prorl_v2 2.0.0")
+    parent = parent_facts("prorl_v2 2.1.0")
     folder = model_folder_of(tmp_path)
     folder.mkdir()
     (folder / FILE_NAME).write_text(parent.to_json())
@@ -38,7 +38,7 @@ def test_a_folder_that_is_no_run_and_a_run_that_has_not_finished_are_told_apart(
         read_parent(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"release": "prorl_v2 2.0.0"}', '{"wrong": 1}'])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"release": "prorl_v2 2.1.0"}', '{"wrong": 1}'])
 def test_a_damaged_lineage_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE_NAME).write_text(text)
     with pytest.raises(ValueError, match=rf"parent {tmp_path / FILE_NAME}: .*; export the run again"):

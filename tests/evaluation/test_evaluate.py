@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from megatron_rl.config.records import Recipe, Stage
+from megatron_rl.config.run import Run
 from megatron_rl.evaluation.evaluate import VALIDATION_STEP, evaluate
 from megatron_rl.types import Prompt
 from recipes.prorl_v2 import RECIPE
-from tests.models import replaced
+from tests.models import make_run, replaced
 from tests.report.records import groups
 
 DOMAINS = ("math", "code", "stem", "logic", "instruct")
@@ -17,6 +21,13 @@ PROMPTS = [
     Prompt(serial=i, id=domain, domain=domain, token_ids=(1,), opens_thought=False, item={})
     for i, domain in enumerate(DOMAINS)
 ]
+
+
+def run_of(recipe: Recipe) -> Run:
+    """The recipe as published, without a scale's caps."""
+    tokens = recipe.sampling.max_prompt_tokens + recipe.sampling.max_response_tokens
+    run = make_run(Path(__file__).parents[2] / "demo" / "model", max_tokens_per_microbatch=tokens)
+    return dataclasses.replace(run, recipe=recipe)
 
 
 class Answers:
@@ -34,21 +45,29 @@ class Answers:
 
 def test_fractions_count_for_logic_and_instructions_alone() -> None:
     answers: Any = Answers([1.0, 0.9, 0.5, 0.0], [True] * 4)
-    accuracy = evaluate(answers, PROMPTS, RECIPE, 5).accuracy
+    accuracy = evaluate(answers, PROMPTS, run_of(RECIPE), 5).accuracy
     assert accuracy == pytest.approx({"math": 0.25, "code": 0.25, "stem": 0.25, "logic": 0.6, "instruct": 0.6})
+
+
+def test_a_domain_counts_as_the_recipe_says_whatever_stage_is_on() -> None:
+    answers: Any = Answers([1.0, 0.9, 0.5, 0.0], [True] * 4)
+    domains = tuple(dataclasses.replace(one, accuracy="fraction") for one in RECIPE.domains)
+    stage = Stage(from_step=0, why="Run 1", domains=("math",))
+    run = run_of(dataclasses.replace(RECIPE, domains=domains, stages=(stage,)))
+    assert evaluate(answers, PROMPTS, run, 5).accuracy == pytest.approx(dict.fromkeys(DOMAINS, 0.6))
 
 
 def test_what_could_not_be_judged_is_not_counted_as_wrong() -> None:
     answers: Any = Answers([1.0, 0.0], [True, False])
-    assert set(evaluate(answers, PROMPTS, RECIPE, 5).accuracy.values()) == {1.0}
+    assert set(evaluate(answers, PROMPTS, run_of(RECIPE), 5).accuracy.values()) == {1.0}
     nothing: Any = Answers([0.0, 0.0], [False, False])
-    assert set(evaluate(nothing, PROMPTS, RECIPE, 5).accuracy.values()) == {0.0}
+    assert set(evaluate(nothing, PROMPTS, run_of(RECIPE), 5).accuracy.values()) == {0.0}
 
 
 def test_several_samples_are_drawn_as_the_recipe_says_and_one_is_taken_greedily() -> None:
     answers: Any = Answers([1.0, 0.0], [True, True])
-    evaluate(answers, PROMPTS, RECIPE, 5)
+    evaluate(answers, PROMPTS, run_of(RECIPE), 5)
     options = {"step": VALIDATION_STEP, "max_response_tokens": RECIPE.sampling.max_response_tokens}
     assert answers.asked == options | {"samples_per_prompt": 16, "temperature": 0.6, "top_p": 0.95}
-    evaluate(answers, PROMPTS, replaced(RECIPE, ["validation", "samples_per_prompt"], 1), 5)
+    evaluate(answers, PROMPTS, run_of(replaced(RECIPE, ["validation", "samples_per_prompt"], 1)), 5)
     assert answers.asked == options | {"samples_per_prompt": 1, "temperature": 0.0, "top_p": 1.0}

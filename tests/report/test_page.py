@@ -14,7 +14,7 @@ from megatron_rl.report.plots import INK, MAX_POINTS, PLOTS, events_of, svg_of
 from tests.report.records import step_row, validation_row
 
 FACTS: dict[str, Any] = {
-    "release": "prorl_v2 2.0.0",
+    "release": "prorl_v2 2.1.0",
     "scale": "cpu",
     "fingerprint": "0123456789abcdef",
     "modified": ["sampling.temperature=<1.2>"],
@@ -45,7 +45,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_holds_header_and_a_panel_for_everything_measured(written: Path) -> None:
     text = (written / "report.html").read_text()
-    for part in ("prorl_v2 2.0.0", "0123456789abcdef", "sampling.temperature=&lt;1.2&gt;", "20 of 20", "0.000 → 1.000"):
+    for part in ("prorl_v2 2.1.0", "0123456789abcdef", "sampling.temperature=&lt;1.2&gt;", "20 of 20", "0.000 → 1.000"):
         assert part in text, part
     for title in ("Validation accuracy", "Reward", "Response length", "Entropy", "KL to reference", "Dynamic sampling"):
         assert f"<h2>{title}</h2>" in text, title

@@ -40,7 +40,7 @@ def told() -> Iterator[list[str]]:
 def make(is_terminal: bool, num_steps: int = 4) -> tuple[Progress, io.StringIO]:
     text = io.StringIO()
     console = Console(file=text, force_terminal=is_terminal, width=100, highlight=False, _environ={"TERM": "xterm"})
-    return Progress("prorl_v2 2.0.0 at scale cpu", num_steps, console), text
+    return Progress("prorl_v2 2.1.0 at scale cpu", num_steps, console), text
 
 
 def test_without_a_terminal_every_step_and_validation_is_one_plain_line(told: list[str]) -> None:
@@ -85,7 +85,7 @@ def test_the_cursor_is_never_left_hidden() -> None:
 def test_a_resumed_run_says_from_where(told: list[str]) -> None:
     progress, _ = make(is_terminal=False)
     progress.start([step_row(1), step_row(2)])
-    assert told == ["prorl_v2 2.0.0 at scale cpu: going on from step 2 of 4"]
+    assert told == ["prorl_v2 2.1.0 at scale cpu: going on from step 2 of 4"]
 
 
 def test_the_summary_tells_the_gain_and_every_path(tmp_path: Path) -> None:

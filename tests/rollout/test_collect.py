@@ -146,7 +146,20 @@ def test_a_thought_that_the_prompt_opened_has_to_be_closed_in_training_and_valid
     assert scripted.collect(stream, recipe, at(0)).tried.rewards[:WANTED].tolist() == expected
     validation = replaced(recipe, ["validation", "samples_per_prompt"], NUM_SAMPLES)
     prompts = held_out(items, thinking, max_prompt_tokens=16, max_prompts=WANTED)
-    assert evaluate(scripted, prompts, validation, 0).accuracy == {"math": pytest.approx(1 / 3 if opens else 1.0)}
+    run = dataclasses.replace(scripted.run, recipe=replaced(validation, ["algorithm", "updates_per_step"], 1))
+    assert evaluate(scripted, prompts, run, 0).accuracy == {"math": pytest.approx(1 / 3 if opens else 1.0)}
+
+
+@pytest.mark.parametrize(("how", "expected"), [("fraction", [0.5, 1.0, 0.5]), ("binary", [0.0, 1.0, 0.0])])
+def test_a_domain_pays_what_the_recipe_says(rollouts, tokenizer: Any, recipe: Recipe, how: str, expected: Any) -> None:
+    item = {"instruction_id_list": ["punctuation:no_comma", "startend:quotation"], "kwargs": [{}, {}]}
+    items = [Item(id=f"i{k}", domain="instruct", prompt=f"{k:03d}", item=item) for k in range(WANTED)]
+    domains = tuple(dataclasses.replace(one, reward=how) for one in recipe.domains)
+    scripted = rollouts(set())
+    scripted.engine.answers = lambda _: ["7", '"7"', "5"]
+    stream = PromptStream(items, tokenizer, seed=1, max_prompt_tokens=8)
+    found = scripted.collect(stream, dataclasses.replace(recipe, domains=domains), at(0))
+    assert found.tried.rewards.tolist() == found.groups.rewards.tolist() == [expected] * WANTED
 
 
 def test_a_full_first_round_is_the_only_one(rollouts, stream: PromptStream, recipe: Recipe) -> None:
