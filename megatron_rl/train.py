@@ -36,7 +36,7 @@ def train(run: Run) -> State:
     """Trains until `num_steps`, from the newest checkpoint on if there is one, and returns the last state.
 
     Collective over the world: every rank calls it with the same run. Raises UserError where a checkpoint in the
-    directory is another run's, RuntimeError where the directory is in use, Preempted where the run has to leave and
+    directory is another run's, UserError where the directory is in use, Preempted where the run has to leave and
     would go on if it were started again.
     """
     hardware = device.select(run.scale)
@@ -95,9 +95,9 @@ def only_run(directory: Path, ranks: Ranks) -> Iterator[None]:
         try:
             if ranks.is_main:
                 stack.enter_context(rundir.locked(directory))
-        except RuntimeError as error:
+        except UserError as error:
             trouble = str(error)
-        parallel.raise_together(trouble)
+        parallel.raise_together(trouble, UserError)
         yield
 
 

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script,
 
 from megatron_rl.commands.choose import build_run, recipe_files  # noqa: E402
 from megatron_rl.config.checks import UserError, require  # noqa: E402
+from megatron_rl.config.mounts import on_host
 from megatron_rl.config.run import Run, batch_algebra  # noqa: E402
 from megatron_rl.runtime.ranks import GRACE_SECONDS  # noqa: E402
 from slurm.sites import Site, check_site, read_site  # noqa: E402
@@ -136,21 +137,23 @@ def plan(request: Request, site: Site) -> tuple[Run, tuple[str, ...]]:
     A job starts in another folder: without a container its folders are given from the root, within one as they are.
     """
     in_container = bool(site.image) and not request.is_local
-    on_host, in_job = [], []
+    here, in_job = list[str](), list[str]()
     for setting in request.settings:
-        name, equals, value = setting.partition("=")
-        if name.strip() in ("run.data_folder", "run.model_folder"):
-            there = site.on_host(value) if in_container else str(Path(value).resolve())
-            on_host += (
-                [name + equals + there] if there is not None else []
-            )  # what the image holds is not seen from here
-            in_job.append(setting if in_container else on_host[-1])
-        else:
-            on_host.append(setting)
+        name, _, value = setting.partition("=")
+        if name.strip() not in ("run.data_folder", "run.model_folder"):
+            here.append(setting)
             in_job.append(setting)
-    directory = (request.directory or Path("runs") / f"{Path(request.recipe).stem}-{request.scale}").resolve()
+        elif in_container:
+            there = on_host(Path(value), site.mounts)
+            here += [] if there is None else [f"{name}={there}"]  # what the image holds is not seen from here
+            in_job.append(setting)
+        else:
+            here.append(f"{name}={Path(value).expanduser().resolve()}")
+            in_job.append(here[-1])
+    directory = request.directory or Path("runs") / f"{Path(request.recipe).stem}-{request.scale}"
+    directory = directory.expanduser().resolve()
     needs_files = not request.is_dry and not in_container
-    run = build_run(request.recipe, request.scale, on_host, directory, needs_files=needs_files)
+    run = build_run(request.recipe, request.scale, here, directory, needs_files=needs_files)
     has_data = run.scale.miniature is not None or any(word.startswith("run.data_folder") for word in in_job)
     if not has_data:
         require(

@@ -21,15 +21,6 @@ class Site:
     image: str  # empty to run on the host's own Python
     mounts: tuple[str, ...]  # SOURCE:TARGET[:ro]
 
-    def on_host(self, path: str) -> str | None:
-        """Where a path inside the container lies on the host; None where no mount leads to it."""
-        for mount in self.mounts:
-            source, _, rest = mount.partition(":")
-            target = Path(rest.partition(":")[0] or source)
-            if Path(path).is_relative_to(target):
-                return str(source / Path(path).relative_to(target))
-        return None
-
 
 def read_site() -> Site:
     """The site's values: those of slurm/site.env, where the environment does not give them."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from megatron_rl import checkpoint
+from megatron_rl.config.checks import UserError
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.runtime import parallel, rundir
 from megatron_rl.types import State
@@ -85,7 +86,7 @@ def faults(folder: str, directory: str, is_disk: bool, taken: str) -> dict[str, 
     try:
         with only_run(Path(taken), one.ranks):
             pass
-    except RuntimeError as error:
+    except UserError as error:
         found["taken"] = str(error)
     with only_run(Path(directory), one.ranks):
         found["free"] = True

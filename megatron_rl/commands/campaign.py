@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from megatron_rl.commands.choose import find_recipe, find_scale
-from megatron_rl.commands.settings import change, sort_settings
-from megatron_rl.config.checks import check_parent, check_recipe, require
-from megatron_rl.config.fit import fitted
+from megatron_rl.commands.choose import build_run, find_recipe
+from megatron_rl.config.checks import check_parent, require
 from megatron_rl.runtime.log import get_logger
+from megatron_rl.runtime.preempt import SIGNALS
+from megatron_rl.runtime.ranks import die_with_parent
+from megatron_rl.runtime.rundir import check_free
 
 PUBLISHED = ("prorl_v1", "prorl_v2_after_v1", "brorl")  # as the model card and BroRL tell the lineage
 
 
-def check_campaign(recipes: Sequence[str], scale_name: str, settings: Sequence[str]) -> None:
-    """Raises UserError unless the settings fit every recipe, and each goes on with what the one before it makes."""
-    of_scale, _, of_recipe = sort_settings(settings)
-    scale = change(find_scale(scale_name), of_scale, "scale.")
+def check_campaign(recipes: Sequence[str], scale: str, settings: Sequence[str], directory: Path) -> None:
+    """Raises UserError unless each run can be, and goes on with what the one before it makes."""
+    check_free(directory)
     older = None
-    for name in recipes:
+    for name, own, its_settings in runs_of(recipes, settings, directory):
         recipe = find_recipe(name)
         require(
             older is None or recipe.starts_from is not None,
@@ -29,8 +31,16 @@ def check_campaign(recipes: Sequence[str], scale_name: str, settings: Sequence[s
             "give it a place at the beginning",
         )
         check_parent(recipe, older)
-        check_recipe(change(fitted(recipe, recipe.model, scale), of_recipe))
+        if older is None or not own.exists():  # the name of an older run's policy is part of what a later one is
+            build_run(name, scale, its_settings, own, needs_files=False)
         older = recipe.release
+
+
+def runs_of(recipes: Sequence[str], settings: Sequence[str], directory: Path) -> Iterator[tuple[str, Path, list[str]]]:
+    """Recipe, directory and settings of each run; where the model lies concerns the first alone."""
+    for number, name in enumerate(recipes, start=1):
+        own = [one for one in settings if number == 1 or one.partition("=")[0].strip() != "run.model_folder"]
+        yield name, directory / f"{number}_{Path(name).stem}", own
 
 
 def campaign(recipes: Sequence[str], scale: str, settings: Sequence[str], directory: Path) -> int:
@@ -41,18 +51,23 @@ def campaign(recipes: Sequence[str], scale: str, settings: Sequence[str], direct
     ends the campaign with its exit code.
     """
     parent: list[str] = []
-    later = [setting for setting in settings if setting.partition("=")[0].strip() != "run.model_folder"]
-    for number, name in enumerate(recipes, start=1):
-        own = directory / f"{number}_{Path(name).stem}"
+    for number, (name, own, its_settings) in enumerate(runs_of(recipes, settings, directory), start=1):
         get_logger().info("campaign: run %d of %d, %s in %s", number, len(recipes), name, own)
         words = ["train", name, "--scale", scale, "--directory", str(own), *parent]
-        words += [word for setting in settings for word in ("--set", setting)]
-        with subprocess.Popen([sys.executable, "-m", "megatron_rl", *words]) as process:
-            try:
-                code = process.wait()
-            except KeyboardInterrupt:  # the terminal's Ctrl-C has reached the run as well
-                code = process.wait()
+        words += [word for setting in its_settings for word in ("--set", setting)]
+        code = run_to_its_end([sys.executable, "-m", "megatron_rl", *words])
         if code != 0:
             return code
-        parent, settings = ["--parent", str(own)], later
+        parent = ["--parent", str(own)]
     return 0
+
+
+def run_to_its_end(command: Sequence[str]) -> int:
+    """The exit code of a command, to which the signals to leave are passed on; it dies with this process."""
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=die_with_parent(os.getpid()))
+    before = {number: signal.signal(number, lambda one, _: process.send_signal(one)) for number in SIGNALS}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from megatron_rl.commands.choose import released_fingerprint
+from megatron_rl.config.checks import UserError
 from megatron_rl.config.records import Scale
 from megatron_rl.config.run import Run, batch_algebra
-from megatron_rl.estimate.memory import estimate
+from megatron_rl.estimate.memory import RESERVED_BYTES, estimate, shortage
+from megatron_rl.runtime.rundir import check_free
+
+
+def warnings(run: Run, lacking: Sequence[str]) -> Iterator[str]:
+    """What a training of this run would refuse, or not bear, one line each; `lacking` is what build_run noted."""
+    refusals = list(lacking)
+    try:
+        check_free(run.directory)
+    except UserError as error:
+        refusals.append(str(error))
+    hours, lead = run.scale.time_limit_hours, run.preemption_lead_seconds
+    if hours is not None and 3600 * hours <= lead:
+        refusals.append(
+            f"scale.time_limit_hours={hours:g}: run.preemption_lead_seconds={lead:g} before it the run has to leave, "
+            "which is at once; give more, or set less"
+        )
+    yield from (f"`train` would refuse this: {refusal}" for refusal in refusals)
+    if (lacks := shortage(estimate(run), run.scale)) > 0:
+        yield (
+            f"does not fit: a device of scale {run.scale.name} has {gib(run.scale.device_memory_bytes)}, and "
+            f"{gib(lacks)} more are needed, {gib(RESERVED_BYTES[run.scale.device])} for what is not estimated "
+            "included; set less scale.kv_cache_bytes or scale.max_tokens_per_microbatch, or take more devices"
+        )
 
 
 def show(run: Run, out: Console) -> None:
@@ -41,8 +65,10 @@ def show(run: Run, out: Console) -> None:
         f"  while training {gib(memory.training)}, while generating {gib(memory.generation)}, "
         f"all at once {gib(memory.everything)}"
     )
+    if shortage(memory, run.scale) <= 0:
+        out.print(f"  fits into the {gib(run.scale.device_memory_bytes)} of a device of scale {run.scale.name}")
     for kind, folder in (("model", run.model_folder), ("data", run.data_folder)):
-        out.print(f"{kind}: {folder}" + ("" if folder.is_dir() else " (not on this machine; `train` needs it)"))
+        out.print(f"{kind}: {folder}" + ("" if folder.is_dir() else " (not on this machine)"))
     if run.data_folder.is_dir():
         out.print(f"prompts: {prompts(run)}", soft_wrap=True)
     out.print(f"recipe fingerprint {run.published.fingerprint}: {release_status(run)}")

@@ -6,16 +6,19 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import os
 import pkgutil
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import recipes
-from megatron_rl.commands.settings import RUN_FIELDS, change, nearest, parse, sort_settings
+from megatron_rl.commands.settings import RUN_FIELDS, change, nearest, parse, path_of, sort_settings
 from megatron_rl.config.checks import UserError, check_parent, require
 from megatron_rl.config.fit import fitted
 from megatron_rl.config.lineage import PUBLISHED, Parent, parent_of, read_parent
+from megatron_rl.config.mounts import mounts_of, on_host, seen_here
 from megatron_rl.config.pretrained import check_tensors, read_model
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 from megatron_rl.config.run import Run
@@ -23,6 +26,12 @@ from megatron_rl.runtime import rundir
 
 NO_RECIPES = ("domains", "models", "scales")  # modules of recipes/ that recipes are made of, or placed by
 REPOSITORY = Path(recipes.__file__).resolve().parent.parent
+# What a recipe of the user's own may raise while it is read.
+RECIPE_FAULTS = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError),
+    *(RuntimeError, SyntaxError, TypeError, ValueError),
+)
+MOUNTS_UNKNOWN = ", after `source slurm/site.env`, which says what a container's paths are on this machine"
 
 
 def build_run(
@@ -33,28 +42,34 @@ def build_run(
     *,
     needs_files: bool,
     parent: Path | None = None,
+    lacking: list[str] | None = None,
 ) -> Run:
     """The Run that a command line asks for, with everything checked that can be checked without torch.
 
     Settings are `name=value`: `scale.x` changes the scale, `run.x` a field of the Run, any other name the recipe as
     the scale fitted it, so that a setting also lifts a cap. `parent` is the run, or its exported policy, that this one
     starts from, or the name of a published one. Without `needs_files` a scale without a miniature is accepted on a
-    machine that has neither its model nor its data, and a recipe that continues another without the parent. Raises
-    UserError.
+    machine that has neither its model nor its data, and a recipe that continues another without the parent: what a
+    training would say to that is added to `lacking`. Paths are then those of a job, perhaps within its container.
+    Raises UserError.
     """
     published, scale = find_recipe(recipe_name), find_scale(scale_name)
     of_scale, of_run, of_recipe = sort_settings(settings)
     scale = change(scale, of_scale, "scale.")
+    lacking = None if needs_files else lacking if lacking is not None else []
     fields = {name: parse(f"run.{name}", RUN_FIELDS[name], text) for name, text in of_run.items()}
+    if not needs_files:
+        fields = {name: seen_here(value) if isinstance(value, Path) else value for name, value in fields.items()}
+        parent = seen_here(parent) if parent is not None else None
     older, model_folder = find_parent(parent) if parent is not None else (None, fields.pop("model_folder", None))
     require("model_folder" not in fields, "--set run.model_folder: the policy of --parent is trained; give one of them")
-    if needs_files or older is not None:
+    with noted(lacking if older is None else None):
         check_parent(published, older.release if older is not None else None)
-    model, model_folder = choose_model(published, scale, model_folder, needs_files)
+    model, model_folder = choose_model(published, scale, model_folder, lacking)
     if older is not None and scale.miniature is not None:  # not its folder: that may move while the run goes on
         model = dataclasses.replace(model, name=f"{older.release} after step {older.step}")
     recipe = change(fitted(published, model, scale), of_recipe)
-    data_folder = choose_data(published, scale, fields.pop("data_folder", None), needs_files)
+    data_folder = choose_data(published, scale, fields.pop("data_folder", None), lacking)
     directory = directory or Path("runs") / f"{published.name}-{scale.name}"
     for path in (directory, *directory.parents):
         require(path.is_dir() or not path.exists(), f"directory {directory}: {path} is a file; choose another")
@@ -126,14 +141,14 @@ def find_parent(given: Path) -> tuple[Parent, Path]:
 def _module(name: str) -> types.ModuleType:
     known = recipe_files()
     require(name in known or name.endswith(".py"), f"recipe '{name}': there is none; {nearest(name, known)}")
-    path = known.get(name, Path(name))
+    path = known.get(name) or path_of(f"recipe '{name}'", name)
     require(path.is_file(), f"recipe '{name}': there is no such file")
     specification = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     assert specification is not None and specification.loader is not None, f"{path}: a .py file has a loader"
     module = importlib.util.module_from_spec(specification)
     try:
         specification.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+    except RECIPE_FAULTS as error:
         raise UserError(f"recipe '{name}': {type(error).__name__}: {error}") from error
     return module
 
@@ -164,7 +179,18 @@ def find_scale(name: str) -> Scale:
     return SCALES[name]
 
 
-def choose_model(recipe: Recipe, scale: Scale, given: Path | None, needs_files: bool) -> tuple[Model, Path]:
+@contextmanager
+def noted(lacking: list[str] | None) -> Iterator[None]:
+    """Adds what is refused to `lacking` instead, where there is one."""
+    try:
+        yield
+    except UserError as error:
+        if lacking is None:
+            raise
+        lacking.append(str(error))
+
+
+def choose_model(recipe: Recipe, scale: Scale, given: Path | None, lacking: list[str] | None) -> tuple[Model, Path]:
     """The model to train and the folder with its weights. Raises UserError."""
     if scale.miniature is not None:
         folder = given or REPOSITORY / scale.miniature.model_folder
@@ -174,11 +200,11 @@ def choose_model(recipe: Recipe, scale: Scale, given: Path | None, needs_files: 
         return dataclasses.replace(model, name=str(given or scale.miniature.model_folder)), folder
     found = given or _cached_snapshot(recipe.model.name)
     if found is None:
-        require(
-            not needs_files,
-            f"model {recipe.model.name}: is not in the Hugging Face cache; run `hf download {recipe.model.name}`, "
-            "or give its folder with --set run.model_folder=FOLDER",
-        )
+        with noted(lacking):
+            raise UserError(
+                f"model {recipe.model.name}: is not in the Hugging Face cache; run `hf download {recipe.model.name}`, "
+                "or give its folder with --set run.model_folder=FOLDER"
+            )
         return recipe.model, Path(recipe.model.name)
     model = dataclasses.replace(read_model(found), name=recipe.model.name)
     differing = [
@@ -191,19 +217,26 @@ def choose_model(recipe: Recipe, scale: Scale, given: Path | None, needs_files: 
     return model, found
 
 
-def choose_data(recipe: Recipe, scale: Scale, given: Path | None, needs_files: bool) -> Path:
+def choose_data(recipe: Recipe, scale: Scale, given: Path | None, lacking: list[str] | None) -> Path:
     """The folder of prompts, its files read once to find what is wrong with them. Raises UserError."""
     default = Path("data") if scale.miniature is None else REPOSITORY / scale.miniature.data_folder
     folder = given or default
-    if not folder.is_dir() and given is None and not needs_files and scale.miniature is None:
+    may_lack = given is None and scale.miniature is None
+    with noted(lacking if may_lack else None):
+        require(
+            folder.is_dir(),
+            f"data folder {folder}: there is no such folder; give the one with {recipe.name}'s prompts with "
+            f"--set run.data_folder=FOLDER{MOUNTS_UNKNOWN * mounts_are_unknown()}",
+        )
+    if not folder.is_dir():
         return folder
-    require(
-        folder.is_dir(),
-        f"data folder {folder}: there is no such folder; give the one with {recipe.name}'s prompts with "
-        "--set run.data_folder=FOLDER",
-    )
     check_data(folder, recipe, needs_all=scale.miniature is None)
     return folder
+
+
+def mounts_are_unknown() -> bool:
+    """True where the site has a file of mounts that this shell has not read."""
+    return (REPOSITORY / "slurm" / "site.env").is_file() and "CONTAINER_IMAGE" not in os.environ
 
 
 def check_data(folder: Path, recipe: Recipe, *, needs_all: bool) -> None:
@@ -259,10 +292,15 @@ def changed_since(run: Run) -> str:
 
 
 def _cached_snapshot(model_name: str) -> Path | None:
-    """The newest folder of that model in the local Hugging Face cache."""
-    if importlib.util.find_spec("huggingface_hub") is None:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(model_name, "config.json")
-    return Path(config).parent if isinstance(config, str) else None
+    """The newest folder of that model in the local Hugging Face cache, which may be a mount of the job's container."""
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
+    name = f"models--{model_name.replace('/', '--')}"
+    for place in (cache, on_host(cache, mounts_of())):
+        revision = place / name / "refs" / "main" if place is not None else None
+        if place is None or revision is None or not revision.is_file():
+            continue
+        folder = place / name / "snapshots" / revision.read_text(encoding="utf-8").strip()
+        if (folder / "config.json").is_file():
+            return folder
+    return None

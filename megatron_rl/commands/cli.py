@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,21 +13,19 @@ import typer
 
 from megatron_rl.commands.errors import (
     MACHINE_ERROR,
+    USER_ERROR,
     OneLineCommand,
     OneLineGroup,
     number_between,
     one_line_errors,
     path_of,
+    print_warning,
 )
-from megatron_rl.config.checks import UserError
-from megatron_rl.runtime.preempt import listen
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from megatron_rl.config.records import Scale
     from megatron_rl.config.run import Run
-    from megatron_rl.runtime.ranks import World
 
 app = typer.Typer(
     cls=OneLineGroup,
@@ -104,6 +101,7 @@ def train(
     Starts one process per device of a machine by itself; inside srun or torchrun it is one of theirs.
     """
     from megatron_rl.commands.choose import build_run
+    from megatron_rl.commands.start import on_every_rank
 
     settings = [*(settings or []), *(["run.allows_unsafe_sandbox=true"] if allow_unsafe_sandbox else [])]
 
@@ -120,7 +118,7 @@ def train(
 
         train_run(run)
 
-    on_every_rank(chosen, words, action)
+    on_every_rank(chosen, words, action, trains=True)
 
 
 @command()
@@ -130,13 +128,14 @@ def export(
 ) -> None:
     """Write the policy of a run's newest checkpoint as a Hugging Face folder, on the run's own scale."""
     from megatron_rl.commands.choose import rebuild_run
+    from megatron_rl.commands.start import on_every_rank
 
     def action(rebuilt: Run) -> None:
         from megatron_rl.train import export_run
 
         export_run(rebuilt, to)
 
-    on_every_rank(lambda: rebuild_run(run), lambda _: ["export", str(run), "--to", str(to)], action)
+    on_every_rank(lambda: rebuild_run(run), lambda _: ["export", str(run), "--to", str(to)], action, trains=False)
 
 
 @command()
@@ -157,7 +156,7 @@ def campaign(
     from megatron_rl.commands.campaign import campaign as run_campaign
 
     with one_line_errors():
-        check_campaign(recipes or PUBLISHED, scale, settings or [])
+        check_campaign(recipes or PUBLISHED, scale, settings or [], directory)
         code = run_campaign(recipes or PUBLISHED, scale, settings or [], directory)
     raise typer.Exit(code)
 
@@ -169,35 +168,22 @@ def check(
     settings: Settings = None,
     directory: Directory = None,
     parent: ParentRun = None,
+    is_strict: Annotated[
+        bool, typer.Option("--strict", help="End with exit code 2 where it warns: `train` would refuse, or no fit.")
+    ] = False,
 ) -> None:
     """Validate a run and show what it would be: recipe, batch algebra, memory. Starts nothing."""
-    from megatron_rl.commands.check import show
+    from megatron_rl.commands.check import show, warnings
     from megatron_rl.commands.choose import build_run
 
     with one_line_errors():
-        show(build_run(recipe, scale, settings or [], directory, needs_files=False, parent=parent), console())
-
-
-def on_every_rank(choose: Callable[[], Run], words: Callable[[Run], list[str]], action: Callable[[Run], None]) -> None:
-    """Does `action` in this process if it is one rank of a world, else starts the ranks with `words` as arguments."""
-    from megatron_rl.runtime.ranks import launch_ranks, process_environment, world_from_environment
-    from megatron_rl.runtime.rundir import remove_shared_memory
-
-    with one_line_errors():
-        world = world_from_environment()
-    is_main = world is None or world.rank == 0
-    with one_line_errors(is_main):
-        run = choose()
-        check_world(run.scale, world)
-    variables = process_environment(run.scale)
-    if world is None and run.scale.num_devices > 1:
-        code = launch_ranks(run.scale.num_devices, words(run), variables)
-        remove_shared_memory(run.directory)  # of ranks that were killed
-        raise typer.Exit(code)
-    os.environ.update(variables | (world.variables if world is not None else {}))
-    listen()
-    with one_line_errors(is_main, failures=run.directory / "logs" / f"failure_rank{world.rank if world else 0}.txt"):
-        action(run)
+        lacking: list[str] = []
+        run = build_run(recipe, scale, settings or [], directory, needs_files=False, parent=parent, lacking=lacking)
+        show(run, console())
+        found = list(warnings(run, lacking))
+        for warning in found:
+            print_warning(warning)
+    raise typer.Exit(USER_ERROR if found and is_strict else 0)
 
 
 @command()
@@ -287,20 +273,6 @@ def doctor() -> None:
         table.add_row(finding.name, finding.found or "missing", "" if finding.found else finding.remedy, style=style)
     console().print(table)
     raise typer.Exit(MACHINE_ERROR if any(finding.blocks for finding in findings) else 0)
-
-
-def check_world(scale: Scale, world: World | None) -> None:
-    """Raises UserError where the processes that were started are not the ones the scale needs."""
-    if world is None and scale.num_nodes > 1:
-        raise UserError(
-            f"scale '{scale.name}': needs {scale.num_nodes} nodes, and this is one plain process; start it with "
-            f"srun --nodes={scale.num_nodes} --ntasks-per-node={scale.devices_per_node}, as the scripts in slurm/ do"
-        )
-    if world is not None and world.size != scale.num_devices:
-        raise UserError(
-            f"scale '{scale.name}': needs {scale.num_devices} ranks, and {world.size} were started; start "
-            f"{scale.num_nodes} x {scale.devices_per_node}, or choose a scale of {world.size}"
-        )
 
 
 def console() -> Console:

@@ -13,8 +13,9 @@ from typing import Any, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from megatron_rl.commands import settings
 from megatron_rl.config.checks import UserError
-from megatron_rl.runtime.preempt import REQUEUE_EXIT_CODE, Preempted
+from megatron_rl.runtime.preempt import CTRL_C, REQUEUE_EXIT_CODE, Preempted
 
 USER_ERROR, MACHINE_ERROR, INTERRUPTED = 2, 1, 130
 
@@ -62,9 +63,9 @@ def path_of(text: str) -> Path:
     if text.startswith("--"):
         raise typer.BadParameter(f"{text} is an option; a path is missing before it, or write ./{text}")
     try:
-        return Path(text).expanduser()
-    except RuntimeError:  # of a user that this machine does not know
-        raise typer.BadParameter(f"{text}: this machine has no such user's home; write the path out") from None
+        return settings.path_of(text[:80], text)
+    except UserError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def number_between(low: float, high: float, kind: type[int] | type[float]) -> Callable[[str], int | float]:
@@ -110,7 +111,7 @@ def one_line_errors(prints_user_errors: bool = True, failures: Path | None = Non
         raise typer.Exit(MACHINE_ERROR) from None
     except Preempted as reason:
         typer.echo(f"{reason}: start the same command again to go on", err=True)
-        raise typer.Exit(REQUEUE_EXIT_CODE) from None
+        raise typer.Exit(INTERRUPTED if str(reason) == CTRL_C else REQUEUE_EXIT_CODE) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

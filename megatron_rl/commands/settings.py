@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +24,7 @@ RUN_FIELDS = {
     "data_folder": Path,
 }
 
+MAX_NAME_BYTES = 255  # of one file or folder
 NUM_NEAREST = 3  # names that a message proposes at most
 ALIKE = 0.5  # of likeness 0..1: from here on it was probably meant
 
@@ -102,7 +104,7 @@ def parse(name: str, annotation: Any, text: str) -> Any:
         return text.lower() == "true"
     if annotation in (str, Path):
         require(bool(text), f"--set {name}=: must not be empty")
-        return text if annotation is str else path_of(name, text)
+        return text if annotation is str else path_of(f"--set {name}={text[:80]}", text)
     if annotation in (int, float):
         kind = "a whole number" if annotation is int else "a number"
         try:
@@ -114,12 +116,15 @@ def parse(name: str, annotation: Any, text: str) -> Any:
     raise UserError(f"--set {name}={text}: not a single value; set a field of it, or write a recipe of your own")
 
 
-def path_of(name: str, text: str) -> Path:
-    """A path with `~` expanded. Raises UserError."""
+def path_of(what: str, text: str) -> Path:
+    """A path with `~` expanded. Raises UserError, which begins with `what`."""
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
     except RuntimeError:
-        raise UserError(f"--set {name}={text}: this machine has no such user's home; write the path out") from None
+        raise UserError(f"{what}: this machine has no such user's home; write the path out") from None
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    require(longest <= MAX_NAME_BYTES, f"{what}: a name of {longest} bytes; a file system takes {MAX_NAME_BYTES}")
+    return path
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -18,6 +18,7 @@ COUNTS = (
     "pipeline_parallel",
     "rollout_tensor_parallel",
     "virtual_pipeline",
+    "device_memory_bytes",
     "max_tokens_per_microbatch",
     "kv_cache_bytes",
     "max_requests_in_flight",
@@ -25,6 +26,9 @@ COUNTS = (
     "threads_per_process",
     "verifier_processes",
 )
+
+# What no machine has more of: a slip of the hand must not start a million processes.
+MOST = {"devices_per_node": 256, "threads_per_process": 1024, "verifier_processes": 1024}
 
 
 class UserError(ValueError):
@@ -252,6 +256,8 @@ def check_scale(scale: Scale) -> None:
     where, world = f"scale '{scale.name}'", scale.num_devices
     for field in COUNTS:
         require(getattr(scale, field) >= 1, f"{where}: {field}={getattr(scale, field)} must be at least 1")
+    for field, most in MOST.items():
+        require(getattr(scale, field) <= most, f"{where}: {field}={getattr(scale, field)} must be at most {most}")
     limit = scale.time_limit_hours
     require(limit is None or limit > 0, f"{where}: time_limit_hours={limit} must be above 0, or none")
     shard = scale.tensor_parallel * scale.pipeline_parallel

@@ -292,6 +292,7 @@ class Scale:
     pipeline_parallel: int
     rollout_tensor_parallel: int
     precision: Literal["fp32", "bf16"]
+    device_memory_bytes: int  # of one device; of one process, where that is a CPU
     max_tokens_per_microbatch: int
     kv_cache_bytes: int  # per rollout engine rank
     max_requests_in_flight: int  # sequences that one rollout engine decodes at once

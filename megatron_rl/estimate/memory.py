@@ -17,7 +17,8 @@ activations      b m E L c                c = 1 + (stages - 1) / (stages chunks)
                                           of a stage > 1, else 1: the first stage holds one microbatch per stage
                  b m (hidden L c + E)     when recomputed: the input of every layer and one whole layer
 
-Not covered: CUDA context and communication buffers (4-8 GiB), fragmentation, vLLM's own activations and CUDA graphs.
+Not covered, so that RESERVED_BYTES are left for it: CUDA context and communication buffers (4-8 GiB), fragmentation,
+vLLM's own activations and CUDA graphs; on a CPU the engines' code, which a process imports.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from megatron_rl.config.records import Model, Scale
 from megatron_rl.config.run import Run
 
 BYTES = {"fp32": 4, "bf16": 2}
+RESERVED_BYTES = {"cuda": 8 * 2**30, "cpu": 2**30}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,15 @@ class Memory:
     def everything(self) -> int:
         """Device bytes if neither half makes way for the other, as on a CPU."""
         return self.training + self.rollout_weights + self.kv_cache
+
+
+def shortage(memory: Memory, scale: Scale) -> int:
+    """Bytes that a device of the scale lacks, what is not covered included; 0 or less where the run fits.
+
+    On a GPU the engine and the update make way for each other, on a CPU they do not.
+    """
+    needed = memory.everything if scale.device == "cpu" else max(memory.training, memory.generation)
+    return needed + RESERVED_BYTES[scale.device] - scale.device_memory_bytes
 
 
 def estimate(run: Run) -> Memory:

@@ -147,10 +147,10 @@ def as_engine_leader(ranks: Ranks, value: bool) -> bool:
     return said[0]
 
 
-def raise_together(trouble: str | None) -> None:
-    """Raises RuntimeError on every rank with the first trouble that one of them has. Collective over the world."""
+def raise_together(trouble: str | None, kind: type[Exception] = RuntimeError) -> None:
+    """Raises `kind` on every rank with the first trouble that one of them has. Collective over the world."""
     if found := [one for one in gather(trouble) if one]:
-        raise RuntimeError(found[0])
+        raise kind(found[0])
 
 
 def total(values: Tensor) -> Tensor:

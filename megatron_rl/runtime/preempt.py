@@ -14,7 +14,10 @@ from types import FrameType
 from megatron_rl.config.checks import UserError
 
 REQUEUE_EXIT_CODE = 85
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+CTRL_C = "Ctrl-C"  # as a reason to leave
+INTERRUPTED = f"{CTRL_C}: the run stops where it loses nothing, saves and ends; press it again to leave at once"
+SAME_PRESS_SECONDS = 0.5  # a terminal and a launcher may both pass on one Ctrl-C
 
 
 class Preempted(Exception):
@@ -24,14 +27,28 @@ class Preempted(Exception):
 _received: list[signal.Signals] = []
 
 
+_pressed_at: list[float] = []
+
+
 def listen() -> None:
-    """From now on a signal to leave is remembered instead of ending the process; called before the slow imports."""
+    """From now on a signal to leave is remembered instead of ending the process; called before the slow imports.
+
+    A second Ctrl-C ends the process at once.
+    """
     for number in SIGNALS:
         signal.signal(number, _remember)
 
 
 def _remember(number: int, frame: FrameType | None) -> None:
     _received.append(signal.Signals(number))
+    if number != signal.SIGINT:
+        return
+    now = time.monotonic()
+    if not _pressed_at and os.environ.get("RANK", "0") == "0":
+        os.write(2, f"{INTERRUPTED}\n".encode())  # a handler may interrupt a print
+    if _pressed_at and now - _pressed_at[0] > SAME_PRESS_SECONDS:
+        os._exit(128 + signal.SIGINT)
+    _pressed_at.append(now)
 
 
 class Preemption:
@@ -53,7 +70,7 @@ class Preemption:
     def reason(self) -> str | None:
         """Why this process should leave; None while it may go on."""
         if _received:
-            return f"{_received[0].name} was received"
+            return CTRL_C if _received[0] == signal.SIGINT else f"{_received[0].name} was received"
         return "the time limit is near" if time.time() >= self.deadline else None
 
 

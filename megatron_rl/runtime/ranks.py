@@ -18,10 +18,11 @@ from types import FrameType
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.records import Scale
 from megatron_rl.runtime.log import get_logger
+from megatron_rl.runtime.preempt import INTERRUPTED
 
-# What a rank may take to end by itself after a signal, before it is killed. After SIGUSR1, the notice that a limit is
-# near, it finishes a step and saves.
-GRACE_SECONDS = {signal.SIGINT: 10.0, signal.SIGTERM: 30.0, signal.SIGUSR1: 900.0}
+# What a rank may take to end by itself after a signal, before it is killed: it finishes what is worth finishing, and
+# saves. SIGUSR1 is the notice that a limit is near; Ctrl-C can be pressed again; after SIGTERM others kill soon.
+GRACE_SECONDS = {signal.SIGINT: 900.0, signal.SIGTERM: 30.0, signal.SIGUSR1: 900.0}
 # The ranks that outlive a failed one mostly end by themselves, at their next collective.
 GRACE_AFTER_FAILURE_SECONDS = 10.0
 POLL_SECONDS = 0.05
@@ -136,9 +137,9 @@ def launch_ranks(num_ranks: int, arguments: Sequence[str], variables: Mapping[st
     """Runs `megatron-rl arguments` as `num_ranks` processes of this machine and returns the exit code of them all.
 
     0 when all ended well, else the code of the first that did not: 128 + n for one ended by signal n, 130 after
-    Ctrl-C. SIGINT, SIGTERM and SIGUSR1 are passed on once; a rank that outlives its grace period is killed, as are all
-    when this function ends or this process dies. Each rank leads a process group, which is killed with it. Not
-    covered: a process that a rank put into a session of its own.
+    Ctrl-C. SIGTERM and SIGUSR1 are passed on once, Ctrl-C as a SIGTERM; what is asked twice is done at once. A rank
+    that outlives its grace period is killed, as are all when this function ends or this process dies. Each rank leads
+    a process group, which is killed with it. Not covered: a process that a rank put into a session of its own.
     """
     port = free_port()
     received: list[int] = []
@@ -156,7 +157,7 @@ def launch_ranks(num_ranks: int, arguments: Sequence[str], variables: Mapping[st
                     [*COMMAND, *arguments],
                     env={**os.environ, **variables, **world.variables},
                     start_new_session=True,  # the terminal's Ctrl-C reaches only this process, which passes it on
-                    preexec_fn=_die_with_parent(os.getpid()),
+                    preexec_fn=die_with_parent(os.getpid()),
                 )
             )
         return _wait(ranks, received)
@@ -178,8 +179,12 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], received: Sequence[int]) -> 
                 deadline = time.monotonic()  # asked twice: at once
                 continue
             deadline = time.monotonic() + GRACE_SECONDS[signal.Signals(number)]
+            if number == signal.SIGINT:
+                get_logger().warning("%s", INTERRUPTED)
             for process in running:
-                os.kill(process.pid, number)  # Popen.send_signal would reap one that has just ended
+                # Popen.send_signal would reap one that has just ended. One that is still starting ends by SIGTERM
+                # without a word, by SIGINT with a traceback.
+                os.kill(process.pid, signal.SIGTERM if number == signal.SIGINT else number)
         for process in [process for process in running if _has_ended(process)]:
             running.remove(process)
             _kill_group(process)
@@ -199,7 +204,7 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], received: Sequence[int]) -> 
     return first_failure or (128 + signal.SIGKILL if running else 0)
 
 
-def _die_with_parent(parent: int) -> Callable[[], None]:
+def die_with_parent(parent: int) -> Callable[[], None]:
     """A function that asks the kernel, in the child, to kill it when `parent` dies."""
     libc = ctypes.CDLL(None, use_errno=True)
 

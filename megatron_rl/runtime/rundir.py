@@ -21,6 +21,8 @@ from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run
 
 CHECKPOINT_FORMAT = 3
+LOCK = ".lock"
+ENTRIES = ("checkpoints", "logs", "rollouts", "run.json", "metrics.jsonl", LOCK)  # what every attempt writes
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -28,9 +30,9 @@ SHARED_MEMORY = Path("/dev/shm")
 def locked(directory: Path) -> Iterator[None]:
     """Holds the directory for this process; the lock goes with the process, however it ends.
 
-    Raises RuntimeError when another live process holds it, and when it cannot be written to or locked.
+    Raises UserError when another live process holds it, and when it cannot be written to or locked.
     """
-    lock = directory / ".lock"
+    lock = directory / LOCK
     with ExitStack() as stack:
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -40,16 +42,48 @@ def locked(directory: Path) -> Iterator[None]:
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
         except BlockingIOError:
-            raise RuntimeError(
-                f"directory {directory}: another run is using it ({lock.read_text(encoding='utf-8')}); wait for its "
-                "end, or choose another with --directory"
-            ) from None
+            raise UserError(in_use(directory)) from None
         except OSError as error:
-            raise RuntimeError(
-                f"directory {directory}: cannot be written to or locked ({error.strerror}); mend that, or choose "
-                "another with --directory"
-            ) from None
+            raise UserError(not_writable(directory, error.strerror or str(error))) from None
         yield
+
+
+def check_free(directory: Path) -> None:
+    """Raises UserError where `locked` would, as far as that can be seen without writing anything."""
+    try:
+        existing = next(path for path in (directory, *directory.resolve().parents) if path.exists())
+        if not existing.is_dir():
+            raise UserError(not_writable(directory, f"{existing} is a file"))
+        inside = [existing / name for name in ENTRIES if existing == directory and (existing / name).exists()]
+        for path in (existing, *inside):
+            if not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
+                raise UserError(not_writable(directory, f"{path} is not writable"))
+        if directory.is_symlink() and not directory.exists():
+            raise UserError(not_writable(directory, "it is a link that leads nowhere"))
+        if not (lock := directory / LOCK).exists():
+            return
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(in_use(directory)) from None
+    except OSError as error:
+        raise UserError(not_writable(directory, error.strerror or str(error))) from None
+
+
+def in_use(directory: Path) -> str:
+    """The message of a directory that another process holds."""
+    holder = (directory / LOCK).read_text(encoding="utf-8")
+    return (
+        f"directory {directory}: another run is using it ({holder}); wait for its end, or choose another with "
+        "--directory"
+    )
+
+
+def not_writable(directory: Path, why: str) -> str:
+    """The message of a directory that no run can live in."""
+    return (
+        f"directory {directory}: cannot be written to or locked ({why}); mend that, or choose another with --directory"
+    )
 
 
 def checkpoints(directory: Path) -> list[Path]:

@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from megatron_rl.commands.campaign import PUBLISHED, campaign, check_campaign
 from megatron_rl.commands.cli import app
+from megatron_rl.runtime.preempt import SIGNALS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Runs:
     """Stands for the processes of the runs: notes their words and answers with these exit codes."""
 
-    def __init__(self, codes: Sequence[int | type[BaseException]]) -> None:
+    def __init__(self, codes: Sequence[int]) -> None:
         self.codes, self.words = list(codes), list[list[str]]()
 
-    def __call__(self, words: list[str]) -> Self:
+    def __call__(self, words: list[str]) -> int:
         assert words[:3] == [sys.executable, "-m", "megatron_rl"]
         self.words.append(words[3:])
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def wait(self) -> int:
-        code = self.codes.pop(0)
-        if isinstance(code, int):
-            return code
-        raise code
+        return self.codes.pop(0)
 
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def answer(*codes: Any) -> Runs:
+    def answer(*codes: int) -> Runs:
         runs = Runs(codes)
-        monkeypatch.setattr("megatron_rl.commands.campaign.subprocess.Popen", runs)
+        monkeypatch.setattr("megatron_rl.commands.campaign.run_to_its_end", runs)
         return runs
 
     return answer
 
 
-def test_the_published_campaign_is_a_lineage() -> None:
-    check_campaign(PUBLISHED, "h100x32", ["run.seed=2"])
-    check_campaign(["prorl_v2_icepop", "brorl"], "cpu", ["num_steps=3"])
+def test_the_published_campaign_is_a_lineage(tmp_path: Path) -> None:
+    check_campaign(PUBLISHED, "h100x32", ["run.seed=2"], tmp_path)
+    check_campaign(["prorl_v2_icepop", "brorl"], "cpu", ["num_steps=3"], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +62,7 @@ def test_recipes_that_do_not_follow_one_another_end_in_one_line_before_anything_
 ) -> None:
     runs = started()
     with pytest.raises(ValueError, match=pattern):
-        check_campaign(recipes, scale, [])
+        check_campaign(recipes, scale, [], tmp_path)
     result = CliRunner().invoke(app, ["campaign", *recipes, "--scale", scale, "--directory", str(tmp_path / "all")])
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert result.stderr.startswith("error: ")
@@ -101,10 +95,24 @@ def test_a_run_that_fails_or_asks_to_be_requeued_ends_the_campaign(started: Any,
     assert len(runs.words) == 2
 
 
-def test_ctrl_c_waits_for_the_run_s_own_end(started: Any, tmp_path: Path) -> None:
-    runs = started(KeyboardInterrupt, 130, 0)
-    assert campaign(PUBLISHED, "cpu", [], tmp_path) == 130
-    assert len(runs.words) == 1
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_to_leave_reaches_the_run_and_its_own_end_is_waited_for(number: signal.Signals) -> None:
+    run = f"import signal, sys, time; signal.signal({int(number)}, lambda *_: sys.exit(85)); print('up', flush=True); "
+    program = "import sys; from megatron_rl.commands.campaign import run_to_its_end\n"
+    program += f"sys.exit(run_to_its_end([sys.executable, '-c', {run + 'time.sleep(60)'!r}]))"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as campaigning:
+        assert campaigning.stdout is not None and campaigning.stdout.readline() == "up\n"
+        time.sleep(0.2)  # the run may be up before its campaign listens
+        campaigning.send_signal(number)
+        assert campaigning.wait(10) == 85
+
+
+def test_what_a_later_run_lacks_is_found_before_the_first(started: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="there is no such folder"):
+        check_campaign(PUBLISHED, "cpu", ["run.data_folder=none"], tmp_path / "all")
+    with pytest.raises(ValueError, match=r"cannot be written to or locked \(.*/file is a file\)"):
+        check_campaign(PUBLISHED, "cpu", [], tmp_path / "file" / "all")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def test_a_setting_that_a_later_run_would_refuse_is_refused_before_the_first(
     tmp_path: Path, setting: str, pattern: str
 ) -> None:
     with pytest.raises(ValueError, match=pattern):
-        check_campaign(PUBLISHED, "cpu", [setting])
+        check_campaign(PUBLISHED, "cpu", [setting], tmp_path)
     words = ["campaign", "--scale", "cpu", "--directory", str(tmp_path / "all"), "--set", setting]
     assert CliRunner().invoke(app, words).exit_code == 2
     assert not (tmp_path / "all").exists()

@@ -42,6 +42,9 @@ def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     [
         ("RECIPE = 1\n", "defines no RECIPE"),
         ("RECIPE = (\n", "SyntaxError"),
+        ("RECIPE = {}['x']\n", "KeyError"),
+        ("RECIPE = 1 / 0\n", "ZeroDivisionError"),
+        ("RECIPE = open('none')\n", "FileNotFoundError"),
         ("from megatron_rl.config.records import Kl\nRECIPE = Kl(estimator='k2')\n", "TypeError: .*coefficient"),
     ],
 )
@@ -220,17 +223,44 @@ def test_a_folder_of_the_recipe_s_shape_is_accepted(folders: tuple[str, str], mo
 
 
 def test_a_cached_snapshot_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("huggingface_hub")
     snapshot = tmp_path / "models--owner--model" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
     (tmp_path / "models--owner--model" / "refs").mkdir()
     (tmp_path / "models--owner--model" / "refs" / "main").write_text("abc")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     from megatron_rl.commands.choose import _cached_snapshot
 
     assert _cached_snapshot("owner/model") == snapshot
     assert _cached_snapshot("owner/other") is None
+    monkeypatch.delenv("HF_HUB_CACHE")
+    monkeypatch.setenv("HF_HOME", "/huggingface-of-the-container")
+    assert _cached_snapshot("owner/model") is None
+    (tmp_path / "hub").symlink_to(tmp_path)
+    monkeypatch.setenv("CONTAINER_IMAGE", "image")
+    monkeypatch.setenv("CONTAINER_MOUNTS", f"/x:/y,{tmp_path}:/huggingface-of-the-container")
+    assert _cached_snapshot("owner/model") == tmp_path / "hub" / snapshot.relative_to(tmp_path)
+
+
+def test_a_preview_knows_a_container_s_paths(
+    folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINER_IMAGE", "image")
+    monkeypatch.setenv("CONTAINER_MOUNTS", f"{tmp_path}:/of-the-container:ro")
+    settings = ["run.data_folder=/of-the-container/data", "run.model_folder=/of-the-container/model"]
+    run = build(*settings, needs_files=False)
+    assert (run.data_folder, run.model_folder) == (tmp_path / "data", tmp_path / "model")
+    with pytest.raises(UserError, match="/of-the-container/model: there is no such folder"):
+        build(*settings)  # a job sees its own paths alone
+
+
+def test_what_a_training_would_refuse_is_noted_for_a_preview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megatron_rl.commands.choose._cached_snapshot", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    lacking: list[str] = []
+    build_run("brorl", "h100x64", [], None, needs_files=False, lacking=lacking)
+    for lack, what in zip(lacking, ("continues a run of 'prorl_v2'", "hf download", "no such folder"), strict=True):
+        assert what in lack
 
 
 def test_brorl_starts_from_the_published_policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
     def must_not_start(*arguments: Any) -> int:
         raise AssertionError("something was started")
 
-    monkeypatch.setattr("megatron_rl.runtime.ranks.launch_ranks", must_not_start)
+    monkeypatch.setattr("megatron_rl.commands.start.launch_ranks", must_not_start)
     for name in list(os.environ):
         if name.startswith("SLURM_") or name in ("RANK", "WORLD_SIZE"):
             monkeypatch.delenv(name)
@@ -133,6 +133,38 @@ def test_wrong_words_end_in_one_line_and_code_two(words: str, line: str) -> None
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ((), ""),
+        (("scale.kv_cache_bytes=100000000000",), "does not fit: a device of scale cpu has 2.0 GiB, and 92.1 GiB more"),
+        (("scale.device_memory_bytes=1000000000",), "does not fit: a device of scale cpu has 0.9 GiB"),
+        (("scale.time_limit_hours=0.1",), "`train` would refuse this: scale.time_limit_hours=0.1: run.preemption_lead"),
+    ],
+)
+def test_check_warns_and_is_strict_where_it_is_told_to_be(settings: tuple[str], line: str, setting: Setting) -> None:
+    for strict, code in (((), 0), (("--strict",), 2 if line else 0)):
+        result = CliRunner().invoke(app, ["check", *setting.words(*settings), *strict])
+        assert result.exit_code == code, result.output
+        assert result.stderr.startswith(f"warning: {line}" if line else "")
+        assert result.stderr.count("\n") == bool(line)
+    assert ("fits into the 2.0 GiB of a device of scale cpu" in result.stdout) == ("fit" not in line)
+
+
+def test_the_published_recipes_fit_their_scales() -> None:
+    for recipe in ("prorl_v1", "prorl_v2", "brorl", "grpo_control"):
+        for scale in SCALES:
+            result = CliRunner().invoke(app, ["check", recipe, "--scale", scale])
+            assert result.exit_code == 0 and "does not fit" not in result.stderr, result.output
+
+
+def test_a_path_with_a_name_that_no_disk_takes_is_refused(setting: Setting) -> None:
+    setting.fails("a name of 300 bytes; a file system takes 255", f"run.data_folder=/{'x' * 300}")
+    result = CliRunner().invoke(app, ["check", "prorl_v2", "--scale", "cpu", "--directory", "x" * 300])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "a name of 300 bytes" in result.stderr
+
+
 def test_a_path_that_is_empty_is_no_path() -> None:
     result = CliRunner().invoke(app, ["check", "prorl_v2", "--scale", "cpu", "--directory", ""])
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
@@ -152,7 +184,7 @@ def test_a_tilde_is_the_home(setting: Setting, monkeypatch: pytest.MonkeyPatch) 
 
 def test_ranks_are_started_with_the_same_command(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("megatron_rl.runtime.ranks.launch_ranks", lambda *arguments: calls.append(arguments) or 7)
+    monkeypatch.setattr("megatron_rl.commands.start.launch_ranks", lambda *arguments: calls.append(arguments) or 7)
     words = setting.words("run.seed=3")
     assert CliRunner().invoke(app, ["train", *words]).exit_code == 7
     ((num_ranks, arguments, variables),) = calls
@@ -236,7 +268,9 @@ def test_check_needs_neither_model_nor_data_for_a_cluster(scale: str, tmp_path: 
     command = [sys.executable, "-m", "megatron_rl", "check", "prorl_v2", "--scale", scale]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "not on this machine; `train` needs it" in done.stdout
+    assert done.stdout.count("(not on this machine)") == 2
+    assert "warning: `train` would refuse this: model deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B: is not" in done.stderr
+    assert "warning: `train` would refuse this: data folder data: there is no such folder" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

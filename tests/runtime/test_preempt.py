@@ -33,6 +33,21 @@ def test_a_signal_to_leave_is_remembered_and_ends_nothing(number: signal.Signals
         assert process.wait(10) == 0
 
 
+def test_ctrl_c_is_remembered_and_a_second_one_ends_the_process() -> None:
+    waits = PROGRAM.replace("print(reason)", "print(reason, flush=True)\ntime.sleep(60)")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", waits], text=True, cwd=ROOT, **pipes) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        os.kill(process.pid, signal.SIGINT)
+        assert process.stdout.readline() == "Ctrl-C\n"
+        assert "press it again to leave at once" in process.stderr.readline()
+        time.sleep(0.6)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(10) == 130
+        assert process.stderr.read() == ""
+
+
 def test_a_run_leaves_before_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
     assert Preemption(None, 60.0).reason is None

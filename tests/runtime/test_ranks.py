@@ -65,7 +65,7 @@ def test_threads_are_the_scale_s() -> None:
 class Launched:
     """launch_ranks of a Python text, in a process of its own."""
 
-    def __init__(self, folder: Path, num_ranks: int, rank_program: str) -> None:
+    def __init__(self, folder: Path, num_ranks: int, rank_program: str, grace_seconds: float = 1.0) -> None:
         (folder / "rank.py").write_text(
             "import os, pathlib, signal, subprocess, sys, time\n"
             f"folder, rank = pathlib.Path({str(folder)!r}), int(os.environ['RANK'])\n" + textwrap.dedent(rank_program)
@@ -73,7 +73,7 @@ class Launched:
         (folder / "driver.py").write_text(
             "import sys\nfrom megatron_rl.runtime import ranks\n"
             f"ranks.COMMAND = (sys.executable, {str(folder / 'rank.py')!r})\n"
-            "ranks.GRACE_SECONDS = dict.fromkeys(ranks.GRACE_SECONDS, 1.0)\n"
+            f"ranks.GRACE_SECONDS = dict.fromkeys(ranks.GRACE_SECONDS, {grace_seconds})\n"
             "ranks.GRACE_AFTER_FAILURE_SECONDS = 0.5\n"
             f"sys.exit(ranks.launch_ranks({num_ranks}, ['train', 'x'], {{'COLOUR': 'red'}}))\n"
         )
@@ -151,14 +151,35 @@ def test_a_rank_that_was_killed_is_named(tmp_path: Path, launched: list[Launched
     assert errors.count("\n") == 1
 
 
-def test_ctrl_c_ends_all_ranks_and_what_they_started(tmp_path: Path, launched: list[Launched]) -> None:
-    program = "child = subprocess.Popen(['sleep', '60'])\n(folder / f'{rank}c.pid').write_text(str(child.pid))\n"
-    launched.append(Launched(tmp_path, 2, program + SLEEP))
+def test_ctrl_c_lets_all_ranks_save_and_says_so(tmp_path: Path, launched: list[Launched]) -> None:
+    program = """
+    def finish(number, frame):
+        (folder / f'{rank}.saved').touch()
+        sys.exit(85)
+    signal.signal(signal.SIGTERM, finish)
+    child = subprocess.Popen(['sleep', '60'])
+    (folder / f'{rank}c.pid').write_text(str(child.pid))
+    """
+    launched.append(Launched(tmp_path, 2, textwrap.dedent(program) + SLEEP))
     pids = launched[0].wait_for(4)
     launched[0].process.send_signal(signal.SIGINT)
     code, errors = launched[0].end()
-    assert code == 130
-    assert errors.count("KeyboardInterrupt") == 2  # each rank was asked, once
+    assert (code, errors.count("\n")) == (130, 1)
+    assert errors.endswith("saves and ends; press it again to leave at once\n")
+    assert len(list(tmp_path.glob("*.saved"))) == 2
+    assert all_gone(pids)
+
+
+def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path, launched: list[Launched]) -> None:
+    ignores = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    launched.append(Launched(tmp_path, 2, ignores + SLEEP, grace_seconds=60.0))
+    pids = launched[0].wait_for(2)
+    launched[0].process.send_signal(signal.SIGINT)
+    time.sleep(0.7)
+    assert launched[0].process.poll() is None
+    launched[0].process.send_signal(signal.SIGINT)
+    code, errors = launched[0].end()
+    assert (code, errors.count("\n")) == (130, 1)
     assert all_gone(pids)
 
 

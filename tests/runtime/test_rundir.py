@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_rl.config.checks import UserError
 from megatron_rl.runtime import rundir
 from tests.models import make_run
 
@@ -33,7 +34,7 @@ def test_a_directory_in_use_is_refused_until_its_holder_is_gone(tmp_path: Path) 
     try:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         who = rf"another run is using it \(process {holder.pid} on {socket.gethostname()}\); wait for its end"
-        with pytest.raises(RuntimeError, match=who), rundir.locked(directory):
+        with pytest.raises(UserError, match=who), rundir.locked(directory):
             pass
     finally:
         holder.kill()  # as a crash would: the lock goes with the process
@@ -50,7 +51,7 @@ def test_a_directory_that_can_not_be_written_to_is_refused(tmp_path: Path) -> No
         pytest.skip("this kernel lets nobody mount a file system here")
     try:
         with (
-            pytest.raises(RuntimeError, match=r"cannot be written to or locked \(Read-only file system\); mend that"),
+            pytest.raises(UserError, match=r"cannot be written to or locked \(Read-only file system\); mend that"),
             rundir.locked(tmp_path / "run"),
         ):
             pass

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_rl.config.mounts import on_host
 from slurm import sites
 from slurm.sites import Site, check_site
 from slurm.snapshot import REPOSITORY
@@ -124,11 +125,11 @@ def test_what_can_not_work_is_refused_in_one_line(
 
 def test_a_path_in_the_container_is_looked_for_on_the_host() -> None:
     site = Site(account="a", partition="p", image="i", mounts=("/big/data:/data:ro", "/home/me", "/x/:/dat/"))
-    assert site.on_host("/data/math") == "/big/data/math"
-    assert site.on_host("/data") == "/big/data"
-    assert site.on_host("/home/me/x") == "/home/me/x"
-    assert site.on_host("/dat/a") == "/x/a"
-    assert site.on_host("/datas") is None
+    assert on_host(Path("/data/math"), site.mounts) == Path("/big/data/math")
+    assert on_host(Path("/data"), site.mounts) == Path("/big/data")
+    assert on_host(Path("/home/me/x"), site.mounts) == Path("/home/me/x")
+    assert on_host(Path("/dat/a"), site.mounts) == Path("/x/a")
+    assert on_host(Path("/datas"), site.mounts) is None
     check_site(Site(account="a", partition="p", image="", mounts=("/none:/x",)))  # unused without an image
 
 

@@ -1,0 +1,103 @@
+"""From a chosen run to its ranks: the world is found or started; a run that is over, or in use, starts nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+import typer
+
+from megatron_rl.commands.errors import one_line_errors
+from megatron_rl.config import lineage
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.records import Scale
+from megatron_rl.config.run import Run
+from megatron_rl.runtime import rundir
+from megatron_rl.runtime.preempt import listen
+from megatron_rl.runtime.ranks import World, launch_ranks, process_environment, world_from_environment
+
+
+def on_every_rank(
+    choose: Callable[[], Run], words: Callable[[Run], list[str]], action: Callable[[Run], None], *, trains: bool
+) -> None:
+    """Does `action` in this process if it is one rank of a world, else starts the ranks with `words` as arguments.
+
+    What `trains` has the run's directory to itself.
+    """
+    with one_line_errors():
+        world = world_from_environment()
+    is_main = world is None or world.rank == 0
+    with one_line_errors(is_main):
+        run = choose()
+        check_world(run.scale, world)
+        is_over = trains and is_finished(run)
+        if is_over and is_main:
+            show_finished(run)
+        if trains and world is None and not is_over:
+            rundir.check_free(run.directory)
+            with rundir.locked(run.directory):  # and, at its end, free again for rank 0
+                pass
+    if is_over:
+        raise typer.Exit(0)
+    variables = process_environment(run.scale)
+    if world is None and run.scale.num_devices > 1:
+        code = launch_ranks(run.scale.num_devices, words(run), variables)
+        if trains:
+            remove_leftovers(run)
+        raise typer.Exit(code)
+    os.environ.update(variables | (world.variables if world is not None else {}))
+    listen()
+    failures = run.directory / "logs" / f"failure_rank{world.rank if world else 0}.txt"
+    with one_line_errors(is_main, failures=failures if trains else None):
+        action(run)
+
+
+def check_world(scale: Scale, world: World | None) -> None:
+    """Raises UserError where the processes that were started are not the ones the scale needs."""
+    if world is None and scale.num_nodes > 1:
+        raise UserError(
+            f"scale '{scale.name}': needs {scale.num_nodes} nodes, and this is one plain process; start it with "
+            f"srun --nodes={scale.num_nodes} --ntasks-per-node={scale.devices_per_node}, as the scripts in slurm/ do"
+        )
+    if world is not None and world.size != scale.num_devices:
+        raise UserError(
+            f"scale '{scale.name}': needs {scale.num_devices} ranks, and {world.size} were started; start "
+            f"{scale.num_nodes} x {scale.devices_per_node}, or choose a scale of {world.size}"
+        )
+
+
+def is_finished(run: Run) -> bool:
+    """True where the last checkpoint is of the run's last step, and its policy and its page were written after it."""
+    model, page = lineage.model_folder_of(run.directory) / lineage.FILE_NAME, run.directory / "report.html"
+    manifests = (rundir.manifest_of(folder) for folder in reversed(rundir.checkpoints(run.directory)))
+    newest = next((manifest for manifest in manifests if manifest is not None), None)
+    if newest is None or newest["state"].get("step") != run.recipe.num_steps or not page.is_file():
+        return False
+    try:
+        facts = json.loads(model.read_text(encoding="utf-8"))
+        is_same = (facts["release"], facts["fingerprint"], facts["step"]) == (
+            run.published.release,
+            run.recipe.fingerprint,
+            run.recipe.num_steps,
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return is_same and page.stat().st_mtime >= model.stat().st_mtime
+
+
+def show_finished(run: Run) -> None:
+    """Prints what the run came to, as at its end."""
+    from megatron_rl.report.journal import read_rows
+    from megatron_rl.report.progress import Progress
+
+    progress = Progress(f"{run.published.release} at scale {run.scale.name}", run.recipe.num_steps)
+    progress.rows = list(read_rows(run.directory / "metrics.jsonl"))
+    progress.summary(run.directory, ("report.html", "model"))
+
+
+def remove_leftovers(run: Run) -> None:
+    """Removes the shared memory of ranks that were killed, unless another run has begun in the directory since."""
+    with suppress(UserError), rundir.locked(run.directory):
+        rundir.remove_shared_memory(run.directory)
