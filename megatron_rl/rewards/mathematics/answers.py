@@ -13,6 +13,7 @@ from megatron_rl.rewards.mathematics.notation import compact
 from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.scalars import words
 from megatron_rl.rewards.mathematics.structures import (
+    EMPTY,
     REALS,
     Answer,
     join_inequalities,
@@ -20,6 +21,7 @@ from megatron_rl.rewards.mathematics.structures import (
     make_set,
     make_union,
     make_value,
+    without_dots,
     without_points,
 )
 
@@ -46,23 +48,23 @@ _OPPOSITE = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
-_PREFIX = re.compile(r"\\text ?\{[^{}]*[:=] ?\} ?(?=\S)")  # \text{Answer: }
+_PREFIX = re.compile(  # \text{Answer: }, \text{The final answer is }
+    r"\\text ?\{(?:[^{}]*[:=]| ?(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?(?:[Aa]nswer|[Rr]esult|[Ss]olution) "
+    r"(?:is|equals)) ?\} ?(?=\S)"
+)
 _INTEGER_SYMBOL = re.compile(r"[a-z] ?\\in ?\\mathbb ?\{Z\}")  # x = 2k\pi, k \in \mathbb{Z}: may be left out
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z]) ?")
 _ALIGNED = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split)\}(.*)\\end ?\{\1\}", re.DOTALL)
-_MATRIX = re.compile(
-    r"(?P<factor>[^=<>&]*?)\\begin ?\{(?:[pbB]|small)?(?:matrix|array)\} ?(?:\{[lcr| ]*\})?"
-    r"(?P<rows>.*)\\end ?\{[a-zA-Z]+\}",
-    re.DOTALL,
-)
+_MATRIX = re.compile(r"\\begin ?\{([pbB]?(?:small)?matrix\*?|array)\} ?(?:\[[a-z]\])? ?(?:\{[lcr| ]*\})?")
+_MATRIX_END = re.compile(r"\\end ?\{([a-zA-Z*]+)\} ?([)\]]?)")
 _BRACKETED = re.compile(r"(\\\{|\\langle(?![A-Za-z])|[(\[{])(.*?)(\\\}|\\rangle|[)\]}])", re.DOTALL)
-_REALS, _NONE = "(-\\infty,\\infty)", "\\emptyset"
+_REALS = "(-\\infty,\\infty)"
 _SYNONYMS = {
     "infinity": "\\infty",
     "positive infinity": "\\infty",
     "negative infinity": "-\\infty",
     **dict.fromkeys(("all real numbers", "all reals", "\\mathbb{R}"), _REALS),
-    **dict.fromkeys(("empty set", "no solution", "no solutions", "no real solution", "no real solutions"), _NONE),
+    **dict.fromkeys(("empty set", "no solution", "no solutions", "no real solution", "no real solutions"), EMPTY),
     "dne": "\\text{does not exist}",
 }
 
@@ -113,7 +115,7 @@ def _split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]
 
 def _list(text: str, parts: list[Answer]) -> Answer:
     flat = [inner for part in parts for inner in (part.parts if part.kind == "list" else (part,))]
-    return Answer("list", compact(text), parts=tuple(flat))
+    return Answer("list", compact(text), parts=tuple(without_dots(flat)))
 
 
 def _read_items(text: str, depth: int) -> Answer | None:
@@ -139,12 +141,21 @@ def _read_matrix(text: str, depth: int) -> Answer | None:
     if aligned := _ALIGNED.fullmatch(text):
         lines = _split(aligned[2].replace("&", ""), _ROW)[0]
         return _read(",".join(line for line in lines if line), depth + 1)
-    match = _MATRIX.fullmatch(text)
-    if match is None or "\\begin" in match["rows"]:
+    start, end = text.find("\\begin"), text.rfind("\\end")
+    opening, closing = (
+        (_MATRIX.match(text, start), _MATRIX_END.fullmatch(text, end)) if 0 <= start < end else (None, None)
+    )
+    if opening is None or closing is None or opening[1] != closing[1] or "\\begin" in text[opening.end() : end]:
         return None
-    lines = [line for line in _split(match["rows"], _ROW)[0] if line and line != "\\hline"]
-    rows = [_split(line, _CELL)[0] for line in lines]
-    factor = match["factor"].strip()
+    factor = text[:start].strip()
+    if closing[2]:  # [\begin{array}...\end{array}]
+        if factor[-1:] + closing[2] not in ("()", "[]"):
+            return None
+        factor = factor[:-1].strip()
+    if re.search(r"[=<>&]|[(\[{]$", factor):
+        return None
+    lines = [line.removeprefix("\\hline").strip() for line in _split(text[opening.end() : end], _ROW)[0]]
+    rows = [_split(line, _CELL)[0] for line in lines if line]
     if factor:
         rows = [[_product("-1" if factor == "-" else factor, cell) for cell in row] for row in rows]
     parts = [Answer("tuple", "&".join(row), parts=tuple(_read(cell, depth + 1) for cell in row)) for row in rows]
@@ -237,7 +248,7 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
     if not separators:
         return _read(inside, depth + 1) if opening in "({" else None
     brackets = "()" if opening == "\\langle" else opening + closing
-    parts = tuple(_read(piece, depth + 1) for piece in pieces)
+    parts = tuple(without_dots([_read(piece, depth + 1) for piece in pieces]))
     if len(parts) == 2 and brackets != "()" and parts[0].kind == parts[1].kind == "value":
         return make_interval(parts[0].value, parts[1].value, brackets)
     return Answer("tuple", "", parts=parts, brackets=brackets)

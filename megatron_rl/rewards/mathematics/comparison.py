@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.scalars import Rules, Undecided, is_same_scalar
-from megatron_rl.rewards.mathematics.structures import Answer
+from megatron_rl.rewards.mathematics.structures import DOTS, EMPTY, Answer, end_value, joined_pieces
 
 MAX_UNMATCHED_PARTS = 40  # each is compared with each
 
@@ -26,10 +26,14 @@ def is_same_answer(reference: Answer, answer: Answer, rules: Rules) -> bool:
     Raises Undecided where that takes an evaluation the rules do not allow, ValueError for an unreadable reference.
     """
     sides = [
-        side.parts[0] if side.kind == "set" and len(side.parts) == 1 and other.kind == "value" else side
+        side.parts[0] if other.kind == "value" and _is_set_of_a_value(side) else side
         for side, other in ((reference, answer), (answer, reference))
     ]
     return _is_same(sides[0], sides[1], rules)
+
+
+def _is_set_of_a_value(side: Answer) -> bool:
+    return side.kind == "set" and len(side.parts) == 1 and side.parts[0].kind == "value" and side.parts[0].text != EMPTY
 
 
 def _is_same(reference: Answer, answer: Answer, rules: Rules) -> bool:
@@ -54,7 +58,9 @@ def _is_same(reference: Answer, answer: Answer, rules: Rules) -> bool:
         may_be_interval = len(reference.parts) == 2
         has_same_ends = reference.brackets == answer.brackets or not may_be_interval
         return has_same_ends and _are_same_in_order(reference.parts, answer.parts, rules)
-    if kinds in ({"union"}, {"union", "list"}):
+    if "union" in kinds and kinds <= {"union", "tuple", "set"}:
+        return _is_same_union(reference, answer, rules)
+    if kinds == {"union", "list"}:
         return _are_same_parts(reference, answer, True, rules)
     if kinds == {"matrix"}:
         has_same_rows = len(reference.parts) == len(answer.parts)
@@ -62,6 +68,21 @@ def _is_same(reference: Answer, answer: Answer, rules: Rules) -> bool:
         return has_same_rows and all(_are_same_in_order(row.parts, other.parts, rules) for row, other in rows)
     parts, others = _in_order(reference), _in_order(answer)
     return bool(parts and others) and _are_same_in_order(parts, others, rules)
+
+
+def _is_same_union(reference: Answer, answer: Answer, rules: Rules) -> bool:
+    """Sets of real numbers, joined where they touch; by parts where their ends are no numbers."""
+    sides = [side.parts if side.kind == "union" else (side._replace(label=""),) for side in (reference, answer)]
+    joined = [joined_pieces(pieces, end_value) for pieces in sides]
+    if None in joined:
+        if not rules.may_evaluate:
+            raise Undecided
+        from megatron_rl.rewards.mathematics.symbolic import real_value
+
+        joined = [joined_pieces(pieces, real_value) for pieces in sides]
+    if joined[0] is None or joined[1] is None:
+        return reference.kind == answer.kind and _are_same_parts(reference, answer, True, rules)
+    return _are_same_in_order(joined[0], joined[1], rules)
 
 
 def _in_order(answer: Answer) -> Sequence[Answer]:
@@ -189,6 +210,8 @@ def _relation(answer: Answer) -> tuple[str, str, str] | None:
 
 
 def _is_same_by_math_verify(reference: Answer, answer: Answer, rules: Rules) -> bool:
+    if DOTS in reference.text or DOTS in answer.text:
+        return False
     if not rules.may_evaluate:
         raise Undecided
     from megatron_rl.rewards.mathematics.symbolic import is_same_by_math_verify

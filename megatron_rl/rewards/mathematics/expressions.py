@@ -157,7 +157,10 @@ class _Reader:
                 if self.take(r"\circ"):
                     base = ("*", base, ("/", ("constant", "pi"), ("number", Fraction(180))))
                 else:
-                    base = ("^", base, self.exponent())
+                    exponent = self.exponent()
+                    if base[0] == "symbol" and self.next == "_" and "_" not in base[1]:  # x^2_1
+                        base = ("symbol", base[1] + self.subscript())
+                    base = ("^", base, exponent)
             else:
                 return base
 
@@ -241,20 +244,12 @@ class _Reader:
         inside = self.sum()
         self.expect(_CLOSING[opening])
         self._bars = bars
+        if opening == "{" and inside[0] == "symbol" and self.next == "_" and "_" not in inside[1]:  # {x}_1
+            return ("symbol", inside[1] + self.subscript())
         return ("call", _ROUNDING[opening], inside) if opening in _ROUNDING else inside
 
     def symbol(self, token: str) -> Tree:
-        name = token
-        if self.take("_"):
-            if self.take("{"):
-                start = self._position
-                while self.next not in ("}", ""):
-                    self._position += 1
-                name += "_" + "".join(self._tokens[start : self._position])
-                self.expect("}")
-            else:
-                name += "_" + self.next
-                self._position += bool(self.next)
+        name = token + self.subscript()
         while self.take("'"):
             name += "'"
         if (
@@ -265,6 +260,19 @@ class _Reader:
             name += f"({self._tokens[self._position + 1]})"  # a value of a function: I(0) is not 0
             self._position += 3
         return ("symbol", name)
+
+    def subscript(self) -> str:
+        """The subscript that stands next, with its `_`; an empty text where none does."""
+        if not self.take("_"):
+            return ""
+        if not self.take("{"):
+            self._position += bool(self.next)
+            return "_" + self._tokens[self._position - 1]
+        start = self._position
+        while self.next not in ("}", ""):
+            self._position += 1
+        self.expect("}")
+        return "_" + "".join(self._tokens[start : self._position - 1])
 
     def call(self, name: str) -> Tree:
         base = self.argument() if name == "log" and self.take("_") else None

@@ -8,6 +8,7 @@ from fractions import Fraction
 from megatron_rl.rewards.mathematics.notation import plain
 
 MAX_NUMBER_CHARACTERS = 20_000
+MAX_PERIOD = 6  # of a repeating decimal that ends in dots
 MAX_EXPONENT = 5_000  # of ten: 1e999999999 would fill the memory
 _MAX_DIGITS_AT_ONCE = 4_000  # Python refuses to convert more than 4,300
 
@@ -27,6 +28,7 @@ _NUMBER = re.compile(
     rf"|(?:(?P<mixed_slash>[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+|[0-9]+) (?=[0-9]+ ?/))?"
     rf"(?P<over_slash>{_DECIMAL}) ?/ ?(?P<under_slash>{_DECIMAL}))"
 )
+_PLAIN_DECIMAL = re.compile(r"(-?[0-9]*)\.([0-9]+)")
 _SIGN = re.compile(r"[+-]? ?")
 
 
@@ -47,12 +49,26 @@ def plain_number(text: str) -> Fraction | None:
     """As `exact_number`, for a text in plain form."""
     if text.isdigit() and text.isascii():
         return Fraction(_integer(text))
+    if text.endswith("\\ldots"):
+        return _repeating(text.removesuffix("\\ldots").strip())
     while len(text) > 2 and text[0] + text[-1] in ("()", "{}") and not set(text[1:-1]) & set("(){}"):
         text = text[1:-1].strip()
     sign = _SIGN.match(text)[0]  # type: ignore[index]  # it matches an empty text
     match = _NUMBER.fullmatch(text, len(sign))
     value = None if match is None else _value(match)
     return value if value is None or "-" not in sign else -value
+
+
+def _repeating(text: str) -> Fraction | None:
+    """A decimal whose dots go on with what it repeats three times or more, as 0.333 and 0.121212."""
+    match = _PLAIN_DECIMAL.fullmatch(text)
+    digits = match[2] if match else ""
+    for length in range(1, MAX_PERIOD + 1):
+        period = digits[-length:]
+        if len(digits) >= 3 * length and digits.endswith(3 * period):
+            sign = -1 if text.startswith("-") else 1
+            return _decimal(text) + sign * Fraction(int(period), (10**length - 1) * 10 ** len(digits))
+    return None
 
 
 def _value(match: re.Match[str]) -> Fraction | None:

@@ -9,10 +9,12 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from megatron_rl.rewards.mathematics.clock import is_same_time
 from megatron_rl.rewards.mathematics.expressions import FUNCTIONS
 from megatron_rl.rewards.mathematics.notation import compact
 from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.quantities import PERCENT, split_unit
+from megatron_rl.rewards.mathematics.structures import DOTS
 
 
 class Rules(NamedTuple):
@@ -43,6 +45,7 @@ _UNWRAPPED = re.compile(r"\\text ?\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z .,'\":!?-]*")
 _SHORT_WORDS = frozenset(("yes", "no", "odd", "even", "true", "false", "none", "all", "dne"))
 _NOT_WORDS = frozenset((*FUNCTIONS, "sqrt", "infty", "infinity", "frac"))
+_DEGREES, _RADIANS = {"deg": 1}, {"rad": 1}
 _ARTICLES = frozenset(("the", "a", "an"))
 
 
@@ -56,10 +59,12 @@ def is_same_scalar(reference: str, answer: str, rules: Rules) -> bool:
     value, other = plain_number(reference), plain_number(answer)
     if value is not None and other is not None:
         return _is_near(value, other, rules)
+    if DOTS in reference or DOTS in answer:
+        return False
     labelled = _CHOICE_AND_VALUE.fullmatch(answer)
     if labelled and not _CHOICE.fullmatch(reference):
         return is_same_scalar(reference, labelled[1], rules)
-    for is_same in (_is_same_choice, _is_same_in_base, _is_same_modulo, _is_same_ratio, _is_same_wording):
+    for is_same in (is_same_time, _is_same_choice, _is_same_in_base, _is_same_modulo, _is_same_ratio, _is_same_wording):
         verdict = is_same(reference, answer)
         if verdict is not None:
             return verdict
@@ -167,6 +172,10 @@ def _is_same_wording(reference: str, answer: str) -> bool | None:
 def _is_same_quantity(reference: str, answer: str, reference_is_number: bool, rules: Rules) -> bool:
     """Values with units, which may be left out on one side; percent may be a hundredth."""
     (text, unit), (other_text, other_unit) = split_unit(reference, False), split_unit(answer, reference_is_number)
+    if (unit, other_unit) == (_DEGREES, _RADIANS):
+        return _is_same_expression(rf"\frac{{\pi ({text})}}{{180}}", other_text, rules)
+    if (unit, other_unit) == (_RADIANS, _DEGREES):
+        return _is_same_expression(text, rf"\frac{{\pi ({other_text})}}{{180}}", rules)
     if unit and other_unit and unit != other_unit:
         return False
     value, other = plain_number(text), plain_number(other_text)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from megatron_rl.rewards.mathematics.notation import compact
 from megatron_rl.rewards.mathematics.numbers import plain_number
 
 Kind = Literal["value", "list", "set", "tuple", "union", "matrix", "relation", "approximation", "other"]
+
+
+MAX_DOTTED = 200  # integers that dots stand for and that are written out
+EMPTY, DOTS = "\\emptyset", "\\ldots"
 
 
 class Answer(NamedTuple):
@@ -43,12 +49,100 @@ def make_interval(low: str, high: str, brackets: str, label: str = "") -> Answer
 
 
 def make_union(pieces: Sequence[Answer], label: str = "") -> Answer:
-    """Intervals in their order, then all single points as one set; unions among the pieces are taken apart."""
+    """Intervals, then all single points as one set; what joins is joined, where its ends are plain numbers."""
     flat = [inner for piece in pieces for inner in (piece.parts if piece.kind == "union" else (piece,))]
-    points = [point for piece in flat if piece.kind == "set" for point in piece.parts]
-    parts = [piece._replace(label="") for piece in flat if piece.kind != "set"] + ([make_set(points)] if points else [])
+    flat = [piece._replace(label="") for piece in flat if piece.text != EMPTY]
+    joined = joined_pieces(flat, end_value)
+    if joined is None:
+        points = [point for piece in flat if piece.kind == "set" for point in piece.parts]
+        joined = [piece for piece in flat if piece.kind != "set"] + ([make_set(points)] if points else [])
+    if len(joined) <= 1:
+        return (joined[0] if joined else make_value(EMPTY))._replace(label=label)
+    return _union(joined, label)
+
+
+def _union(parts: Sequence[Answer], label: str) -> Answer:
     text = f"{label}\\in" + "\\cup".join(piece.text for piece in parts)
     return Answer("union", text.removeprefix("\\in"), parts=tuple(parts), label=label)
+
+
+def end_value(text: str) -> Fraction | float | None:
+    """The value of an interval's end that is a plain number or infinite."""
+    return {"-\\infty": -math.inf, "\\infty": math.inf}.get(text) or plain_number(text)
+
+
+class _Span(NamedTuple):
+    low: Any
+    is_open_below: bool
+    high: Any
+    is_open_above: bool
+    low_text: str
+    high_text: str
+
+
+def joined_pieces(pieces: Sequence[Answer], value: Callable[[str], Any]) -> list[Answer] | None:
+    """Intervals and finite sets as the fewest intervals, ascending, then a set of single points.
+
+    None where an end has no value to go by, or an interval no length.
+    """
+    spans = []
+    for piece in pieces:
+        if piece.kind == "set":
+            ends = [(part.value if part.kind == "value" else "", part.value, "[]") for part in piece.parts]
+        elif piece.kind == "tuple" and len(piece.parts) == 2 and piece.brackets[:1] in ("(", "["):
+            ends = [(piece.parts[0].value, piece.parts[1].value, piece.brackets)]
+        else:
+            return None
+        for low, high, brackets in ends:
+            values = value(low), value(high)
+            if values[0] is None or values[1] is None or values[0] > values[1]:
+                return None
+            if values[0] == values[1] and brackets != "[]":
+                return None
+            spans.append(_Span(values[0], brackets[0] == "(", values[1], brackets[1] == ")", low, high))
+    joined: list[_Span] = []
+    for span in sorted(spans):
+        last = joined[-1] if joined else span
+        if joined and (
+            span.low < last.high or (span.low == last.high and not (span.is_open_below and last.is_open_above))
+        ):
+            if (last.high, not last.is_open_above) < (span.high, not span.is_open_above):
+                last = last._replace(high=span.high, is_open_above=span.is_open_above, high_text=span.high_text)
+            joined[-1] = last
+        else:
+            joined.append(span)
+    points = [make_value(span.low_text) for span in joined if span.low == span.high]
+    intervals = [
+        make_interval(span.low_text, span.high_text, "[("[span.is_open_below] + "])"[span.is_open_above])
+        for span in joined
+        if span.low != span.high
+    ]
+    return intervals + ([make_set(points)] if points else [])
+
+
+def without_dots(parts: list[Answer]) -> list[Answer]:
+    """The parts of a list with the integers that its dots stand for, where those are few; else the fewest before them.
+
+    Integers with equal distances are meant: 1, 2, ..., 10 and 2, 4, ..., 20; of 1, 2, 3, ... the first two are kept.
+    """
+    places = [index for index, part in enumerate(parts) if part.text == DOTS]
+    if len(places) != 1:
+        return parts
+    before, after = parts[: places[0]], parts[places[0] + 1 :]
+    starts, ends = ([plain_number(part.value) for part in some] for some in (before, after))
+    if not starts or any(start is None or start.denominator != 1 for start in starts):
+        return parts
+    first, step = starts[0], (starts[1] - starts[0] if len(starts) > 1 else Fraction(1))  # type: ignore[operator]
+    if step == 0 or starts != [first + index * step for index in range(len(starts))]:  # type: ignore[operator]
+        return parts
+    last = ends[-1] if ends else None
+    if last is not None:
+        count = (last - first) / step + 1  # type: ignore[operator]
+        if len(starts) + len(ends) <= count <= MAX_DOTTED and count.denominator == 1:
+            numbers = [first + index * step for index in range(int(count))]  # type: ignore[operator]
+            if ends == numbers[-len(ends) :]:
+                return [make_value(str(number)) for number in numbers]
+    return before[:2] + parts[places[0] :]
 
 
 def without_points(interval: Answer, points: Sequence[str], label: str = "") -> Answer | None:

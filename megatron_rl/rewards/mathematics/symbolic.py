@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import Any
 
 from megatron_rl.rewards.mathematics.expressions import Tree, UnreadableError, read_expression, symbols
 from megatron_rl.rewards.mathematics.notation import nesting
 from megatron_rl.rewards.mathematics.numbers import plain_number
-from megatron_rl.rewards.mathematics.values import is_bounded, is_finished, is_multiple, is_same_value, is_within
+from megatron_rl.rewards.mathematics.structures import end_value
+from megatron_rl.rewards.mathematics.values import (
+    is_bounded,
+    is_finished,
+    is_multiple,
+    is_same_value,
+    is_within,
+    real_number,
+)
 
 MAX_NESTING = 8  # for math-verify, which takes seconds for 12 brackets in one another
 MAX_CHARACTERS = 300  # for math-verify
@@ -35,6 +44,15 @@ def is_same_expression(reference: str, answer: str, relative_tolerance: float) -
     if tree is None or (not symbols(gold) and (symbols(tree) or not is_finished(tree, gold))):
         return False
     return is_same_value(gold, tree, relative_tolerance)
+
+
+def real_value(text: str) -> Any:
+    """The value of an interval's end, as exact as points are compared; None where it is no real number."""
+    end = end_value(text)
+    if isinstance(end, float):
+        return end
+    tree = _read(text)
+    return None if tree is None else real_number(tree)
 
 
 def is_same_relation(reference: tuple[str, str, str], answer: tuple[str, str, str]) -> bool:

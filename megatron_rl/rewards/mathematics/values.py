@@ -57,6 +57,18 @@ def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
     return _is_real(exact) and bool(abs(inexact(exact) - inexact(value)) <= inexact(distance))
 
 
+def real_number(tree: Tree) -> Value | None:
+    """The real value of a tree without symbols to `EQUAL_DIGITS` digits, so that equal ones are the same; else None."""
+    try:
+        value, _ = evaluate(tree, {}, None)
+    except (UndefinedError, KeyError):
+        return None
+    if not _is_real(value):
+        return None
+    with mp.workdps(EQUAL_DIGITS):
+        return +_real(inexact(value))
+
+
 def is_bounded(tree: Tree) -> bool:
     """Whether a tree has a value of a size that can be computed, or symbols."""
     try:
