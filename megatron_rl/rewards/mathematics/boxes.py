@@ -25,13 +25,13 @@ _CHOICE = re.compile(
     r"\b(?:or(?! equivalently)|else|if|unless|otherwise|either|maybe|perhaps|possib\w+|potential\w*|plausib\w+|"
     r"might|may|could|can(?= be| also)|would|should|alternativ\w+|option\w*|candidate\w*|guess\w*|choice\w*|"
     r"choose|another|others?|also|too|as well|cases?|when|while|whereas|depend\w*|assum\w+|suppos\w+|whichever|whether|"
-    r"interpret\w+|reading|vary|varies|first|second|third|fourth|1st|2nd|3rd|failing|fallback|backup|not sure|"
+    r"interpret\w+|reading|vary|varies|first(?! thought)|second|third|fourth|1st|2nd|3rd|failing|fallback|backup|not sure|"
     r"unsure|uncertain|likely|probabl\w+|hedge|either way|both|one of|versus|vs)\b",
     re.IGNORECASE,
 )
 _TAKES_BACK = re.compile(
     r"\b(?:no|nope|wait|actually|sorry|oops|mistake\w*|error|wrong|incorrect|correct(?:ion|ing|ed)|"
-    r"revis\w+|recheck\w*|fix\w*|scratch that|on second thought|let me re\w+)\b",
+    r"revis\w+|recheck\w*|fix\w*|scratch that|first thought|but (?:it|the answer) is|on second thought|let me re\w+)\b",
     re.IGNORECASE,
 )
 _CONCLUDES = re.compile(
