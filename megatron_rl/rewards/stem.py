@@ -19,9 +19,10 @@ from megatron_rl.rewards import math
 from megatron_rl.rewards.mathematics.boxes import boxed_answer
 from megatron_rl.rewards.mathematics.expressions import UnreadableError, read_expression
 from megatron_rl.rewards.response import after_thinking
-from megatron_rl.rewards.science.choices import chosen_option, option_of_last_line
+from megatron_rl.rewards.science.choices import option_of_last_line, stated_option
 from megatron_rl.rewards.science.measures import Quantity, agree, leeway, quantity, with_unit
-from megatron_rl.rewards.science.statements import statements
+from megatron_rl.rewards.science.remarks import without_remarks
+from megatron_rl.rewards.science.statements import sentences, statements
 from megatron_rl.rewards.science.wording import is_symbolic, same_words
 from megatron_rl.rewards.verdicts import right, wrong
 from megatron_rl.types import Verdict
@@ -31,11 +32,6 @@ MAX_STATEMENT_CHARACTERS = 10_000  # an answer in words is looked for in the end
 
 _KEYS = ("answer", "choices", "unit", "relative_tolerance")
 _LETTER = re.compile(r"\(?([A-J])\)?\.?")
-_DIRECTION = re.compile(
-    r"(?:\\text *\{|[\s,(])*\b(?:(?:to|towards?) the )?"
-    r"(?:down|up|left|right|east|west|north|south|forward|backward|(?:counter|anti)?-?clockwise)(?:wards?)?[\s)}.]*$",
-    re.IGNORECASE,
-)
 
 
 def check_item(item: Mapping[str, Any]) -> None:
@@ -53,7 +49,7 @@ def check_item(item: Mapping[str, Any]) -> None:
     tolerance = item.get("relative_tolerance", 0)
     if not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < 1:
         raise ValueError(f"relative_tolerance is {tolerance!r}; give a number from 0 to below 1")
-    if ("unit" in item or tolerance) and quantity(answer) is None:
+    if ("unit" in item or tolerance) and _reference(item) is None:
         raise ValueError(f"the answer {answer!r} has a unit or a tolerance but is no number; write it as one")
 
 
@@ -83,7 +79,7 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
         return wrong("no answer after the thinking")
     reference = _reference(item)
     if reference is not None:
-        found = [quantity(text) for answer in answers for text in (answer, _DIRECTION.sub("", answer))]
+        found = [quantity(text) for answer in answers for text in (answer, without_remarks(answer))]
         if any(value is not None and agree(value, reference, _tolerance(item)) for value in found):
             return right()
         if found[-1] is not None or "unit" in item:
@@ -133,7 +129,7 @@ def _options(item: Mapping[str, Any]) -> dict[str, str]:
 
 def _chosen(text: str, answer: str | None, is_boxed: bool, item: Mapping[str, Any]) -> Verdict:
     options = _options(item)
-    label = None if answer is None else chosen_option(answer, options, _is_same)
+    label = None if answer is None else stated_option([answer] if is_boxed else sentences(answer), options, _is_same)
     if answer is None or label is None and not is_boxed and "\n" not in text:
         label = option_of_last_line(text, options, _is_same)
     if label is None:
@@ -159,6 +155,8 @@ def _is_same(answer: str, reference: str) -> bool:
 
 def _reference(item: Mapping[str, Any]) -> Quantity | None:
     reference = quantity(item["answer"])
+    if reference is None and "unit" in item:  # a multiple of pi is a number with a unit, and else a formula
+        return quantity(f"{item['answer']} {item['unit']}")
     return with_unit(reference, item["unit"]) if reference and "unit" in item else reference
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from megatron_rl.rewards.mathematics.notation import plain
 
@@ -14,7 +14,10 @@ _MARKUP = re.compile(r"\\text ?|[{}$*`\"]")
 _LEAD = r"(?:(?:so|therefore|thus|hence|it's|that's|it|ans|must|be|is|option|choice|answer|letter)\b[,:.]? ?)*"
 _LETTER = re.compile(rf"{_LEAD}[(\[]? ?([A-Za-z])(?: ?([)\]]))?(?![\w'])(.*)", re.IGNORECASE | re.DOTALL)
 # What may follow the letter: an end, a delimiter and the option's text, a reason, or a verdict.
-_REASON = r",? ?(?:because|since|as|which)\b|,? is (?:the )?(?:correct|right|best)\b"
+_REASON = (
+    r",? ?(?:because|since|as|which|(?:and |but )?not|rather than|instead of|over|unlike|except)\b"
+    r"|,? (?:is|must be) (?:(?:the|also|only|clearly|equally|most|indeed) ){0,3}(?:correct|right|best|true|valid)\b"
+)
 _GOES_ON = re.compile(rf"[\s.,;:!)\]'。]*$|[).:\]]|{_REASON}| ?[:,;(]| - ", re.IGNORECASE)
 _GIVES_REASON = re.compile(_REASON, re.IGNORECASE)
 # What may not: another letter, or another option. "(A) is wrong" is a reason.
@@ -25,6 +28,17 @@ _AND_LETTER = re.compile(
 )
 _OPTION = re.compile(
     r"(?<![\w'])\(?([A-J])[).:]+\s+(?!is\b|are\b|was\b|were\b|would\b|can\b|does\b|has\b|says\b|fails\b)\S"
+)
+_ALSO = re.compile(
+    r"(?:(?:or|and|also|maybe|perhaps|possibly|alternatively|else|otherwise|(?:it )?(?:could|might|may)(?: also)? be)\b"
+    r"[\s,:]*)+",
+    re.IGNORECASE,
+)
+_NO_CHOICE = re.compile(r"\b(?:not|neither|nor|never|no|or|but|rather|than|except|without|unlike)\b|n['’]t\b")
+_IN_BRACKETS = re.compile(r"\s*\([^()]*\)\W*$")
+_ADDS_NOTHING = re.compile(
+    r"(?:that |because )?(?:it |they |this |the (?:\w+ )?|an? )?\*"
+    r"(?: (?:gas|molecules?|atoms?|ions?|compounds?|element|itself|only|alone))?"
 )
 _LINE_LABEL = re.compile(r"^[\s>#*\-(]{0,20}([A-J])[).:]", re.MULTILINE)
 _LETTER_LINE = re.compile(r"^[\s>#*\-(]{0,20}([A-J])[\s).*]{0,20}$", re.MULTILINE)
@@ -55,6 +69,40 @@ def chosen_option(answer: str, options: Mapping[str, str], is_same: Callable[[st
         return label
     names_another = _AND_LETTER.match(rest) or set(_OPTION.findall(rest)) - {label}
     return None if names_another else label
+
+
+def stated_option(
+    sentences: Sequence[str], options: Mapping[str, str], is_same: Callable[[str, str], bool]
+) -> str | None:
+    """The option that the first sentence chooses, None where another sentence chooses another one.
+
+    >>> stated_option(["B", "A is too small"], {}, str.__eq__), stated_option(["B", "or A"], {}, str.__eq__)
+    ('B', None)
+    """
+    first, *others = sentences or [""]
+    label = chosen_option(first, options, is_same) or _named_option(first, options)
+    chosen = {chosen_option(_ALSO.sub("", other, count=1), options, is_same) for other in others}
+    return label if chosen <= {label, None} else None
+
+
+def _named_option(sentence: str, options: Mapping[str, str]) -> str | None:
+    """The option that a sentence names among words that add nothing: "it decreases", "nitrogen gas (N2)"."""
+    said = _IN_BRACKETS.sub("", sentence)
+    named = [
+        label
+        for label, text in options.items()
+        if _ADDS_NOTHING.fullmatch(_folded(said).replace(_folded(text), "*", 1))
+    ]
+    others = [
+        text
+        for label, text in options.items()
+        if label not in named and f" {_folded(text)} " in f" {_folded(sentence)} "
+    ]
+    return named[0] if len(named) == 1 and not others and not _NO_CHOICE.search(sentence) else None
+
+
+def _folded(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", plain(unicodedata.normalize("NFKC", text)).lower()))
 
 
 def option_of_last_line(text: str, options: Mapping[str, str], is_same: Callable[[str, str], bool]) -> str | None:

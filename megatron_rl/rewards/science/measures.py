@@ -35,6 +35,12 @@ _DECIMAL = re.compile(
     r"[+-]? ?([0-9, ]*)\.([0-9]+)(?: ?(?:[eE]|(?:\\times|\\cdot|\*|x) ?10 ?\^) ?\{? ?([+-]?[0-9]+) ?\}?)?"
 )
 _ONE = Unit(Fraction(1))
+PI = Fraction(3141592653589793238462643383279502884197, 10**39)  # angles are converted within CONVERSION_TOLERANCE
+_PI = re.compile(
+    r"(?P<sign>[+-]? ?)(?:\\frac ?\{ ?(?P<over>[0-9.]{0,9}) ?\\?pi ?\} ?\{ ?(?P<under>[0-9]{1,9}) ?\}"
+    r"|\\frac ?(?:\{ ?(?P<part>[0-9]{1,9}) ?\} ?\{ ?(?P<whole>[0-9]{1,9}) ?\}) ?(?:\\cdot|\*)? ?\\?pi"
+    r"|(?P<times>[0-9.]{0,9}) ?(?:\\cdot|\*)? ?\\?pi(?: ?/ ?(?P<by>[0-9]{1,9}))?)"
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ def quantity(text: str) -> Quantity | None:
     text = f"{text} {currency}"
     for start in reversed([match.start() for match in _UNIT_START.finditer(text)]):
         number = plain_number(text[:start].strip())
+        number = _multiple_of_pi(text[:start].strip()) if number is None else number
         if number is not None:
             return _with_unit(number, text[:start].strip(), text[start:].strip())
     return None
@@ -128,6 +135,18 @@ def _resolution(text: str) -> Fraction:
     if match is None or len((match[1] + match[2]).lstrip("0, ")) < MIN_ROUNDED_DIGITS:
         return Fraction(0)
     return Fraction(10) ** (int(match[3] or 0) - len(match[2]))
+
+
+def _multiple_of_pi(text: str) -> Fraction | None:
+    """The value of `3\\pi/4` and its like, to 39 digits; None of anything else."""
+    match = _PI.fullmatch(text)
+    if match is None:
+        return None
+    over = plain_number(match["over"] or match["part"] or match["times"] or "1")
+    under = plain_number(match["under"] or match["whole"] or match["by"] or "1")
+    if over is None or not under:
+        return None
+    return over / under * (-PI if "-" in match["sign"] else PI)
 
 
 def _is_power_of_ten(value: Fraction) -> bool:

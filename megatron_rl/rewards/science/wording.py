@@ -55,7 +55,7 @@ def same_words(answer: str, reference: str) -> bool:
         mine = _formula(answer)
         if not _STATE.search(its):
             mine = _STATE.sub("", mine)
-        return _same_marks(mine, its)
+        return _same_marks(mine, its) or "→" in its and _same_marks(_in_order(mine), _in_order(its))
     mine, its = _folded(answer), _folded(reference)
     if its in _SHORT.values():
         said = {word.lower() for word in re.findall(_VERDICT, answer)}
@@ -67,6 +67,11 @@ def _same_marks(answer: str, reference: str) -> bool:
     """Whether both are the same, though one may be typed without the carets of the other."""
     has_carets = "^" in answer and "^" in reference
     return answer == reference or not has_carets and answer.replace("^", "") == reference.replace("^", "")
+
+
+def _in_order(reaction: str) -> str:
+    """A reaction with the substances of each side in order; a sign behind a caret is a charge."""
+    return "→".join("+".join(sorted(re.split(r"(?<!\^)(?<!\^[0-9])\+", side))) for side in reaction.split("→"))
 
 
 def _is_formula(text: str) -> bool:

@@ -1,0 +1,51 @@
+"""What stands behind a quantity and changes neither its number nor its unit: a direction, a remark in brackets."""
+
+from __future__ import annotations
+
+import re
+
+from megatron_rl.rewards.science.measures import quantity
+
+_TOWARDS = """
+    up down left right in out for back rear sea sky north south east west northeast northwest southeast southwest
+    north-east north-west south-east south-west
+"""
+_WHERE = """
+    up down left right north south east west northeast northwest southeast southwest north-east north-west south-east
+    south-west northerly southerly easterly westerly clockwise counterclockwise anticlockwise counter-clockwise
+    anti-clockwise upstream downstream uphill downhill horizontal horizontally vertical vertically radially page paper
+    screen axis direction x-axis y-axis z-axis x-direction y-direction z-direction
+"""
+_BESIDE = """
+    to toward towards in into at on along of from away due straight directly pointing pointed directed acting the its a
+    an out positive side center centre ground plane above below x y z +x +y +z
+"""
+_DIRECTIONS = frozenset(
+    [*_WHERE.split(), *(f"{end}{ward}" for end in _TOWARDS.split() for ward in ("ward", "wards"))],
+)
+_WORDS = _DIRECTIONS | set(_BESIDE.split())
+_AROUND = ",.()"
+_TEXT = re.compile(r"\\(?:text|mathrm|textrm|mbox) ?\{([^{}]*)\}")
+_REMARK = re.compile(r"\(([A-Za-z][A-Za-z ,.'-]{0,60})\)[\s.]*$")
+_CHANGES = re.compile(r"\b(?:or|and|not|no|at (?:least|most)|more|less|times|per|each)\b", re.IGNORECASE)
+
+
+def without_remarks(answer: str) -> str:
+    r"""The answer without the direction and the remark in brackets that it may end in.
+
+    >>> without_remarks("5\\text{ m to the east}"), without_remarks("12 V (DC)"), without_remarks("5 m (or 6)")
+    ('5 m', '12 V', '5 m (or 6)')
+    """
+    text = " ".join(_TEXT.sub(r" \1 ", answer).split())
+    remark = _REMARK.search(text)
+    if remark and not _CHANGES.search(remark[1]):
+        before = quantity(text[: remark.start()])
+        text = text[: remark.start()].rstrip() if before and before.unit_text else text
+    words = text.split()
+    start = len(words)
+    while start and words[start - 1].strip(_AROUND).lower() in _WORDS:
+        start -= 1
+    if start and words[start - 1][-1].isdigit() and words[start : start + 1] == ["in"]:
+        start += 1  # inches
+    says_where = any(word.strip(_AROUND).lower() in _DIRECTIONS for word in words[start:])
+    return " ".join(words[:start]).rstrip(" ,(") if says_where else text
