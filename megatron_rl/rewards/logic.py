@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from megatron_rl.rewards.puzzles import integrals
 from megatron_rl.rewards.puzzles.reading import readings
 from megatron_rl.rewards.puzzles.tasks import TASKS
 from megatron_rl.rewards.puzzles.words import vocabulary
@@ -64,8 +65,9 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
 
 
 def load() -> None:
-    """Reads the word lists, which a confined `judge` could not; raises ImportError without them."""
+    """Reads the word lists, which a confined `judge` could not, and what integrals need; else raises ImportError."""
     vocabulary()
+    integrals.load()
 
 
 def judge(answer: str, item: Mapping[str, Any]) -> Verdict:

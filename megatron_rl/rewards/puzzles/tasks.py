@@ -162,7 +162,7 @@ TASKS: Mapping[str, Task] = {
         score=moves.walks_grid, is_continuous=True, why="its own is sound; a longer way earns half, as there"
     ),
     # induction
-    "list_functions": Task(score=values.same_list, why=_PADDED),
+    "list_functions": Task(score=values.same_elements, why=_PADDED),
     # logic
     "aiw": Task(score=values.same_value, why=_PADDED),
     "circuit_logic": Task(score=values.same_value, why=_PADDED),

@@ -16,6 +16,7 @@ from megatron_rl.rewards.puzzles.reading import grid, integer_grid, integers, li
 Entry = Mapping[str, Any]
 
 _CLOSE = Fraction(1, 10**6)  # relative; where a reference is a float printed in full
+_NO_NOUNS = "hundred thousand million billion dozen percent times plus minus and not the"
 _GEOMETRY = {
     "angle_measure": ("angle_ABC_degrees", 2),
     "orthocenter": ("orthocenter_approx", 3),
@@ -39,8 +40,8 @@ def same_letters(answer: str, entry: Entry) -> float:
 
 
 def same_value(answer: str, entry: Entry) -> float:
-    """1 for the number or the word that the reference is."""
-    value, reference = number(answer), number(_reference(entry))
+    """1 for the number or the word that the reference is; a number may have its noun of the question: `6 steps`."""
+    value, reference = number(_without_noun(answer, entry)), number(_reference(entry))
     return same_words(answer, entry) if reference is None else float(value == reference)
 
 
@@ -156,6 +157,11 @@ def same_list(answer: str, entry: Entry) -> float:
     return float(found is not None and list(map(_atom, found)) == list(map(_atom, reference or [])))
 
 
+def same_elements(answer: str, entry: Entry) -> float:
+    """1 as `same_list`, for several elements between commas, too, without the brackets of a list."""
+    return same_list(f"[{answer}]" if "," in answer and "[" not in answer else answer, entry)
+
+
 def same_comma_list(answer: str, entry: Entry) -> float:
     """1 for the same words in the same order, between commas."""
     found = texts(listed(answer)) or [word.strip() for word in answer.split(",")]
@@ -216,6 +222,13 @@ def _without_unknown(text: str, entry: Entry) -> str:
     return re.sub(rf"^\s*{re.escape(entry['metadata']['variable'])}\s*=\s*", "", text)
 
 
+def _without_noun(text: str, entry: Entry) -> str:
+    """The text without one word behind it that the question uses, too, and that counts nothing itself."""
+    first, _, noun = text.strip().rpartition(" ")
+    is_noun = noun.isalpha() and len(noun) > 2 and noun not in _NO_NOUNS.split()
+    return first if is_noun and noun in re.findall("[a-z]+", str(entry["question"]).lower()) else text
+
+
 def _without_degrees(text: str) -> str:
     text = text.strip()
     unit = next((unit for unit in ("°", "^\\circ", "degrees", "degree") if text.endswith(unit)), "")
@@ -237,8 +250,11 @@ def _ratio(text: str) -> Fraction | None:
 
 
 def _complex(text: str) -> tuple[Fraction, Fraction] | None:
-    text = re.sub(r"[\s*]", "", text).strip("()").replace("j", "i")
+    text = re.sub(r"[\s*]", "", text.replace("\u2212", "-")).strip("()").replace("j", "i")
     decimal = r"(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})"
+    if imaginary_first := re.fullmatch(rf"([+-]?{decimal}?i)([+-]{decimal})", text):
+        first = imaginary_first[1]
+        text = imaginary_first[2] + (first if first[0] in "+-" else f"+{first}")
     match = re.fullmatch(rf"([+-]?{decimal})?((?(1)[+-]|[+-]?){decimal}?i)?", text)
     if match is None or not text:
         return None
