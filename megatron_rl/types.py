@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -205,14 +205,21 @@ class Update:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Validation: mean verdict score per domain."""
+    """Validation: mean verdict score per domain, without the domains whose verifier failed too often."""
 
     step: int
     accuracy: Mapping[str, float]
+    unjudged: Mapping[str, float] = field(default_factory=dict)  # share of each domain's samples without a verdict
+
+    @property
+    def is_complete(self) -> bool:
+        """True where every domain has an accuracy; else nothing may be decided by the mean."""
+        return bool(self.accuracy) and self.unjudged.keys() <= self.accuracy.keys()
 
     @property
     def mean(self) -> float:
         """Average over domains, each counting the same."""
+        assert self.is_complete, f"no mean accuracy at step {self.step}: it has {sorted(self.accuracy)}"
         return sum(self.accuracy.values()) / len(self.accuracy)
 
 
@@ -275,9 +282,9 @@ class State:
 
     @property
     def newest_is_best(self) -> bool:
-        """True when no validation before the newest was as good."""
-        means = [scores.mean for scores in self.scores]
-        return all(mean < means[-1] for mean in means[:-1])
+        """True when the newest validation is complete and none before it was as good."""
+        means = [scores.mean for scores in self.scores if scores.is_complete]
+        return self.scores[-1].is_complete and all(mean < means[-1] for mean in means[:-1])
 
     def with_reset(self, reason: str) -> State:
         """The state with a reference reset after its step."""

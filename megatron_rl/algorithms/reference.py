@@ -74,7 +74,7 @@ def stall(scores: Sequence[Scores], since_step: int, limits: Stall) -> str | Non
     """Why validation degraded or stalled, by the mean accuracies of the validations from `since_step` on.
 
     Degraded: the newest lies `drop` or more below the best before it. Stalled: none of the newest
-    `patience_validations` is above the best before them by `min_gain`.
+    `patience_validations` is above the best before them by `min_gain`. A validation that lacks a domain does not count.
 
     Source: ProRL v1 arXiv 2505.24864v1, section 2.3.1, and ProRL v2 blog, 2025-08-13; neither has a threshold.
 
@@ -91,7 +91,7 @@ def stall(scores: Sequence[Scores], since_step: int, limits: Stall) -> str | Non
     >>> reason(0.9, 0.5, 0.39)
     'validation degraded: 0.3900 is 0.1100 below the best, 0.5000'
     """
-    means = [score.mean for score in scores if score.step >= since_step]
+    means = [score.mean for score in scores if score.step >= since_step and score.is_complete]
     if len(means) < 2:
         return None
     newest, best = means[-1], max(means[:-1])

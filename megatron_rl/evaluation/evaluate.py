@@ -17,6 +17,8 @@ VALIDATION_STEP = -1  # its seeds are the same at every validation, and no train
 def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], run: Run, step: int) -> Scores:
     """Mean verdict score per domain over the samples that could be judged. Collective over the world.
 
+    A domain of which more than `run.max_unjudged_share` could not be judged has none: the rest is no fair sample.
+
     One sample per prompt is taken greedily; several are drawn at the validation temperature. A score counts as
     `Domain.accuracy` says, also in a domain that no stage has trained on yet.
 
@@ -33,9 +35,11 @@ def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], run: Run, step: int)
         temperature=0.0 if is_greedy else validation.temperature,
         top_p=1.0 if is_greedy else validation.top_p,
     )
-    accuracy = {}
+    accuracy, unjudged = {}, {}
     for domain in sorted({prompt.domain for prompt in prompts}):
         rows = [i for i, prompt in enumerate(prompts) if prompt.domain == domain]
         judged, scores = groups.judged[rows], counted(groups.rewards[rows], how[domain])
-        accuracy[domain] = float(scores[judged].mean()) if judged.any() else 0.0
-    return Scores(step=step, accuracy=accuracy)
+        unjudged[domain] = float((~judged).double().mean())
+        if judged.any() and unjudged[domain] <= run.max_unjudged_share:
+            accuracy[domain] = float(scores[judged].mean())
+    return Scores(step=step, accuracy=accuracy, unjudged=unjudged)

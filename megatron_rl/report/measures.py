@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 def validation_metrics(scores: Scores) -> Metrics:
     """What one validation found."""
+    unjudged = scores.unjudged.values()
     return checked(
-        {"validation/accuracy": scores.mean}
+        ({"validation/accuracy": scores.mean} if scores.is_complete else {})
         | {f"validation/accuracy/{domain}": value for domain, value in scores.accuracy.items()}
+        | {"validation/unjudged_fraction": sum(unjudged) / max(1, len(unjudged))}
+        | {f"validation/unjudged_fraction/{domain}": value for domain, value in scores.unjudged.items()}
     )
 
 
@@ -34,6 +37,7 @@ def step_metrics(
     updates: Sequence[Update],
     phase_seconds: Mapping[str, float],
     step_seconds: float,
+    verifier_timeout_seconds: float,
 ) -> Metrics:
     """All that one step did; `state` is the one it led to, `phase_seconds` do not overlap."""
     length, groups = recipe.algorithm.length, collected.groups
@@ -43,7 +47,7 @@ def step_metrics(
         {
             "run/samples_count": float(state.samples_seen),
             "run/tokens_count": float(state.tokens_seen),
-            **rollout_metrics(collected.tried),
+            **rollout_metrics(collected.tried, verifier_timeout_seconds),
             **dynamic_sampling_metrics(collected),
             **actor_metrics(updates),
             "actor/entropy_nats": policy.entropy_nats,
@@ -64,7 +68,7 @@ def step_metrics(
     )
 
 
-def rollout_metrics(tried: Groups) -> Metrics:
+def rollout_metrics(tried: Groups, verifier_timeout_seconds: float) -> Metrics:
     """Rewards and lengths of everything generated, kept or not: what the policy is like."""
     domains = [prompt.domain for prompt in tried.prompts]
     rows = {domain: [i for i, found in enumerate(domains) if found == domain] for domain in sorted(set(domains))}
@@ -76,7 +80,7 @@ def rollout_metrics(tried: Groups) -> Metrics:
     return {
         "rollout/reward_mean": mean_of(tried.rewards, tried.judged),
         **per_domain,
-        **verifier_metrics(tried, rows),
+        **verifier_metrics(tried, rows, verifier_timeout_seconds),
         "rollout/response_tokens_mean": float(tried.lengths.double().mean()),
         "rollout/response_tokens_max": float(tried.lengths.max()),
         "rollout/truncated_fraction": float(tried.truncated.double().mean()),
@@ -84,13 +88,16 @@ def rollout_metrics(tried: Groups) -> Metrics:
     }
 
 
-def verifier_metrics(tried: Groups, rows: Mapping[str, list[int]]) -> Metrics:
+def verifier_metrics(tried: Groups, rows: Mapping[str, list[int]], timeout_seconds: float) -> Metrics:
     """What became of the verdicts, and what they cost, whole and of each domain, whose groups `rows` has."""
     found = {f"verifier/{outcome}_count": float((tried.outcomes == i).sum()) for i, outcome in enumerate(OUTCOMES)}
     found["time/verifier_seconds"] = float(tried.verifier_seconds.sum())
+    took_all = tried.judged & (tried.verifier_seconds >= timeout_seconds)
+    found["verifier/overtime_count"] = float(took_all.sum())
     for domain, members in rows.items():
         outcomes = tried.outcomes[members]
         found |= {f"verifier/{name}_count/{domain}": float((outcomes == i).sum()) for i, name in enumerate(OUTCOMES)}
+        found[f"verifier/overtime_count/{domain}"] = float(took_all[members].sum())
         found[f"time/verifier_seconds/{domain}"] = float(tried.verifier_seconds[members].sum())
     return found
 

@@ -32,6 +32,9 @@ METRICS: Mapping[str, Metric] = {
     "rollout/unjudged_fraction": Metric("samples whose verifier failed; they train nothing", "fraction"),
     "verifier/judged_count": Metric("verdicts on the samples tried", "samples", True),
     "verifier/timeout_count": Metric("samples whose verifier ran out of time", "samples", True),
+    "verifier/overtime_count": Metric(
+        "samples judged, mostly wrong, whose verdict took the whole time limit", "samples", True
+    ),
     "verifier/crashed_count": Metric("samples whose verifier failed", "samples", True),
     "verifier/sandbox_failed_count": Metric("samples whose program could not be run in a sandbox", "samples", True),
     "dynamic_sampling/rounds_count": Metric("rounds of generation that filled the step", "rounds"),
@@ -57,6 +60,7 @@ METRICS: Mapping[str, Metric] = {
     "mismatch/corrected_fraction": Metric("tokens beyond the bounds of the recipe's mismatch correction", "fraction"),
     "reference/reset": Metric("1 when the reference became the current policy after this step", "0 or 1"),
     "length_term/is_on": Metric("1 while the cosine length term shapes the reward", "0 or 1"),
+    "validation/unjudged_fraction": Metric("held-out samples without a verdict, mean over domains", "fraction", True),
     "validation/accuracy": Metric("mean verdict on held-out prompts, every domain counting the same", "0..1", True),
     "time/step_seconds": Metric("wall time since the step before, validation and saving included", "s"),
     "time/refit_seconds": Metric("weights from the actor into the rollout engine", "s"),

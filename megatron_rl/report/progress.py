@@ -106,7 +106,8 @@ class Progress:
 def line_of(row: Row, num_steps: int, left: float | None) -> str:
     """One step or validation as a line of a log.
 
-    >>> line_of({"step": 3, "validation/accuracy": 0.5, "validation/accuracy/math": 0.5}, 10, None)
+    >>> validation = {"validation/accuracy": 0.5, "validation/accuracy/math": 0.5, "validation/unjudged_fraction": 0.0}
+    >>> line_of({"step": 3, **validation}, 10, None)
     'step  3/10  validation accuracy 0.500  (math 0.500)'
     """
     place = f"step {row['step']:>{len(str(num_steps))}}/{num_steps}"
@@ -116,7 +117,8 @@ def line_of(row: Row, num_steps: int, left: float | None) -> str:
             for name, value in row.items()
             if name.startswith("validation/accuracy/")
         ]
-        return f"{place}  validation accuracy {row['validation/accuracy']:.3f}  ({', '.join(domains)})"
+        mean = f"{row['validation/accuracy']:.3f}" if "validation/accuracy" in row else "unknown"
+        return f"{place}  validation accuracy {mean}  ({', '.join(domains)})"
     ending = [f"{duration(left)} left"] if left is not None else []
     return f"{place}  " + "  ".join([f"reward {row['rollout/reward_mean']:.3f}", *facts_of(row), *ending])
 

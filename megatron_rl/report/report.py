@@ -66,7 +66,14 @@ class Report:
         taken = spans.take()
         # Validation generates and scores too; its own span already counts that.
         self._count({name: seconds for name, seconds in taken.items() if name not in ("generate", "score")})
-        self._add(state.step, validation_metrics(state.scores[-1]))
+        found = state.scores[-1]
+        self._add(state.step, validation_metrics(found))
+        if not found.is_complete:
+            missing = {domain: share for domain, share in found.unjudged.items() if domain not in found.accuracy}
+            get_logger().warning(
+                "step %d: this validation decides nothing, for too few verdicts were reached (unjudged: %s)",
+                state.step, ", ".join(f"{share:.0%} of {domain}" for domain, share in missing.items()),
+            )  # fmt: skip
         if time.perf_counter() - self.page_drawn >= self.page_cost / PAGE_SHARE:
             self._draw_page()
 
@@ -86,6 +93,7 @@ class Report:
             updates=updates,
             phase_seconds=self.phase_seconds,
             step_seconds=now - self.step_began,
+            verifier_timeout_seconds=self.run.verifier_timeout_seconds,
         )
         self.step_began, self.phase_seconds = now, {}
         self._add(state.step, metrics, decisions(self.run.recipe, state))

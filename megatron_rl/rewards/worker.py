@@ -25,10 +25,11 @@ from megatron_rl.rewards.sandbox import layers
 from megatron_rl.rewards.sandbox.run import Sandbox, SandboxError, source_root
 from megatron_rl.rewards.sandbox.slots import claim_user
 from megatron_rl.rewards.score import VERIFIERS
+from megatron_rl.rewards.workers import PATIENCE
 from megatron_rl.types import Verdict
 
 MAX_ADDRESS_BYTES = 4 << 30
-LAST_RESORT_SECONDS = 60  # beyond the time limit; then the kernel ends the process, should its parent be gone unnoticed
+LAST_RESORT_SECONDS = 60  # beyond all patience; then the kernel ends the process, should its parent be gone unnoticed
 Judge = Callable[[str, Mapping[str, Any]], Verdict]
 
 
@@ -55,7 +56,7 @@ def main() -> None:
     judges: dict[str, Judge] = {domain: verifier.judge for domain, verifier in VERIFIERS.items()}
     judges["code"] = partial(code.judge, sandbox=sandbox, max_seconds=max_seconds)
     while (case := _receive(source)) is not None:
-        signal.alarm(int(max_seconds) + LAST_RESORT_SECONDS)
+        signal.alarm(int(PATIENCE * max_seconds) + LAST_RESORT_SECONDS)
         began = time.perf_counter()
         verdict = _judged(judges, *case)
         signal.alarm(0)

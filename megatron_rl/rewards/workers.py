@@ -1,6 +1,10 @@
 """The processes that verifiers run in: started ahead, given one case at a time, killed and replaced when one hangs.
 
 A process has one case at a time, so that nothing waits behind a slow one while another process is idle.
+
+A case may take `timeout_seconds` of a process's own computing. An answer that uses them up is wrong, as a program that
+is too slow is: the next would be as hopeless, and one that is not judged would cost the policy nothing. A process that
+the machine keeps from computing gets `PATIENCE` times as long by the clock; then there is no verdict.
 Covered: a verifier that never returns, ends its process, prints, takes 4 GiB, or is made to execute code (what a worker
 gives up before its first case is in worker.py); a parent that is killed.
 """
@@ -16,14 +20,20 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from megatron_rl.rewards.sandbox.layers import Level
 from megatron_rl.rewards.sandbox.run import ANSWER_SECONDS, source_root
+from megatron_rl.rewards.verdicts import wrong
 from megatron_rl.types import Outcome, Verdict
 
 LOAD_SECONDS = 300.0  # imports from a cold shared file system
 MAX_FAILED_STARTS = 3  # in a row
+PATIENCE = 3.0  # chosen: by the clock, times the time limit
+COMPUTED_SHARE = 0.9  # of the time limit, spent computing: the clock and the kernel's accounts are not read at once
+_TICKS = os.sysconf("SC_CLK_TCK")
 _ENVIRONMENT_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT")
 
 Ticket = tuple[int, int]  # a call of judge, and the index of a case in it
@@ -146,6 +156,7 @@ class _Worker:
         self.in_hand: Ticket | None = None
         self.deadline = time.monotonic() + LOAD_SECONDS
         self._domain = ""  # of the case in hand
+        self._given, self._computed = 0.0, 0.0  # when that case was handed over, and what the process had computed
         self._received = b""
         self._missing: Mapping[str, str] = {}
 
@@ -166,8 +177,9 @@ class _Worker:
         except BrokenPipeError:
             return False
         self.in_hand, self._domain = ticket, domain
+        self._given, self._computed = time.monotonic(), _seconds_computed(self.process.pid)
         # Programs are stopped at the limit by their supervisor, which may need a while on a busy machine.
-        self.deadline = time.monotonic() + self.timeout_seconds + (2 * ANSWER_SECONDS if domain == "code" else 0.0)
+        self.deadline = self._given + self.timeout_seconds + (2 * ANSWER_SECONDS if domain == "code" else 0.0)
         return True
 
     def read(self) -> list[tuple[Ticket, Verdict]]:
@@ -186,8 +198,8 @@ class _Worker:
             self.deadline = float("inf")
         if has_ended:
             verdicts += self._done(self._failed("crashed", f"the process ended with status {self.process.wait()}"))
-        elif time.monotonic() >= self.deadline:
-            verdicts += self._done(self._failed("timeout", f"no verdict within {self.timeout_seconds:g} s"))
+        elif time.monotonic() >= self.deadline and (overdue := self._overdue()) is not None:
+            verdicts += self._done(overdue)
         else:
             return verdicts
         self.is_of_use = False
@@ -210,13 +222,26 @@ class _Worker:
         ticket, self.in_hand = self.in_hand, None
         return [] if ticket is None else [(ticket, verdict)]
 
+    def _overdue(self) -> Verdict | None:
+        """What the time limit makes of the case in hand; None where it may go on, as the machine was busy."""
+        limit, now = self.timeout_seconds, time.monotonic()
+        if self.in_hand is None or self._domain == "code":  # or it is still loading
+            return self._failed("timeout", f"no verdict within {limit:g} s")
+        spent = _seconds_computed(self.process.pid) - self._computed
+        if spent >= COMPUTED_SHARE * limit:
+            return replace(wrong(f"no verdict within {limit:g} s of computing"), seconds=now - self._given)
+        if (left := self._given + PATIENCE * limit - now) > 0:
+            self.deadline = now + min(left, max(limit - spent, 0.1 * limit))
+            return None
+        return self._failed("timeout", f"no verdict within {PATIENCE * limit:g} s, of which it computed {spent:.1f} s")
+
     def _failed(self, outcome: Outcome, detail: str) -> Verdict:
         is_sandbox = self._domain == "code"
         return Verdict(
             score=0.0,
             outcome="sandbox_failed" if is_sandbox else outcome,
             detail=f"verifier: {detail}",
-            seconds=self.timeout_seconds if outcome == "timeout" else 0.0,
+            seconds=time.monotonic() - self._given if outcome == "timeout" else 0.0,
         )
 
     def _frames(self) -> tuple[list[Any], bool]:
@@ -234,3 +259,12 @@ class _Worker:
 
     def _frame_length(self) -> int:
         return int.from_bytes(self._received[:4], "big")
+
+
+def _seconds_computed(process: int) -> float:
+    """CPU seconds of a process so far; 0 where the system does not say, so that nothing is held against an answer."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -18,6 +17,7 @@ from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.rewards.score import Case, Scorer
 from megatron_rl.rollout.engine import Engine
+from megatron_rl.rollout.verdicts import check_verifiers
 from megatron_rl.rollout.waves import WaveStore
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.log import get_logger
@@ -52,8 +52,8 @@ class Rollouts:
 
         Waves that an attempt before this one finished are not generated again. Raises Preempted where this one has to
         leave: what was finished is stored, and the stream is back where the step began. Raises RuntimeError when more
-        than `run.max_unjudged_share` of a round's samples could not be judged: what is left of the groups is no fair
-        sample.
+        than `run.max_unjudged_share` of a round's samples, or of a domain's in the step, could not be judged: what is
+        left of the groups is no fair sample.
         """
         position = prompts.position
         try:
@@ -85,7 +85,7 @@ class Rollouts:
                 top_p=sampling.top_p,
                 store=store,
             )
-            self._check_verifiers(groups, state.step)
+            check_verifiers([*tried, groups], state.step, self.run.max_unjudged_share)
             groups = paid(groups, recipe)
             informative = list(range(len(groups)))
             if dynamic is not None:
@@ -178,21 +178,6 @@ class Rollouts:
                 "step %d: engine %d took %.0f s to generate, where %.0f s is usual",
                 step, slowest, seconds[slowest], usual,
             )  # fmt: skip
-
-    def _check_verifiers(self, groups: Groups, step: int) -> None:
-        share, limit = float((~groups.judged).double().mean()), self.run.max_unjudged_share
-        if share > limit:
-            counts = Counter(
-                f"{OUTCOMES[outcome]} in {prompt.domain}"
-                for prompt, row in zip(groups.prompts, groups.outcomes.tolist(), strict=True)
-                for outcome in row
-                if outcome
-            )
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-            raise RuntimeError(
-                f"step {step}: {share:.0%} of {groups.rewards.numel()} samples could not be judged ({kinds}), more "
-                f"than run.max_unjudged_share={limit:g}; mend the verifiers, or raise that share"
-            )
 
     def _requests(self, prompts: Sequence[Prompt], step: int, samples_per_prompt: int) -> list[tuple[int, Request]]:
         """(first row, request) in order; a group larger than a wave is several requests, with the same samples."""

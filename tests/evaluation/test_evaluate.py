@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from megatron_rl.config.records import Recipe, Stage
+from megatron_rl.algorithms.reference import stall
+from megatron_rl.config.records import Recipe, Stage, Stall
 from megatron_rl.config.run import Run
 from megatron_rl.evaluation.evaluate import VALIDATION_STEP, evaluate
-from megatron_rl.types import Prompt
+from megatron_rl.types import Prompt, Scores, State
 from recipes.prorl_v2 import RECIPE
 from tests.models import make_run, replaced
 from tests.report.records import groups
@@ -59,9 +60,20 @@ def test_a_domain_counts_as_the_recipe_says_whatever_stage_is_on() -> None:
 
 def test_what_could_not_be_judged_is_not_counted_as_wrong() -> None:
     answers: Any = Answers([1.0, 0.0], [True, False])
-    assert set(evaluate(answers, PROMPTS, run_of(RECIPE), 5).accuracy.values()) == {1.0}
-    nothing: Any = Answers([0.0, 0.0], [False, False])
-    assert set(evaluate(nothing, PROMPTS, run_of(RECIPE), 5).accuracy.values()) == {0.0}
+    found = evaluate(answers, PROMPTS, dataclasses.replace(run_of(RECIPE), max_unjudged_share=0.5), 5)
+    assert (set(found.accuracy.values()), found.is_complete) == ({1.0}, True)
+
+
+def test_without_verdicts_there_is_no_accuracy_and_nothing_is_decided() -> None:
+    for judged in ([False, False], [True, False]):  # none, and fewer than run.max_unjudged_share asks for
+        found = evaluate(Answers([0.0, 0.0], judged), PROMPTS, run_of(RECIPE), 5)  # type: ignore[arg-type]
+        assert (found.accuracy, found.is_complete) == ({}, False)
+        assert set(found.unjudged.values()) == {1 - sum(judged) / 2}
+        before = [Scores(step=step, accuracy={"math": 0.5}) for step in (1, 2)]
+        state = dataclasses.replace(State.fresh(), step=5, scores=(*before, found))
+        assert not state.newest_is_best
+        limits = Stall(patience_validations=3, min_gain=0.01, drop=0.02)
+        assert stall(state.scores, 0, limits) is None, "it is neither a drop nor one more validation without a gain"
 
 
 def test_several_samples_are_drawn_as_the_recipe_says_and_one_is_taken_greedily() -> None:

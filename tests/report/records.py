@@ -85,4 +85,5 @@ def step_row(step: int, reward: float = 0.5, *, is_reset: bool = False, is_on: b
 
 
 def validation_row(step: int, accuracy: float) -> dict[str, float]:
-    return {"step": step, "validation/accuracy": accuracy, "validation/accuracy/math": accuracy}
+    found = {"validation/accuracy": accuracy, "validation/accuracy/math": accuracy, "validation/unjudged_fraction": 0.0}
+    return {"step": step, **found}

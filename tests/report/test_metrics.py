@@ -48,7 +48,7 @@ def test_rollout_metrics_count_judged_samples_of_all_groups_tried() -> None:
         lengths=[[2, 4], [6, 8], [10, 12]],
         truncated=[[False, False], [False, False], [False, True]],
     )
-    found = rollout_metrics(tried)
+    found = rollout_metrics(tried, 0.6)
     assert found["rollout/reward_mean"] == pytest.approx((1 + 0 + 1 + 1 + 0.25) / 5)
     assert found["rollout/reward_mean/math"] == pytest.approx(3 / 4)
     assert found["rollout/reward_mean/logic"] == pytest.approx(0.25)
@@ -59,7 +59,7 @@ def test_rollout_metrics_count_judged_samples_of_all_groups_tried() -> None:
 
 
 def test_a_domain_that_could_not_be_judged_has_no_reward_instead_of_zero() -> None:
-    found = rollout_metrics(groups(rewards=[[0.0, 0.0]], judged=[[False, False]], domains=["code"]))
+    found = rollout_metrics(groups(rewards=[[0.0, 0.0]], judged=[[False, False]], domains=["code"]), 0.6)
     assert "rollout/reward_mean/code" not in found
     assert found["rollout/unjudged_fraction"] == 1
 
@@ -92,7 +92,25 @@ def test_validation_metrics_count_every_domain_the_same() -> None:
         "validation/accuracy": 0.75,
         "validation/accuracy/math": 0.5,
         "validation/accuracy/logic": 1.0,
+        "validation/unjudged_fraction": 0.0,
     }
+
+
+def test_a_validation_that_lacks_a_domain_has_no_accuracy_of_the_whole() -> None:
+    scores = Scores(step=4, accuracy={"math": 0.5}, unjudged={"math": 0.1, "logic": 0.7})
+    assert validation_metrics(scores) == {
+        "validation/accuracy/math": 0.5,
+        "validation/unjudged_fraction": pytest.approx(0.4),
+        "validation/unjudged_fraction/math": 0.1,
+        "validation/unjudged_fraction/logic": 0.7,
+    }
+
+
+def test_verdicts_that_took_the_whole_time_limit_are_counted_by_domain() -> None:
+    tried = groups(rewards=[[1.0, 0.0], [0.0, 0.0]], judged=[[True, True], [True, False]], domains=["math", "logic"])
+    counts = {limit: rollout_metrics(tried, limit) for limit in (0.5, 0.6)}  # each took 0.5 s
+    assert [counts[0.5][f"verifier/overtime_count{of}"] for of in ("", "/math", "/logic")] == [3, 2, 1]
+    assert [counts[0.6][f"verifier/overtime_count{of}"] for of in ("", "/math", "/logic")] == [0, 0, 0]
 
 
 def test_step_metrics_hold_every_declared_metric_of_a_step() -> None:
@@ -105,6 +123,7 @@ def test_step_metrics_hold_every_declared_metric_of_a_step() -> None:
         updates=[update()],
         phase_seconds=dict.fromkeys(phases, 0.5),
         step_seconds=10.0,
+        verifier_timeout_seconds=5.0,
     )
     assert {name for name in METRICS if not name.startswith("validation/")} <= found.keys()
     assert all(type(value) is float for value in found.values())
@@ -132,6 +151,7 @@ def test_a_step_that_found_no_group_still_has_its_metrics() -> None:
         updates=[],
         phase_seconds={},
         step_seconds=1.0,
+        verifier_timeout_seconds=5.0,
     )
     assert found["dynamic_sampling/trained_count"] == 0
     assert "actor/loss" not in found

@@ -81,10 +81,25 @@ def test_no_cases_have_no_verdicts(scorer: Scorer) -> None:
     assert scorer.score([]) == []
 
 
-def test_a_hanging_verifier_is_a_timeout_and_the_other_cases_are_still_judged(scorer: Scorer) -> None:
+def test_an_answer_that_is_computed_without_end_is_wrong_and_the_other_cases_are_still_judged(scorer: Scorer) -> None:
     verdicts = scorer.score([RIGHT, HANG, WRONG, spelled("olleh"), RIGHT])
-    assert [verdict.outcome for verdict in verdicts] == ["judged", "timeout", "judged", "judged", "judged"]
-    assert [verdict.score for verdict in verdicts] == [1.0, 0.0, 0.0, 1.0, 1.0]
+    assert [(verdict.outcome, verdict.score) for verdict in verdicts] == [
+        ("judged", score) for score in (1.0, 0.0, 0.0, 1.0, 1.0)
+    ]
+    assert verdicts[1].detail == "no verdict within 2 s of computing"
+    assert verdicts[1].seconds >= 2, "which counts as overtime"
+
+
+@pytest.mark.parametrize("is_let_go", [False, True])
+def test_an_answer_is_not_to_blame_for_a_process_that_does_not_get_to_compute(is_let_go: bool, light: Path) -> None:
+    with Scorer(num_processes=1, timeout_seconds=0.5) as scorer:
+        scorer.score([RIGHT])  # returns when the process is ready
+        (process,) = scorer.workers.process_ids
+        os.kill(process, signal.SIGSTOP)
+        if is_let_go:
+            threading.Timer(0.8, os.kill, (process, signal.SIGCONT)).start()  # later than the limit
+        (verdict,) = scorer.score([spelled("olleh")])
+    assert (verdict.outcome, verdict.score) == (("judged", 1.0) if is_let_go else ("timeout", 0.0)), verdict.detail
 
 
 def test_a_verifier_that_raises_is_a_crash_and_no_wrong_answer(scorer: Scorer) -> None:
@@ -126,8 +141,7 @@ def test_several_processes_share_the_cases(light: Path) -> None:
     with Scorer(num_processes=2, timeout_seconds=2.0) as scorer:
         assert len(set(scorer.workers.process_ids)) == 2
         verdicts = scorer.score([HANG] + [spelled(f"olle{i}") for i in range(100)] + [spelled("olleh")])
-    assert verdicts[0].outcome == "timeout"
-    assert [verdict.score for verdict in verdicts[1:]] == [0.0] * 100 + [1.0]
+    assert [verdict.score for verdict in verdicts] == [0.0] * 101 + [1.0]
 
 
 def test_a_short_case_costs_the_trainer_less_than_a_millisecond(scorer: Scorer) -> None:
