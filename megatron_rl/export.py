@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -84,6 +85,7 @@ def _write(source: Path, folder: Path, tensors: Mapping[str, Tensor], facts: lin
     names = names if len(parts) > 1 else ["model.safetensors"]
     for name, part in zip(names, parts, strict=True):
         save_file(part, aside / name, metadata={"format": "pt"})
+        (aside / name).chmod(stat.S_IMODE((aside / "config.json").stat().st_mode))  # else for the owner's eyes alone
     if len(parts) > 1:
         where = {tensor: name for name, part in zip(names, parts, strict=True) for tensor in part}
         size = sum(tensor.nbytes for tensor in tensors.values())

@@ -3,12 +3,13 @@
 # A run is one directory and as many attempts as it takes. The training command says by its exit code what is next:
 #   0    the run is done                          the file DONE is written
 #   85   it stopped in good order, to go on later the job is requeued
-#   2    what was asked for cannot be            the file FAILED is written, with the reason
+#   2    what was asked for cannot be             the file FAILED is written, with the reason
 #   any  something broke                          the job is requeued; FAILED after three times in a row from the same
 #                                                 checkpoint
 # A job that Slurm ends (scancel, preemption, a lost node) is left to Slurm.
 # Each attempt has a folder RUN_DIR/logs/attempt_N: task_K.log with the output of task K, `checkpoint` (the newest one
-# at its start) and `ending` (the exit code, `slurm` or `gave_up`; missing where a node lost its power).
+# at its start), `waves` (the finished ones then) and `ending` (the exit code, `stuck` where 85 came without progress,
+# `refused`, `slurm` or `gave_up`; missing where a node lost its power).
 
 { set +vx; } 2>/dev/null # NeMo-Run's scripts trace every line
 readonly requeue_code=85 user_error=2 max_failures=3
@@ -39,6 +40,9 @@ begin_attempt() {
         say "$run_dir is done; nothing to do"
         exit 0
     fi
+    if [[ -e $run_dir/FAILED && $(last_ending) == refused ]]; then
+        rm -f "$run_dir/FAILED" # what was asked for may be another thing now
+    fi
     if [[ -e $run_dir/FAILED ]]; then
         say "$run_dir was given up: $(<"$run_dir/FAILED"); remove that file to go on"
         exit 1
@@ -55,13 +59,14 @@ begin_attempt() {
     attempt=$run_dir/logs/attempt_$attempt_number
     mkdir "$attempt" || exit 1
     newest_checkpoint >"$attempt/checkpoint"
+    finished_waves >"$attempt/waves"
     ended_by_slurm=
     trap 'ended_by_slurm=yes; exit 143' TERM
     trap 'end_attempt $?' EXIT
     say "attempt $attempt_number from $(<"$attempt/checkpoint") on $SLURM_JOB_NODELIST, logs in $attempt"
     # Attempts that left no ending: a node that took everything with it.
     if (($(failures_in_a_row $((attempt_number - 1))) >= max_failures)); then
-        give_up "$max_failures attempts in a row from $(newest_checkpoint) failed or vanished$(last_step)"
+        give_up gave_up "$max_failures attempts in a row from $(newest_checkpoint) failed or vanished$(last_step)"
     fi
 }
 
@@ -112,6 +117,7 @@ end_attempt() {
         exit 143
     fi
     echo "$code" >"$attempt/ending"
+    [[ $code != "$requeue_code" ]] || got_further || echo stuck >"$attempt/ending"
     case $code in
         0)
             say "done"
@@ -119,15 +125,19 @@ end_attempt() {
             exit 0
             ;;
         "$requeue_code")
-            requeue "stopped in good order$(last_step)"
+            got_further && requeue "stopped in good order$(last_step)"
             ;;
         "$user_error")
-            give_up "the training command refused what it was asked for; its log says why"
+            give_up refused "$(last_error)"
             ;;
     esac
     failures=$(failures_in_a_row "$attempt_number")
     if ((failures >= max_failures)); then
-        give_up "$failures attempts in a row from $(newest_checkpoint) failed$(last_step), the last with exit code $code"
+        give_up gave_up "$failures attempts in a row from $(newest_checkpoint) failed$(last_step), the last with$(
+        ) exit code $code$(reason_of "$code")"
+    fi
+    if [[ $code == "$requeue_code" ]]; then
+        requeue "stopped in good order$(last_step) without getting further, $failures of $max_failures times in a row"
     fi
     show_end_of_log
     requeue "failed with exit code $code$(last_step), $failures of $max_failures times in a row from $(newest_checkpoint)"
@@ -146,13 +156,51 @@ requeue() {
     exit "$code"
 }
 
-# Ends the run for good, with the reason.
+# Ends the run for now, by an ending and the reason.
 give_up() {
-    echo gave_up >"$attempt/ending"
-    echo "$*" >"$run_dir/FAILED"
+    echo "$1" >"$attempt/ending"
+    echo "$2" >"$run_dir/FAILED"
     show_end_of_log
-    say "FAILED: $*"
+    say "FAILED: $2"
     exit 1
+}
+
+# Prints what the last attempt's `ending` says.
+last_ending() {
+    local number=-1
+    while [[ -e $run_dir/logs/attempt_$((number + 1)) ]]; do ((number += 1)); done
+    cat "$run_dir/logs/attempt_$number/ending" 2>/dev/null
+}
+
+# Prints the last `error:` line of the attempt, as the training wrote it. NeMo-Run puts the output elsewhere.
+last_error() {
+    local logs=("$attempt"/task_*.log) line
+    if [[ ! -e ${logs[0]} ]]; then
+        line=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -nE 's/^ *StdOut=//p')
+        logs=("$(dirname "$line")"/log-*_"${SLURM_JOB_ID}_${SLURM_RESTART_COUNT:-0}".out)
+    fi
+    line=$(sed -nE 's/.*(error: .*)/\1/p' "${logs[@]}" 2>/dev/null | tail -n 1)
+    echo "${line:-it left no line \`error:\`; see $attempt}"
+}
+
+# Prints why an attempt with this exit code got nowhere, for a message.
+reason_of() {
+    if [[ $1 == "$requeue_code" ]]; then
+        echo ": its time was up before a checkpoint or a wave was finished; ask for more time (sbatch --time), or set$(
+        ) less run.preemption_lead_seconds"
+    else
+        echo ": $(last_error)"
+    fi
+}
+
+# Prints the waves of samples that are on disk.
+finished_waves() {
+    compgen -G "$run_dir/rollouts/step_*/*.wave" || :
+}
+
+# Whether the attempt left a checkpoint or a wave that was not there before.
+got_further() {
+    [[ $(newest_checkpoint) != "$(<"$attempt/checkpoint")" ]] || finished_waves | grep -qvxFf "$attempt/waves"
 }
 
 show_end_of_log() {
@@ -173,7 +221,7 @@ last_step() {
 }
 
 # Prints how many attempts up to this number failed in a row from what is now the newest checkpoint. Those that Slurm
-# ended say nothing; one that stopped in good order, or that the run was given up at, ends the row.
+# ended say nothing; one that stopped in good order and got further, or that the run was given up at, ends the row.
 failures_in_a_row() {
     local number count=0 folder ending checkpoint
     checkpoint=$(newest_checkpoint)
@@ -181,7 +229,7 @@ failures_in_a_row() {
         folder=$run_dir/logs/attempt_$number
         ending=$(cat "$folder/ending" 2>/dev/null)
         [[ $(cat "$folder/checkpoint" 2>/dev/null) == "$checkpoint" ]] || break
-        [[ $ending != "$requeue_code" && $ending != gave_up ]] || break
+        [[ $ending != "$requeue_code" && $ending != gave_up && $ending != refused ]] || break
         [[ $ending == slurm ]] || ((count += 1))
     done
     echo "$count"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import torch
 
 from megatron_rl import device
 from megatron_rl.config.lineage import FILE_NAME, read_parent
-from megatron_rl.export import in_parts
+from megatron_rl.export import _write, in_parts
 from megatron_rl.runtime import parallel
 from megatron_rl.types import State
+from tests.folders import parent_facts
 from tests.models import make_run
 from tests.ranks import run_ranks
 
@@ -121,6 +124,20 @@ def test_a_folder_that_is_no_export_is_left_alone_and_every_rank_ends(folder: Pa
     for (error,) in errors:
         assert "is there and is no export of a run; move it away" in error
     assert [path.name for path in (folder / "taken").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(("umask", "of_files", "of_folder"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770)])
+def test_an_exported_policy_is_readable_as_the_umask_says(
+    umask: int, of_files: int, of_folder: int, tmp_path: Path
+) -> None:
+    before = os.umask(umask)
+    try:
+        _write(MODEL, tmp_path / "policy", {"a": torch.zeros(2)}, parent_facts("prorl_v2 2.0.0"))
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "policy").iterdir()}
+    assert modes == dict.fromkeys(modes, of_files) and "model.safetensors" in modes
+    assert stat.S_IMODE((tmp_path / "policy").stat().st_mode) == of_folder
 
 
 def test_tensors_are_cut_in_order_and_none_is_lost() -> None:

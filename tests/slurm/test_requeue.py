@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ if word == "sleeps":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(85))  # as if asked to stop in good order
 if word == "ignores":
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+if word == "2":
+    print("error: --set run.sed=2: there is no such key; did you mean 'run.seed'?", flush=True)
 print("task", os.environ["SLURM_PROCID"], "says", word, *sys.argv[1:], flush=True)
 if not word.isdigit():
     time.sleep(1000)
@@ -89,7 +92,8 @@ def test_a_run_that_stops_in_good_order_goes_on_until_it_is_done(cluster: Cluste
     cluster.run("scancel", "--batch", "--signal=USR1", job.number)  # what --signal=B:USR1 sends
     shown = cluster.wait(job.number)
     assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "2"), job.output()
-    assert job.endings() == ["85", "85", "0"]
+    assert job.endings() == ["stuck", "stuck", "0"], "which is no more than a warning, twice"
+    assert job.output().count("stopped in good order without getting further, 2 of 3 times in a row") == 1
     assert "not requeued" not in job.output()
     assert (job.run / "DONE").exists() and not (job.run / "FAILED").exists()
     assert [job.output().count(f"attempt {number} from the start") for number in range(3)] == [1, 1, 1]
@@ -109,7 +113,10 @@ def test_a_crash_loop_ends_with_its_reason(cluster: Cluster, tmp_path: Path) -> 
     shown = cluster.wait(job.number, timeout=120)
     assert (shown["JobState"], shown["Restarts"]) == ("FAILED", "3"), job.output()
     assert job.endings() == ["1", "1", "1", "gave_up"]
-    assert "3 attempts in a row from step_000007 failed, the last with exit code 1" in (job.run / "FAILED").read_text()
+    assert (
+        "3 attempts in a row from step_000007 failed, the last with exit code 1: it left no line"
+        in (job.run / "FAILED").read_text()
+    )
 
     refused = Job(cluster, tmp_path, "0")
     assert cluster.wait(refused.number)["JobState"] == "FAILED"
@@ -119,13 +126,50 @@ def test_a_crash_loop_ends_with_its_reason(cluster: Cluster, tmp_path: Path) -> 
     assert cluster.wait(later.number)["JobState"] == "COMPLETED", later.output()
 
 
-def test_a_mistake_of_the_user_is_not_repeated(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_mistake_of_the_user_is_told_and_blocks_nothing(cluster: Cluster, tmp_path: Path) -> None:
     job = Job(cluster, tmp_path, "2")
     shown = cluster.wait(job.number)
     assert (shown["JobState"], shown["Restarts"]) == ("FAILED", "0")
-    assert job.endings() == ["gave_up"]
-    assert "refused what it was asked for" in (job.run / "FAILED").read_text()
+    assert job.endings() == ["refused"]
+    reason = "error: --set run.sed=2: there is no such key; did you mean 'run.seed'?"
+    assert (job.run / "FAILED").read_text() == f"{reason}\n"
     assert "task 0 says 2" in job.output(), "the end of the log is shown"
+    corrected = Job(cluster, tmp_path, "0")
+    assert cluster.wait(corrected.number)["JobState"] == "COMPLETED", corrected.output()
+    assert (job.run / "DONE").exists() and not (job.run / "FAILED").exists()
+
+
+def test_a_job_whose_time_is_always_up_is_not_requeued_for_ever(cluster: Cluster, tmp_path: Path) -> None:
+    job = Job(cluster, tmp_path, "85")
+    shown = cluster.wait(job.number, timeout=120)
+    assert (shown["JobState"], shown["Restarts"]) == ("FAILED", "2"), job.output()
+    assert job.endings() == ["stuck", "stuck", "gave_up"]
+    reason = (job.run / "FAILED").read_text()
+    assert "3 attempts in a row from the start failed" in reason and "ask for more time (sbatch --time)" in reason
+
+
+@pytest.mark.parametrize(
+    ("made", "is_further"),
+    [
+        ([], False),
+        (["checkpoints/step_000007/x"], False),  # it began from that one
+        (["checkpoints/step_000007/x", "checkpoints/step_000008/x"], True),
+        (["checkpoints/step_000007/x", "rollouts/step_000007/old.wave"], False),
+        (["checkpoints/step_000007/x", "rollouts/step_000007/old.wave", "rollouts/step_000007/new.wave"], True),
+        (["checkpoints/step_000007/x", "rollouts/step_000007/new.12.partial"], False),
+    ],
+)
+def test_a_checkpoint_or_a_finished_wave_is_progress(made: list[str], is_further: bool, tmp_path: Path) -> None:
+    run, attempt = tmp_path / "my run", tmp_path / "attempt"
+    attempt.mkdir()
+    (attempt / "checkpoint").write_text("step_000007\n" if made else "the start\n")
+    (attempt / "waves").write_text(f"{run}/rollouts/step_000007/old.wave\n")
+    for name in made:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    program = f"set -e; source slurm/job.sh; run_dir='{run}'; attempt='{attempt}'; finished_waves; got_further"
+    done = subprocess.run(["bash", "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0 if is_further else 1, "")
 
 
 def test_a_cancelled_job_stays_cancelled(cluster: Cluster, tmp_path: Path) -> None:
@@ -193,5 +237,5 @@ def test_the_script_that_nemo_run_renders_follows_the_same_rules(cluster: Cluste
     shown = cluster.wait(job)
     assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "2"), output.read_text()
     run = tmp_path / "runs" / "prorl_v2-h100x32"
-    assert [(run / "logs" / f"attempt_{n}" / "ending").read_text().strip() for n in range(3)] == ["85", "1", "0"]
+    assert [(run / "logs" / f"attempt_{n}" / "ending").read_text().strip() for n in range(3)] == ["stuck", "1", "0"]
     assert (run / "DONE").exists()

@@ -90,6 +90,8 @@ def begin(run: Path) -> subprocess.CompletedProcess[str]:
         (["1", "slurm", "137", "slurm"], 3),  # what Slurm ended says nothing
         (["1", "1", "85", "1"], 2),  # one that stopped in good order ends the row
         (["1", "1", "gave_up"], 1),  # so does one the run was given up at, once FAILED is removed
+        (["1", "1", "refused"], 1),  # and one that asked for what cannot be
+        (["1", "stuck"], 3),  # one that stopped in good order without getting further counts
         (["1", None], 3),  # one that vanished counts
     ],
 )
