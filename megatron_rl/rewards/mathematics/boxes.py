@@ -25,8 +25,8 @@ _CHOICE = re.compile(
     r"\b(?:or(?! equivalently)|else|if|unless|otherwise|either|maybe|perhaps|possib\w+|potential\w*|plausib\w+|"
     r"might|may|could|can(?= be| also)|would|should|alternativ\w+|option\w*|candidate\w*|guess\w*|choice\w*|"
     r"choose|another|others?|also|too|as well|cases?|when|while|whereas|depend\w*|assum\w+|suppos\w+|whichever|whether|"
-    r"interpret\w+|reading|vary|varies|first(?! thought)|second|third|fourth|1st|2nd|3rd|failing|fallback|backup|not sure|"
-    r"unsure|uncertain|likely|probabl\w+|hedge|either way|both|one of|versus|vs)\b",
+    r"interpret\w+|reading|vary|varies|first(?! thought)|second|third|fourth|1st|2nd|3rd|failing|fallback|backup|"
+    r"not sure|unsure|uncertain|likely|probabl\w+|hedge|either way|both|one of|versus|vs)\b",
     re.IGNORECASE,
 )
 _TAKES_BACK = re.compile(

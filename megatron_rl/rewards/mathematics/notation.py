@@ -73,8 +73,8 @@ _SPELLINGS = [
     )
 ]
 _EMPHASIS = ("***", "**", "*", "__", "_", "``", "`")
-_NESTED_FONT = re.compile(r"\\text ?\{ ?(?:\{|[^{}]*\\[A-Za-z])")
-_COMMAND = re.compile(r"\\[A-Za-z]")
+_VALUE = re.compile(rf"\\(?:text|frac|sqrt|binom|overline|begin|pm|pi|infty|theta|alpha|beta){_END}")  # never of a unit
+_NESTED_FONT = re.compile(rf"\\text ?\{{ ?(?:\{{|[^{{}}]*{_VALUE.pattern})")
 _PIECE = re.compile(r"\\text ?\{|\\[A-Za-z]+|\\.|[{}]|[^\\{}]+|\\", re.DOTALL)
 _SPACE = re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ")
 
@@ -144,7 +144,7 @@ def _without_outer_fonts(text: str) -> str:
         piece = match[0]
         if piece == "}" and opened:
             opened.pop()
-        elif opened and (_COMMAND.match(piece) or (piece == "{" and opened[-1] == len(pieces) - 1)):
+        elif opened and (_VALUE.match(piece) or (piece == "{" and opened[-1] == len(pieces) - 1)):
             pieces[opened[-1]] = "{"
         pieces.append(piece)
         if piece[-1] == "{" and piece != "\\{":
