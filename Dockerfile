@@ -66,5 +66,8 @@ RUN if [ "$APEX" = true ]; then \
 
 WORKDIR /opt/megatron-rl
 COPY . .
-RUN pip install --no-deps --no-build-isolation -e . && python -m megatron_rl check prorl_v2 --scale h100x32
+# doctor loads every verifier: a package that only one of them imports would else be missed days into a run.
+RUN pip install --no-deps --no-build-isolation -e . \
+    && python -m megatron_rl check prorl_v2 --scale h100x32 \
+    && python -m megatron_rl doctor
 CMD ["megatron-rl", "doctor"]

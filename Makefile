@@ -1,6 +1,6 @@
 # `make help` lists the targets. Every target that runs something first brings .venv up to date.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint types format hooks bench clean
+.PHONY: help setup demo test test-fast compat lint types format hooks bench clean
 
 BIN := .venv/bin
 # Files of tests at a time. Most of the slow ones are two processes themselves, but often wait.
@@ -25,6 +25,9 @@ test: setup ## all tests, the fast ones first
 test-fast: setup ## the tests that need one process and no engine
 	$(PYTEST) -m "$(FAST)"
 
+compat: ## the tests that need no engine, on the cluster's versions of cuda.lock (Python 3.12, 8 GB)
+	@WORKERS=$(WORKERS) containers/compat.sh
+
 lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,5 +50,5 @@ bench: setup ## speed of the loop's parts, of the verifiers and of checkpoints, 
 
 clean: ## remove .venv, caches and runs/demo
 	rm -f .venv/*.stamp
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build megatron_rl.egg-info runs/demo
+	rm -rf .venv .venv-compat .pytest_cache .mypy_cache .ruff_cache build megatron_rl.egg-info runs/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +61,8 @@ PACKAGES = (
 
 def examine() -> list[Finding]:
     """Everything looked at, in the order to read it."""
-    return [*_machine(), *(_package(package) for package in PACKAGES), _sandbox(), *_accelerators()]
+    packages = [_package(package) for package in PACKAGES]
+    return [*_machine(), *packages, _verifiers(), _sandbox(), *_accelerators(), _driver()]
 
 
 def _machine() -> list[Finding]:
@@ -87,6 +90,19 @@ def _machine() -> list[Finding]:
 def _package(package: _Package) -> Finding:
     found = [f"{version} ({name})" for name in package.distributions if (version := _version(name))]
     return Finding(name=package.distributions[0], found=", ".join(found), needed=package.needed, remedy=package.remedy)
+
+
+def _verifiers() -> Finding:
+    """Each is loaded, in a process of its own: a package may be missing that only one of them imports."""
+    program = "from megatron_rl.rewards.score import VERIFIERS\nfor name in VERIFIERS: VERIFIERS[name].load(); print(name)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return Finding(
+        name="verifiers",
+        found=", ".join(done.stdout.split()) if done.returncode == 0 else "",
+        needed=True,
+        remedy=f"{reason}; {INSTALL}",
+    )
 
 
 def _sandbox() -> Finding:
@@ -120,6 +136,39 @@ def _accelerators() -> Sequence[Finding]:
             remedy="optional, a little speed",
         ),
     ]
+
+
+def _driver() -> Finding:
+    """A driver serves programs of its own CUDA release and of older ones, and of newer ones of the same major number."""
+    built = ""
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        built = torch.version.cuda or ""
+    driver = driver_release()
+    if not built or not driver:
+        what = "torch here is built without CUDA" if not built else "no NVIDIA driver"
+        return Finding(name="CUDA driver", found="", needed=False, remedy=f"{what}; the scales named cpu need none")
+    serves = int(driver.partition(".")[0]) >= int(built.partition(".")[0])
+    return Finding(
+        name="CUDA driver",
+        found=f"CUDA {driver}, torch is built for {built}" if serves else "",
+        needed=True,
+        remedy=f"the driver knows CUDA {driver} and torch is built for {built}; install a newer one (CUDA 13 came with "
+        "release 580), or its compatibility package",
+    )
+
+
+def driver_release() -> str:
+    """The newest CUDA release that this machine's NVIDIA driver knows, as in 13.0; empty without a driver."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ""
+    number = ctypes.c_int()
+    if library.cuDriverGetVersion(ctypes.byref(number)) != 0:
+        return ""
+    return f"{number.value // 1000}.{number.value % 1000 // 10}"
 
 
 def _version(distribution: str) -> str:

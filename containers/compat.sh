@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Makes .venv-compat from cuda.lock, the cluster's own versions on Python 3.12, and runs there all tests that start no
+# rollout engine: torch's CUDA wheel computes on a CPU, vLLM's has none of its kernels. --no-tests only makes it.
+# Left out: Transformer Engine, whose extension is compiled with a CUDA toolkit and whose library asks for a driver.
+# Downloads 4 GB and fills 8; does not install again when the lock has not changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly lock=containers/cuda.lock venv=.venv-compat
+readonly left_out='^transformer-engine'
+# What pip check says of the lock, which pyproject.toml overrides for it.
+readonly expected='prometheus-fastapi-instrumentator'
+# These start vLLM.
+readonly engines=(tests/refit tests/rollout/test_engine.py tests/slurm)
+
+say() { echo "compat: $*"; }
+fail() { echo "compat: $*" >&2; exit 1; }
+
+# Prints a Python 3.12: $PYTHON where it is set, else one of the path, of pyenv or of uv.
+find_python() {
+    local candidate candidates=(python3.12 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12.*/bin/python3.12)
+    command -v uv >/dev/null && candidates+=("$(uv python find 3.12 2>/dev/null || true)")
+    [[ -z "${PYTHON:-}" ]] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
+        if "$candidate" -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    fail "no Python 3.12; pyenv install 3.12, uv python install 3.12, or PYTHON=/path/to/python3.12 make compat"
+}
+
+install_lock() {
+    local python
+    python=$(find_python)
+    say "making $venv with $("$python" -V) and $lock (4 GB to download)"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+    grep '==' "$lock" | grep -Ev "$left_out" |
+        "$venv/bin/python" -m pip --disable-pip-version-check install -qq --no-deps --no-compile -r /dev/stdin
+    check_versions
+}
+
+# Every package finds what it needs in the lock, but for what is known.
+check_versions() {
+    local complaints
+    complaints=$("$venv/bin/python" -m pip --disable-pip-version-check check | grep -Ev "$expected|^No broken" || true)
+    [[ -z $complaints ]] || fail "the lock contradicts itself: $complaints"
+}
+
+exec 9<"$lock"
+flock 9
+key="$PWD $(sha256sum <"$lock")"
+if [[ "$(cat "$venv/lock.stamp" 2>/dev/null)" != "$key" ]]; then
+    install_lock
+    echo "$key" >"$venv/lock.stamp"
+fi
+say "$venv has $("$venv/bin/python" -W ignore -c '
+from importlib.metadata import version
+print(", ".join(f"{name} {version(name)}" for name in ("torch", "megatron-core", "vllm", "transformers")))')"
+[[ "${1:-}" != --no-tests ]] || exit 0
+TORCH_COMPILE_DISABLE=1 OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest -q -n "${WORKERS:-2}" --dist loadfile \
+    -m "not slurm and not e2e" "${engines[@]/#/--ignore=}" "$@"

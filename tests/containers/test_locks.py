@@ -1,0 +1,115 @@
+"""What pyproject.toml asks for is what the locks hold, and what the images install is the lock."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from tests.test_architecture import imports
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OWN = ("megatron_rl", "recipes", "slurm")
+# A lock -> the Python that it is made for, and the extras that it holds beside what every environment needs.
+LOCKS = {"cpu.lock": ("3.11", ("cpu", "dev")), "cuda.lock": ("3.12", ("cuda", "slurm", "dev"))}
+
+
+def pinned(text: str) -> dict[str, str]:
+    """Canonical name -> version of a lock's text. Raises ValueError for a line that pins nothing."""
+    found = {}
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        name, separator, version = line.partition("==")
+        if not separator:
+            raise ValueError(f"{line}: is not NAME==VERSION")
+        found[canonicalize_name(name)] = version
+    return found
+
+
+def unmet(requirements: list[str], lock: dict[str, str], python: str) -> list[str]:
+    """The requirements that a lock does not meet on a Python, as they are written."""
+    missed = []
+    for text in requirements:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"python_version": python}):
+            continue
+        version = lock.get(canonicalize_name(requirement.name))
+        if version is None or not requirement.specifier.contains(Version(version), prereleases=True):
+            missed.append(text)
+    return missed
+
+
+def asked(extras: tuple[str, ...]) -> list[str]:
+    listed: dict[str, list[str]] = PROJECT["optional-dependencies"]
+    return [*PROJECT["dependencies"], *(text for extra in extras for text in listed[extra])]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_holds_all_that_the_project_asks_for(name: str) -> None:
+    python, extras = LOCKS[name]
+    assert unmet(asked(extras), pinned((ROOT / "containers" / name).read_text()), python) == []
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_that_lacks_any_one_of_them_is_found_out(name: str) -> None:
+    python, extras = LOCKS[name]
+    lock = pinned((ROOT / "containers" / name).read_text())
+    for text in asked(extras):
+        requirement = canonicalize_name(Requirement(text).name)
+        rest = {package: version for package, version in lock.items() if package != requirement}
+        assert text in unmet(asked(extras), rest, python)
+
+
+def test_a_version_that_is_not_asked_for_is_found_out() -> None:
+    assert unmet(["torch==2.11.0; python_version >= '3.12'"], {"torch": "2.12.0"}, "3.12") != []
+    assert unmet(["torch==2.11.0; python_version >= '3.12'"], {"torch": "2.12.0"}, "3.11") == []
+
+
+@pytest.mark.parametrize("name", [*LOCKS, "nemo_run.lock"])
+def test_a_lock_names_every_package_once_in_order(name: str) -> None:
+    lines = [line for line in (ROOT / "containers" / name).read_text().splitlines() if line and line[0] != "#"]
+    names = [line.partition("==")[0] for line in lines]
+    assert len({canonicalize_name(package) for package in names}) == len(names)
+
+
+def test_what_the_package_imports_is_what_the_project_asks_for() -> None:
+    of_module = metadata.packages_distributions()
+    declared = {canonicalize_name(Requirement(text).name) for text in asked(("cpu", "cuda", "slurm", "dev"))}
+    for path in [*(ROOT / "megatron_rl").rglob("*.py"), *(ROOT / "slurm").rglob("*.py")]:
+        for module in {name.partition(".")[0] for name in imports(ast.parse(path.read_text()))}:
+            if module in sys.stdlib_module_names or module in OWN or module not in of_module:
+                continue  # what this environment lacks, such as nemo_run, is declared by the tests of its own file
+            owners = {canonicalize_name(name) for name in of_module[module]}
+            assert owners & declared, f"{path.name} imports {module} of {owners}, which pyproject.toml does not name"
+
+
+def test_both_locks_pin_the_same_verifiers() -> None:
+    cpu, cuda = (pinned((ROOT / "containers" / name).read_text()) for name in LOCKS)
+    for package in ("langdetect", "math-verify", "reasoning-gym", "latex2sympy2-extended", "sympy"):
+        assert cpu[package] == cuda[package], package
+
+
+def test_the_cuda_image_installs_the_lock_and_nothing_else() -> None:
+    image = (ROOT / "Dockerfile").read_text().partition(" AS cuda\n")[2]
+    installs = re.findall(r"pip install ([^&;]*?)(?:\n\n|\n#|; \\|\\\n    && python)", image + "\n\n", re.DOTALL)
+    assert len(installs) == 4  # the lock, Transformer Engine's extension from the lock, apex if asked for, this project
+    assert all("--no-deps" in install for install in installs)
+    assert "grep '^transformer-engine-torch==' /opt/cuda.lock" in image
+
+
+def test_the_image_for_apptainer_is_made_of_the_cuda_image() -> None:
+    definition = (ROOT / "containers" / "megatron-rl.def").read_text()
+    path = re.search(r"^ENV PATH=(\S+?):", (ROOT / "Dockerfile").read_text().partition(" AS cuda\n")[2], re.MULTILINE)
+    assert path is not None
+    assert f"export PATH={path[1]}:$PATH" in definition
+    assert "pip install" not in definition
