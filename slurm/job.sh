@@ -22,6 +22,11 @@ if [[ -e ${BASH_SOURCE[0]%/*}/site.env ]]; then
     source "${BASH_SOURCE[0]%/*}/site.env"
 fi
 export PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1
+# What vLLM, Triton and FlashInfer compile, on the node's own disk: a container has no home to keep it in.
+compiled=${TMPDIR:-/tmp}/megatron-rl-$UID
+export VLLM_CACHE_ROOT=${VLLM_CACHE_ROOT:-$compiled/vllm} TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$compiled/triton}
+export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$compiled/inductor}
+export FLASHINFER_WORKSPACE_BASE=${FLASHINFER_WORKSPACE_BASE:-$compiled/flashinfer}
 
 say() { echo "$(date '+%F %T') job ${SLURM_JOB_ID:-none}: $*"; }
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from megatron_rl.actor import model, names, optimizer, reshard, schedule, vocabulary
 from megatron_rl.actor.pack import Limits, joined
+from megatron_rl.actor.vocabulary import Head
 from megatron_rl.algorithms.kl import kl_estimate, kl_per_sequence
 from megatron_rl.algorithms.mismatch import mismatch
 from megatron_rl.algorithms.objective import TokenSums, objective
@@ -44,7 +45,7 @@ class Actor:
 
         self.ranks, self.device, self.model = ranks, device, run.recipe.model
         self.config = model.transformer_config(self.model, run.scale, device)
-        chunks = model.build(self.model, self.config, device)
+        chunks = model.build(self.model, run.scale, self.config, device)
         model.load_folder(chunks, self.model, run.model_folder, ranks.tensor_parallel, ranks.tensor)
         self.chunks = optimizer.wrapped(chunks, self.config)
         self.optimizer = optimizer.build(self.chunks, run.recipe.optimizer, device.dtype)
@@ -68,8 +69,8 @@ class Actor:
         """Log-probabilities of the batch under the current weights, at the sampling temperature."""
         temperature = recipe.sampling.temperature
 
-        def read(logits: Tensor, pack: Pack) -> Tensor:
-            pair = vocabulary.log_probabilities_and_entropy(logits, pack.targets, temperature, self.tensor_group)
+        def read(head: Head, pack: Pack) -> Tensor:
+            pair = vocabulary.log_probabilities_and_entropy(head, pack.targets, temperature, self.tensor_group)
             return torch.stack(pair)
 
         views = self._views(batch.packs, read)
@@ -96,16 +97,16 @@ class Actor:
         if self.reference is None:
             return [None] * len(batch.packs)
 
-        def read(logits: Tensor, pack: Pack) -> Tensor:
+        def read(head: Head, pack: Pack) -> Tensor:
             temperature = recipe.sampling.temperature
-            return vocabulary.log_probabilities(logits, pack.targets, temperature, self.tensor_group)
+            return vocabulary.log_probabilities(head, pack.targets, temperature, self.tensor_group)
 
         with self._holding(self.reference):
             views = self._views(batch.packs, read)
         return list(views) or [None] * len(batch.packs)
 
     def _views(self, packs: list[Pack], read: schedule.Read) -> list[Tensor]:
-        """What `read` makes of each pack's logits, [..., T] each; empty off the last pipeline stage."""
+        """What `read` makes of each pack's head, [..., T] each; empty off the last pipeline stage."""
         views = schedule.forward(self.chunks, joined(packs, self.limits), read) if packs else []
         return list(torch.cat(views, -1).split([len(pack.token_ids) for pack in packs], -1)) if views else []
 
@@ -121,10 +122,10 @@ class Actor:
         rate = optimizer.set_rates(self.optimizer, recipe.optimizer, step)
         sums = TokenSums.zero()
 
-        def loss(logits: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
+        def loss(head: Head, pack: Pack) -> tuple[Tensor, Tensor]:
             nonlocal sums
             temperature = recipe.sampling.temperature
-            logprobs = vocabulary.log_probabilities(logits, pack.targets, temperature, self.tensor_group)
+            logprobs = vocabulary.log_probabilities(head, pack.targets, temperature, self.tensor_group)
             total, of_pack = objective(logprobs, pack, recipe.algorithm)
             if self.ranks.counts_tokens:
                 sums += of_pack
@@ -169,7 +170,7 @@ class Actor:
         reset = recipe.algorithm.reference_reset
         assert reset is not None, f"{recipe.release} resets no reference"
         if self.reference is not None:
-            best = None if self.best is None else [weight.clone() for weight in self.best]
+            best = None if self.best is None else [self.device.host_copy(weight) for weight in self.best]
             self.reference = best or self._copy_of_weights()
         if reset.clears_optimizer:
             optimizer.clear(self.optimizer)
@@ -215,7 +216,7 @@ class Actor:
         return [parameter for chunk in self.chunks for parameter in chunk.parameters()]
 
     def _copy_of_weights(self) -> list[Tensor]:
-        return [parameter.detach().cpu().clone() for parameter in self._parameters()]
+        return [self.device.host_copy(parameter.detach()) for parameter in self._parameters()]
 
     @contextmanager
     def _holding(self, weights: list[Tensor]) -> Iterator[None]:

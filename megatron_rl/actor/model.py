@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl.actor import names
+from megatron_rl.actor.vocabulary import Head
 from megatron_rl.config.records import Model, Scale
 from megatron_rl.device import Device
 
@@ -65,8 +66,11 @@ def needs_one_length(scale: Scale, device: Device) -> bool:
     return device.packs_need_one_length and scale.virtual_pipeline > 1
 
 
-def build(model: Model, config: Any, device: Device) -> list[Any]:
-    """This rank's pipeline chunks, with arbitrary weights, in the device's precision."""
+def build(model: Model, scale: Scale, config: Any, device: Device) -> list[Any]:
+    """This rank's pipeline chunks, with arbitrary weights, in the device's precision.
+
+    The last gives hidden states where Megatron's gives logits, and has `head`, which makes a Head of them.
+    """
     from megatron.core import parallel_state
     from megatron.core.models.gpt import GPTModel
     from megatron.core.transformer.module import Float16Module
@@ -92,7 +96,28 @@ def build(model: Model, config: Any, device: Device) -> list[Any]:
 
     stages: list[int | None] = list(range(config.virtual_pipeline_model_parallel_size or 0)) or [None]
     chunks = [chunk(stage).to(device.torch_device) for stage in stages]
+    for one in chunks:
+        if one.post_process:
+            _without_logits(one, scale.fp32_logits != "both", device)
     return [Float16Module(config, chunk) for chunk in chunks] if config.bf16 else chunks
+
+
+def _without_logits(chunk: Any, rounds_logits: bool, device: Device) -> None:
+    """Makes the last stage give hidden states [T, hidden], and `head`, which holds what logits are made of."""
+    from megatron.core import tensor_parallel
+
+    def forward(hidden: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        # In the backward pass the shares of the tensor-parallel ranks are added up, as Megatron's own layer would.
+        if chunk.config.sequence_parallel:
+            return tensor_parallel.gather_from_sequence_parallel_region(hidden), None
+        return tensor_parallel.copy_to_tensor_model_parallel_region(hidden), None
+
+    def head(hidden: Tensor) -> Head:
+        tied = chunk.share_embeddings_and_output_weights
+        weight = chunk.shared_embedding_or_output_weight() if tied else chunk.output_layer.weight
+        return Head(hidden=hidden, weight=weight, product=device.product_in_fp32, rounds_logits=rounds_logits)
+
+    chunk.output_layer.forward, chunk.head = forward, head
 
 
 def load_folder(chunks: list[Any], model: Model, folder: Path, degree: int, rank: int) -> None:

@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from megatron_rl.actor.vocabulary import Head
 from megatron_rl.types import Pack
 
-Loss = Callable[[Tensor, Pack], tuple[Tensor, Tensor]]  # (logits [T, V / ranks], pack) -> (sum of the loss, tokens)
-Read = Callable[[Tensor, Pack], Tensor]  # (logits, pack) -> what is wanted of them
+Loss = Callable[[Head, Pack], tuple[Tensor, Tensor]]  # (head, pack) -> (sum of the loss, tokens)
+Read = Callable[[Head, Pack], Tensor]  # (head, pack) -> what is wanted of its logits
 
 
 def forward_backward(chunks: Sequence[Any], packs: Sequence[Pack], loss: Loss) -> None:
     """Accumulates the gradient of sum(loss) / sum(tokens), over all packs and ranks. Collective over the world."""
 
-    def step(logits: Tensor, pack: Pack) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        total, tokens = loss(logits, pack)
+    def step(head: Head, pack: Pack) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        total, tokens = loss(head, pack)
         return total, tokens.int(), {}
 
     _run(chunks, packs, step, forward_only=False)
@@ -27,18 +28,24 @@ def forward_backward(chunks: Sequence[Any], packs: Sequence[Pack], loss: Loss) -
 
 @torch.no_grad()
 def forward(chunks: Sequence[Any], packs: Sequence[Pack], read: Read) -> list[Tensor]:
-    """What `read` makes of each pack's logits; empty off the last pipeline stage. Collective over the pipeline."""
+    """What `read` makes of each pack's head; empty off the last pipeline stage. Collective over the pipeline."""
     result: list[Tensor] = _run(chunks, packs, read, forward_only=True)
     return result
 
 
 def _run(chunks: Sequence[Any], packs: Sequence[Pack], function: Callable[..., Any], *, forward_only: bool) -> Any:
     from megatron.core.pipeline_parallel import get_forward_backward_func
+    from megatron.core.utils import get_attr_wrapped_model
+
+    def head_of(chunk: Any) -> Callable[[Tensor], Head]:
+        found: Callable[[Tensor], Head] = get_attr_wrapped_model(chunk, "head")
+        return found
 
     def forward_step(packs_left: Any, chunk: Any) -> tuple[Tensor, Callable[..., Any]]:
         pack = on_device(next(packs_left), next(chunk.parameters()).device)
         output = chunk(pack.token_ids[None], pack.position_ids[None], None, packed_seq_params=_sequences(pack))
-        return output, lambda logits, non_loss_data=False: function(logits[0], pack)
+        # squeeze, not [0]: the backward pass of an index makes a second tensor of the whole size.
+        return output, lambda hidden, non_loss_data=False: function(head_of(chunk)(hidden.squeeze(0)), pack)
 
     iterators = [iter(packs) for _ in chunks]
     return get_forward_backward_func()(

@@ -94,7 +94,9 @@ def _package(package: _Package) -> Finding:
 
 def _verifiers() -> Finding:
     """Each is loaded, in a process of its own: a package may be missing that only one of them imports."""
-    program = "from megatron_rl.rewards.score import VERIFIERS\nfor name in VERIFIERS: VERIFIERS[name].load(); print(name)"
+    program = (
+        "from megatron_rl.rewards.score import VERIFIERS\nfor name in VERIFIERS: VERIFIERS[name].load(); print(name)"
+    )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
     reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
     return Finding(
@@ -139,7 +141,7 @@ def _accelerators() -> Sequence[Finding]:
 
 
 def _driver() -> Finding:
-    """A driver serves programs of its own CUDA release and of older ones, and of newer ones of the same major number."""
+    """A driver serves programs of its own CUDA release, of older ones, and of newer ones with the same major number."""
     built = ""
     if importlib.util.find_spec("torch") is not None:
         import torch

@@ -300,6 +300,10 @@ class Scale:
     virtual_pipeline: int = 1  # model chunks per pipeline stage
     sequence_parallel: bool = False
     recomputes_activations: bool = False
+    fp32_logits: Literal["neither", "rollout", "both"] = "neither"  # whose are not rounded to bf16; the actor's last
+    deterministic: bool = False  # on a GPU: the actor's kernels add up in a fixed order, which is slower
+    fuses_rope: bool = False  # on a GPU: one kernel, with angles in fp32 where the rollout engine's are bf16
+    fuses_swiglu: bool = False  # on a GPU: one compiled kernel, which keeps less for the backward pass
     threads_per_process: int = 1
     verifier_processes: int = 1  # per rank
     time_limit_hours: float | None = None

@@ -25,6 +25,7 @@ class Device:
     transformer_options: Mapping[str, Any]  # fields of Megatron's TransformerConfig
     engine_options: Mapping[str, Any]  # arguments of vllm.LLM
     packs_need_one_length: bool  # when pipeline stages are interleaved
+    product_in_fp32: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of two matrices, whatever their precision
     release_memory: Callable[[], None]  # what torch keeps for itself and does not use
     host_copy: Callable[[torch.Tensor], torch.Tensor]  # a tensor's values in host memory of their own
     saves_in_background: bool  # checkpoints are written while training goes on
@@ -40,4 +41,4 @@ def select(scale: Scale) -> Device:
         return cpu(dtype)
     from megatron_rl.device.cuda import cuda
 
-    return cuda(dtype)
+    return cuda(scale, dtype)

@@ -39,10 +39,16 @@ def cpu(dtype: torch.dtype) -> Device:
             "block_size": 32,
         },
         packs_need_one_length=True,
+        product_in_fp32=_product_in_fp32,
         release_memory=lambda: None,
         host_copy=torch.clone,
         saves_in_background=False,  # the cores are busy already
     )
+
+
+def _product_in_fp32(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    precision = torch.promote_types(left.dtype, torch.float32)
+    return left.to(precision) @ right.to(precision)
 
 
 def _prepare_rollout(attempt: str) -> None:

@@ -4,43 +4,97 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from megatron_rl.config.checks import require
+from megatron_rl.config.records import Scale
 from megatron_rl.device import Device
 
+# Transformer Engine chooses attention by these, and Megatron accepts no other value of them; images often set one.
+ATTENTION_VARIABLES = ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN")
 
-def cuda(dtype: torch.dtype) -> Device:
+
+def cuda(scale: Scale, dtype: torch.dtype) -> Device:
     """This process's GPU as a Device. Raises RuntimeError without one."""
     if not torch.cuda.is_available():
         raise RuntimeError("no CUDA device is visible to torch; use a scale with device='cpu', or run on a GPU machine")
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    check_environment(os.environ)
+    torch.cuda.set_device(gpu_of(int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()))
     return Device(
         name="cuda",
         torch_device=torch.device("cuda", torch.cuda.current_device()),
         collective_backend="cpu:gloo,cuda:nccl",
         dtype=dtype,
         prepare_megatron=lambda: None,
-        prepare_rollout=lambda attempt: None,
+        prepare_rollout=lambda attempt: prepare_rollout(torch.cuda.current_device()),
         block_spec=_block_spec,
-        transformer_options={
-            "bias_activation_fusion": False,
-            "bias_dropout_fusion": False,
-            # Only apex brings the kernel that Megatron's own output layer needs for it.
-            "gradient_accumulation_fusion": importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None,
-        },
-        engine_options={
-            "enable_sleep_mode": True,
-            # The size of the cache is pinned by the scale. This share must be free at the start, or vLLM refuses; its
-            # own 0.92 would, where another process has not quite left the GPU yet.
-            "gpu_memory_utilization": 0.5,
-        },
+        transformer_options=transformer_options(scale),
+        engine_options=ENGINE_OPTIONS,
         packs_need_one_length=False,
+        product_in_fp32=_product_in_fp32,
         release_memory=torch.cuda.empty_cache,
         host_copy=_pinned_copy,
         saves_in_background=True,
     )
+
+
+def gpu_of(local_rank: int, num_visible: int) -> int:
+    """Which of the GPUs that a process sees is its own: all of a machine's, or the one that Slurm bound it to.
+
+    >>> [gpu_of(rank, 8) for rank in (0, 7)], [gpu_of(rank, 1) for rank in (0, 7)]
+    ([0, 7], [0, 0])
+
+    Raises UserError where there are fewer GPUs than ranks of this machine.
+    """
+    require(
+        num_visible == 1 or local_rank < num_visible,
+        f"rank {local_rank} of this machine sees {num_visible} GPUs: each rank needs its own; start "
+        f"{num_visible} ranks on a machine, or ask for more GPUs (--gpus-per-node)",
+    )
+    return 0 if num_visible == 1 else local_rank
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Raises UserError for a variable of an image or a module that would stop Megatron later."""
+    for name in ATTENTION_VARIABLES:
+        value = environment.get(name, "1")
+        require(value == "1", f"{name}={value}: Megatron chooses the attention kernel itself; unset {name}")
+
+
+def prepare_rollout(gpu: int) -> None:
+    """What vLLM reads from the environment when it is imported and when an engine starts."""
+    # Its launcher takes this for the index of a visible GPU, which it is not where Slurm binds each task to one.
+    os.environ["LOCAL_RANK"] = str(gpu)
+    # Dense models run on this runner anyway; without the word, an option it lacks would bring the slow one back.
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
+
+
+ENGINE_OPTIONS: Mapping[str, Any] = {
+    "enable_sleep_mode": True,
+    # The size of the cache is pinned by the scale. This share must be free at the start, or vLLM refuses; its own 0.92
+    # would, where another process has not quite left the GPU yet.
+    "gpu_memory_utilization": 0.5,
+}
+
+
+def transformer_options(scale: Scale) -> dict[str, Any]:
+    """Fields of Megatron's TransformerConfig on a GPU."""
+    return {
+        "apply_rope_fusion": scale.fuses_rope,
+        "bias_activation_fusion": scale.fuses_swiglu,
+        "bias_dropout_fusion": False,
+        "deterministic_mode": scale.deterministic,
+        # Only apex brings the kernel that Megatron's own output layer needs for it.
+        "gradient_accumulation_fusion": importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None,
+    }
+
+
+def _product_in_fp32(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Of tensor cores that add up in fp32, without rounding the sums."""
+    return torch.mm(left, right, out_dtype=torch.float32) if left.itemsize == 2 else left @ right
 
 
 def _block_spec(config: Any, virtual_stage: int | None) -> Any:

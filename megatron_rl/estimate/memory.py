@@ -2,17 +2,20 @@
 
 With P the weights of the fullest pipeline stage divided by the tensor-parallel degree, b the bytes of a number in the
 scale's precision, m the tokens of a microbatch, L layers, V vocabulary, and per token and layer
-E = 4 hidden + (2 query + 2 key + 3 ffn) / tensor_parallel numbers kept for the backward pass
-(inputs of two norms, QKV, attention, output, gate-and-up, activation and down; the 4 hidden, too, are divided by the
-tensor-parallel degree under sequence parallelism):
+E = 4 hidden + (2 query + 2 key + f ffn) / tensor_parallel numbers kept for the backward pass, f = 3 where SwiGLU is one
+kernel and else 4 (inputs of two norms, QKV, attention, output, gate-and-up, activation and down; the 4 hidden, too, are
+divided by the tensor-parallel degree under sequence parallelism):
 
 weights          b P
 gradients        4 P                      fp32 buffer
 optimizer        12 P / data_parallel     fp32 weights and two moments; 8 in fp32, where the weights are the model's
 reference        b P                      in host memory
+set_aside        b P                      the own weights, while the reference's are in their place
 rollout_weights  b num_parameters / rollout_tensor_parallel
 kv_cache         what the scale pins
-logits           (b + 8) m V / tensor_parallel     logits, their fp32 copy and its gradient, not chunked
+logits           (4 + b) m C + 8 m hidden + b V hidden / tensor_parallel, or 12 m C where that is more
+                                          blocks of C = 4,096 columns of the vocabulary, what the hidden states get of
+                                          them and the gradient of the head's weights; or three blocks for the entropy
 activations      b m E L c                c = 1 + (stages - 1) / (stages chunks) of the interleaved schedule if chunks
                                           of a stage > 1, else 1: the first stage holds one microbatch per stage
                  b m (hidden L c + E)     when recomputed: the input of every layer and one whole layer
@@ -30,6 +33,7 @@ from megatron_rl.config.run import Run
 
 BYTES = {"fp32": 4, "bf16": 2}
 RESERVED_BYTES = {"cuda": 8 * 2**30, "cpu": 2**30}
+VOCABULARY_AT_ONCE = 4096  # as actor/vocabulary.py has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ class Memory:
     gradients: int
     optimizer: int
     reference: int  # in host memory
+    set_aside: int  # never beside the activations
     rollout_weights: int
     kv_cache: int
     logits: int
@@ -52,8 +57,8 @@ class Memory:
 
     @property
     def training(self) -> int:
-        """Device bytes while the actor is updated and the engine sleeps."""
-        return self.resting + self.logits + self.activations
+        """Device bytes while the actor is updated, or stands in for the reference, and the engine sleeps."""
+        return self.resting + self.logits + max(self.activations, self.set_aside)
 
     @property
     def generation(self) -> int:
@@ -79,15 +84,20 @@ def estimate(run: Run) -> Memory:
     """The memory of one rank of `run`."""
     model, scale = run.recipe.model, run.scale
     size, local = BYTES[scale.precision], stage_parameters(model, scale)
-    tokens = scale.max_tokens_per_microbatch
+    tokens, vocabulary = scale.max_tokens_per_microbatch, model.vocab_size // scale.tensor_parallel
+    columns = min(VOCABULARY_AT_ONCE, vocabulary)
     return Memory(
         weights=size * local,
         gradients=4 * local,
         optimizer=(12 if scale.precision == "bf16" else 8) * local // scale.data_parallel,
         reference=size * local,
+        set_aside=size * local if run.recipe.algorithm.kl else 0,
         rollout_weights=size * model.num_parameters // scale.rollout_tensor_parallel,
         kv_cache=scale.kv_cache_bytes,
-        logits=(size + 8) * tokens * model.vocab_size // scale.tensor_parallel,
+        logits=max(
+            12 * tokens * columns,
+            tokens * ((4 + size) * columns + 8 * model.hidden_size) + size * vocabulary * model.hidden_size,
+        ),
         activations=size * tokens * activations_per_token(model, scale),
     )
 
@@ -103,7 +113,8 @@ def stage_parameters(model: Model, scale: Scale) -> int:
 
 def activations_per_token(model: Model, scale: Scale) -> int:
     """Numbers kept for the backward pass, per token of a microbatch, on the fullest pipeline stage."""
-    split = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim + 3 * model.ffn_hidden_size
+    split = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim
+    split += (3 if scale.fuses_swiglu else 4) * model.ffn_hidden_size
     whole = 4 * model.hidden_size // (scale.tensor_parallel if scale.sequence_parallel else 1)
     layer = whole + split // scale.tensor_parallel
     stages, chunks = scale.pipeline_parallel, scale.virtual_pipeline

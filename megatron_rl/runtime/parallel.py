@@ -31,11 +31,8 @@ class Ranks:
     engine: int  # index of the rollout engine this rank belongs to
     engine_rank: int  # its place among the engine's ranks
     engine_size: int
+    is_first_of_machine: bool
     engine_group: Any = None  # of the engine's ranks, on the host; None where an engine has one
-
-    @property
-    def is_first_of_machine(self) -> bool:
-        return os.environ["LOCAL_RANK"] == "0"
 
     @property
     def is_main(self) -> bool:
@@ -108,6 +105,7 @@ def start(scale: Scale, device: Device, timeout_seconds: float) -> Ranks:
         engine_rank=rank % size,
         engine_size=size,
         engine_group=groups[rank // size] if groups else None,
+        is_first_of_machine=os.environ["LOCAL_RANK"] == "0",
     )
     assert ranks.data_of(rank) == ranks.data, "Megatron's rank order is not tensor, data, pipeline"
     return ranks

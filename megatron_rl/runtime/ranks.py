@@ -35,6 +35,8 @@ DEVICE_VARIABLES: Mapping[str, Mapping[str, str]] = {
     "cpu": {"TORCH_COMPILE_DISABLE": "1"},
     "cuda": {},
 }
+# Packs differ in length, which cuts fixed segments of memory into pieces. vLLM turns this off around its own.
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,17 @@ class World:
         }
 
 
-def process_environment(scale: Scale) -> dict[str, str]:
+# What makes a GPU add up in a fixed order, beside Megatron's own `deterministic_mode`: Transformer Engine's attention,
+# NCCL's reductions, cuBLAS. vLLM's VLLM_BATCH_INVARIANT is not among them: it would replace the actor's products too,
+# which live in the same process.
+DETERMINISTIC_VARIABLES = {
+    "NVTE_ALLOW_NONDETERMINISTIC_ALGO": "0",
+    "NCCL_ALGO": "Ring",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+
+
+def process_environment(scale: Scale, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Environment variables of a rank; they count from before torch is imported."""
     # Megatron's overlap of communication with tensor parallelism rests on one queue.
     queues = {"CUDA_DEVICE_MAX_CONNECTIONS": "1"} if scale.device == "cuda" and scale.tensor_parallel > 1 else {}
@@ -71,6 +83,8 @@ def process_environment(scale: Scale) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",  # else it warns when verifiers fork
         **DEVICE_VARIABLES[scale.device],
         **queues,
+        **({ALLOCATOR: environment.get(ALLOCATOR, "expandable_segments:True")} if scale.device == "cuda" else {}),
+        **(DETERMINISTIC_VARIABLES if scale.deterministic and scale.device == "cuda" else {}),
     }
 
 

@@ -50,6 +50,7 @@ class World:
             engine=rank // self.engine_size,
             engine_rank=rank % self.engine_size,
             engine_size=self.engine_size,
+            is_first_of_machine=True,
         )
 
 

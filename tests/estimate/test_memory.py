@@ -1,9 +1,10 @@
 import dataclasses
 from pathlib import Path
 
+from megatron_rl.actor import vocabulary
 from megatron_rl.config.records import Scale
 from megatron_rl.config.run import Run
-from megatron_rl.estimate.memory import estimate
+from megatron_rl.estimate.memory import VOCABULARY_AT_ONCE, estimate
 from recipes.prorl_v2 import RECIPE
 from recipes.scales import H100X8
 
@@ -24,14 +25,18 @@ def run_at(scale: Scale) -> Run:
 
 def test_parts_of_the_published_model_on_eight_gpus() -> None:
     # 1,777,088,000 weights, worked out by hand from the formulas; 8,192-token activations of this shape are published
-    # as 15.6 GiB and its logits as 11.6 GiB.
-    memory = estimate(run_at(dataclasses.replace(PLAIN, max_tokens_per_microbatch=9216)))
+    # as 15.6 GiB with a fused SwiGLU.
+    memory = estimate(run_at(dataclasses.replace(PLAIN, max_tokens_per_microbatch=9216, fuses_swiglu=True)))
     assert memory.weights == memory.reference == memory.rollout_weights == 2 * 1_777_088_000
     assert memory.gradients == 4 * 1_777_088_000
     assert memory.optimizer == 12 * 1_777_088_000 // 8
     assert memory.kv_cache == 40 * GIB
     assert abs(memory.activations / (9216 / 8192) / GIB - 15.6) < 0.1
-    assert abs(memory.logits / (9216 / 8192) / GIB - 11.6) < 0.1
+    assert memory.logits == 9216 * (6 * 4096 + 8 * 1536) + 2 * 151936 * 1536  # whole logits would be 12.9 GiB
+
+
+def test_the_blocks_are_those_of_the_actor() -> None:
+    assert VOCABULARY_AT_ONCE == vocabulary.VOCABULARY_AT_ONCE
 
 
 def test_the_cluster_scales_fit_80_gb_beside_a_sleeping_engine() -> None:
@@ -50,7 +55,7 @@ def test_recomputing_keeps_one_input_per_layer_and_one_layer() -> None:
 def test_tensor_parallelism_halves_what_it_shards() -> None:
     whole = estimate(run_at(PLAIN))
     half = estimate(run_at(dataclasses.replace(PLAIN, tensor_parallel=2, sequence_parallel=True)))
-    for part in ("weights", "gradients", "logits", "activations"):
+    for part in ("weights", "gradients", "activations"):
         assert getattr(half, part) * 2 == getattr(whole, part), part
     # Half the weights over half the data-parallel ranks.
     assert half.optimizer == whole.optimizer

@@ -32,6 +32,7 @@ CRASHES = r"\boxed{x}"  # with a reference answer that cannot be read
 ONE = Ranks(
     rank=0, world=1, tensor=0, pipeline=0, data=0, tensor_parallel=1, pipeline_parallel=1, data_parallel=1,
     engine=0, engine_rank=0, engine_size=1,
+    is_first_of_machine=True,
 )  # fmt: skip
 
 

@@ -1,0 +1,96 @@
+"""What CUDA is told that a machine without a GPU can hold: options that exist, variables, which GPU is whose."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import pytest
+
+from megatron_rl.config.checks import UserError
+from megatron_rl.device.cuda import (
+    ATTENTION_VARIABLES,
+    ENGINE_OPTIONS,
+    check_environment,
+    gpu_of,
+    prepare_rollout,
+    transformer_options,
+)
+from megatron_rl.rollout.engine import head_options
+from megatron_rl.runtime.ranks import process_environment
+from recipes.scales import CPU, H100X8
+from tests.ranks import run_ranks
+
+DETERMINISTIC = dataclasses.replace(H100X8, deterministic=True)
+
+
+def test_a_rank_takes_its_own_gpu_or_the_only_one_it_sees() -> None:
+    assert [gpu_of(rank, 8) for rank in range(8)] == list(range(8))
+    assert [gpu_of(rank, 1) for rank in range(8)] == [0] * 8
+    with pytest.raises(UserError, match="rank 4 of this machine sees 4 GPUs: each rank needs its own"):
+        gpu_of(4, 4)
+
+
+def test_vllm_is_told_the_visible_gpu_and_the_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
+    prepare_rollout(0)
+    assert os.environ["LOCAL_RANK"] == "0" and os.environ["VLLM_USE_V2_MODEL_RUNNER"] == "1"
+
+
+def started(local_rank: int) -> bool:
+    """Whether a rank still knows after vLLM's start that it is not the first of its machine."""
+    from megatron_rl import device
+    from megatron_rl.runtime import parallel
+
+    os.environ["LOCAL_RANK"] = str(local_rank)
+    scale = dataclasses.replace(CPU, devices_per_node=1)
+    ranks = parallel.start(scale, device.select(scale), 60.0)
+    prepare_rollout(0)
+    return ranks.is_first_of_machine
+
+
+@pytest.mark.ranks
+def test_a_bound_gpu_does_not_make_every_rank_the_first_of_its_machine() -> None:
+    assert run_ranks("tests.device.test_cuda:started", 1, local_rank=5) == [False]
+    assert run_ranks("tests.device.test_cuda:started", 1, local_rank=0) == [True]
+
+
+@pytest.mark.parametrize("name", ATTENTION_VARIABLES)
+def test_an_attention_backend_that_was_switched_off_outside_is_refused(name: str) -> None:
+    check_environment({name: "1"})
+    with pytest.raises(UserError, match=f"{name}=0: .* unset {name}"):
+        check_environment({name: "0"})
+
+
+@pytest.mark.parametrize("scale", [H100X8, DETERMINISTIC])
+def test_megatron_knows_every_option(scale: Any) -> None:
+    from megatron.core.transformer import TransformerConfig
+
+    known = {field.name for field in dataclasses.fields(TransformerConfig)}
+    assert transformer_options(scale).keys() <= known
+    assert transformer_options(scale)["deterministic_mode"] is scale.deterministic
+
+
+def test_vllm_knows_every_option() -> None:
+    from vllm.engine.arg_utils import EngineArgs
+
+    known = {field.name for field in dataclasses.fields(EngineArgs)}
+    assert {*ENGINE_OPTIONS, *head_options(H100X8)} <= known
+    assert head_options(H100X8) == {"hf_overrides": {"head_dtype": "float32"}} and head_options(CPU) == {}
+
+
+def test_determinism_is_asked_of_all_who_add_up() -> None:
+    # Megatron refuses its deterministic mode without the first of them.
+    asked = {"NVTE_ALLOW_NONDETERMINISTIC_ALGO": "0", "NCCL_ALGO": "Ring", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    assert asked.items() <= process_environment(DETERMINISTIC).items()
+    assert not asked.keys() & process_environment(H100X8).keys()
+    assert not asked.keys() & process_environment(dataclasses.replace(CPU, deterministic=True)).keys()
+
+
+def test_memory_grows_in_place_unless_the_site_says_otherwise() -> None:
+    name = "PYTORCH_CUDA_ALLOC_CONF"
+    assert process_environment(H100X8, {})[name] == "expandable_segments:True"
+    assert process_environment(H100X8, {name: "max_split_size_mb:128"})[name] == "max_split_size_mb:128"
+    assert name not in process_environment(CPU, {})
