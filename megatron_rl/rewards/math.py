@@ -90,10 +90,7 @@ def load() -> None:
 
 
 def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
-    """The verdict on an answer in plain form that takes an evaluation; with math-verify it may never return.
-
-    Raises ValueError where the reference answer cannot be read.
-    """
+    """The verdict on an answer in plain form that takes an evaluation; with math-verify it may never return."""
     rules = Rules(may_evaluate=True, relative_tolerance=item.get("relative_tolerance", 0.0))
     return _verdict(plain(item["answer"]), answer, rules)
 

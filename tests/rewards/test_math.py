@@ -86,9 +86,80 @@ def test_items_that_can_not_be_meant_are_refused(item: dict) -> None:
         math.check_item(item)
 
 
-def test_an_unreadable_reference_is_an_error_and_no_wrong_answer() -> None:
-    with pytest.raises(ValueError, match="cannot be read"):
-        math.judge("5", {"answer": "}"})
+UNUSUAL = [
+    "\\ldots",
+    "1+2+\\cdots+n",
+    "a_1 \\ldots a_n",
+    "\\begin{cases} x & x>0 \\\\ 0 & x<0 \\end{cases}",
+    "5:61\\text{ p.m.}",
+    "1/0",
+    "\\frac{0}{0}",
+    "\\log 0",
+    "\\infty-\\infty",
+    "\\sum_{k=1}^{n} \\frac{1}{k}",
+    "\\prod_{p}\\frac{1}{1-p^{-s}}",
+    "\\int e^{x^2}",
+    "\\lim_{x\\to 0} f(x)",
+    "\\Gamma(\\tfrac13)",
+    "\\overline{AB}\\parallel\\overline{CD}",
+    "\\triangle ABC",
+    "A\\cup B^c",
+    "p \\Rightarrow q",
+    "x \\mapsto x^2",
+    "\\{x \\mid x^2<y\\}",
+    "[1",
+    "|x",
+    "a = b = c",
+    "\\left(\\begin{array}{c} 1",
+    "2^{10^9}",
+    "?",
+    "∎",
+    "\\text{March } 5",
+    "9" * 5_000 + "_7",
+    "5^" + "1" * 5_000 + "\\text{ m}",
+    "x" * 3_000,
+]
+ANSWERS = [
+    "5",
+    "x",
+    "\\text{no}",
+    "1,2",
+    "\\{1\\}",
+    "(0,1)\\cup(2,3)",
+    "\\begin{pmatrix}1\\\\2\\end{pmatrix}",
+    "1=2",
+    "1:00",
+]
+
+
+@pytest.mark.parametrize("reference", UNUSUAL, ids=range(len(UNUSUAL)))
+def test_what_is_a_reference_can_be_judged(reference: str) -> None:
+    item = {"answer": reference}
+    math.check_item(item)
+    assert math.verify(f"\\boxed{{{reference}}}", item).score == 1.0
+    for answer in ANSWERS:
+        assert math.verify(f"\\boxed{{{answer}}}", item).score == 0.0, answer
+
+
+COSTLY = [
+    "\\Gamma(10^{9})",
+    "\\Gamma(123456789)",
+    "\\zeta(10^{8}+\\frac12 i)",
+    "\\binom{10^{9}}{5\\cdot 10^{8}}",
+    "\\sum_{k=1}^{10^{9}}\\frac{1}{k}",
+    "\\prod_{k=1}^{99999999} k",
+    "\\int_0^{10^9} e^{-x^2}\\sin(x^{9})\\,dx",
+    "x+((2^{999})^{999})^{999}",
+    "\\sqrt{\\sqrt{\\sqrt{\\int x^x}}}",
+]
+
+
+@pytest.mark.parametrize("answer", COSTLY)
+@pytest.mark.parametrize("reference", ["\\sum_{k=1}^{n}\\frac{1}{k}", "\\int_0^1 x^x\\,dx", "\\pi"])
+def test_an_answer_that_takes_too_long_is_wrong(answer: str, reference: str) -> None:
+    start = time.process_time()
+    assert math.verify(f"\\boxed{{{answer}}}", {"answer": reference}).score == 0.0
+    assert time.process_time() - start < 3.0, "twice what math-verify gets"
 
 
 HOSTILE = [

@@ -23,7 +23,7 @@ _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 def is_same_answer(reference: Answer, answer: Answer, rules: Rules) -> bool:
     """Whether an answer is the reference, or the set of it alone.
 
-    Raises Undecided where that takes an evaluation the rules do not allow, ValueError for an unreadable reference.
+    Raises Undecided where that takes an evaluation the rules do not allow.
     """
     sides = [
         side.parts[0] if other.kind == "value" and _is_set_of_a_value(side) else side

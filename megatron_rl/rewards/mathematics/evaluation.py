@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpmath import mp  # type: ignore[import-untyped]
 
@@ -35,10 +35,21 @@ class UndefinedError(ArithmeticError):
     """The tree has no value at this point, or none that is cheap to compute."""
 
 
-def evaluate(tree: Tree, point: Mapping[str, Fraction], log_base: int | None) -> tuple[Value, Value]:
-    """The value, and the size of the largest summand on the way, which says how exact a value near 0 is.
+class Evaluated(NamedTuple):
+    """A value, and the powers of two that all values on the way to it lie between, 1 among them.
 
-    `log_base` is what a bare log means, None for e. The digits are those of mpmath's context.
+    They say how many digits it takes to see the smallest one beside the largest.
+    """
+
+    value: Value
+    low: int
+    high: int
+
+
+def evaluate(tree: Tree, point: Mapping[str, Fraction], log_base: int | None) -> Evaluated:
+    """The value and its range; `log_base` is what a bare log means, None for e.
+
+    The digits are those of mpmath's context.
     """
     evaluation = _Evaluation(point, log_base)
     try:
@@ -47,17 +58,29 @@ def evaluate(tree: Tree, point: Mapping[str, Fraction], log_base: int | None) ->
             raise UndefinedError("infinite")
     except (ValueError, ZeroDivisionError, OverflowError, TypeError, NotImplementedError, mp.NoConvergence) as error:
         raise UndefinedError(str(error)) from error
-    return value, max(evaluation.largest, abs(inexact(value)))
+    return Evaluated(value, evaluation.low, evaluation.high)
 
 
 class _Evaluation:
-    """Owns the size of the largest summand so far."""
+    """Owns the range of the values so far."""
 
     def __init__(self, point: Mapping[str, Fraction], log_base: int | None) -> None:
         self.point, self.log_base = point, log_base
-        self.largest: Value = mp.mpf(0)
+        self.low = self.high = 0
 
     def value(self, tree: Tree) -> Value:
+        value = self.value_within(tree)
+        if isinstance(value, Fraction):
+            over, under = value.numerator.bit_length(), value.denominator.bit_length()
+            self.high = max(self.high, over - under)
+            if over:  # of a decimal, the last digit counts
+                self.low = min(self.low, -under if tree[0] == "number" else over - under)
+        elif value != 0 and mp.isfinite(value):
+            magnitude = mp.mag(value)
+            self.low, self.high = min(self.low, magnitude), max(self.high, magnitude)
+        return value
+
+    def value_within(self, tree: Tree) -> Value:
         head, *parts = tree
         if head == "number":
             return parts[0]
@@ -69,7 +92,6 @@ class _Evaluation:
             return self.call(parts[0], [self.value(part) for part in parts[1:]])
         values = [self.value(part) for part in parts]
         if head == "+":
-            self.largest = max(self.largest, *(abs(inexact(value)) for value in values))
             return _fold(lambda a, b: a + b, values)
         if head == "*":
             return _fold(lambda a, b: a * b, values)
@@ -97,11 +119,12 @@ class _Evaluation:
             return binomial(*values)
         if name == "log":
             values, name = ([first], "ln") if self.log_base is None else ([first, Fraction(self.log_base)], "logarithm")
-        self.largest = max(self.largest, mp.mpf(1))  # sin(pi) is 0 as exactly as 1-1 is
         if name == "logarithm":
             return mp.log(inexact(values[0])) / mp.log(inexact(values[1]))
         if abs(first) > 10**MAX_LOG10 or (name.endswith("h") and abs(first) > MAX_LOG10):
             raise UndefinedError("too large")
+        if name in ("tanh", "coth"):  # how close to 1 they are
+            self.low = min(self.low, -int(3 * abs(first)))
         return _FUNCTIONS[name](inexact(first))
 
 

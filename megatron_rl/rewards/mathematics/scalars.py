@@ -52,7 +52,7 @@ _ARTICLES = frozenset(("the", "a", "an"))
 def is_same_scalar(reference: str, answer: str, rules: Rules) -> bool:
     """Whether an answer has the value of the reference.
 
-    Raises Undecided where that takes an evaluation the rules do not allow, ValueError for an unreadable reference.
+    Raises Undecided where that takes an evaluation the rules do not allow.
     """
     if compact(reference) == compact(answer):
         return True

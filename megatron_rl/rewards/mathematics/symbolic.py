@@ -1,12 +1,19 @@
 r"""Verdicts that need an expression to be evaluated, on texts in plain form; imported by worker processes only.
 
 What the grammar covers is evaluated with bounds on its size. A reference outside it, as one with a sum or an integral,
-is left to math-verify, which can run for ever or use up the memory.
+is left to math-verify, which can run for ever or use up the memory. It is asked only about answers that it can decide
+soon, as far as one can see, and gets so many seconds of processor time: an answer that takes more is wrong by itself,
+on an idle machine as on a busy one. A reference that math-verify cannot read equals its own text only.
+Not covered: a single long call into C, which no signal interrupts; the worker is killed then.
 """
 
 from __future__ import annotations
 
 import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -25,22 +32,24 @@ from megatron_rl.rewards.mathematics.values import (
 
 MAX_NESTING = 8  # for math-verify, which takes seconds for 12 brackets in one another
 MAX_CHARACTERS = 300  # for math-verify
+MAX_PROCESSOR_SECONDS = 1.5  # of math-verify, for one answer
 
 _TO_BE_WORKED_OUT = re.compile(r"\\(?:sum|int|iint|iiint|oint|prod|lim|limsup|liminf|frac ?\{ ?d)(?![A-Za-z])")
-_PROSE = re.compile(r"(?:\\text|[^\\^_=])*[A-Za-z]{2}(?:\\text|[^\\^_=])*")  # with numbers, as March 5
-_TOWER = re.compile(r"\^[^^]{0,12}\^|\^ ?\{? ?[0-9]{4}|[0-9]{4}[ )}]*!|\^.*!")
+_PROSE = re.compile(r"(?:\\text|[^\\^_=])*")  # with a word, and maybe numbers, as March 5
+_TOWER = re.compile(r"\^[^^]{0,12}\^|\^ ?\{? ?[0-9]{4}|[0-9]{4}[ )}]*!|\^[^!]*!")
+_STEEP = re.compile(r"\\(?:Gamma|zeta|psi|beta|binom|sum|prod|int)(?![A-Za-z])|!")  # functions that may grow
+_LARGE = re.compile(r"[0-9][0-9,]{4}|1 ?0+ ?\^|[eE][0-9]")
+
+
+class _TooLong(BaseException):  # noqa: N818 - it passes what catches every Exception, as sympy does
+    """The processor time is used up."""
 
 
 def is_same_expression(reference: str, answer: str, relative_tolerance: float) -> bool:
-    """Whether an answer has the value of the reference and does not just state the problem.
-
-    Raises ValueError where nothing here can read the reference.
-    """
+    """Whether an answer has the value of the reference and does not just state the problem."""
     gold, tree = _read(reference), _read(answer)
     if gold is None:
-        return (
-            reference != "\\emptyset" and not _PROSE.fullmatch(reference) and is_same_by_math_verify(reference, answer)
-        )
+        return reference != "\\emptyset" and not _is_prose(reference) and is_same_by_math_verify(reference, answer)
     if tree is None or (not symbols(gold) and (symbols(tree) or not is_finished(tree, gold))):
         return False
     return is_same_value(gold, tree, relative_tolerance)
@@ -71,27 +80,52 @@ def is_rounded(exact: str, decimal: Fraction, num_decimals: int) -> bool:
 
 
 def is_same_by_math_verify(reference: str, answer: str) -> bool:
-    """math-verify's verdict, asked only about what it can decide soon, as far as one can see.
-
-    Raises ValueError where it cannot read the reference.
-    """
+    """math-verify's verdict; False where it cannot read a text, compare the two or be done in time."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     tree = _read(answer)
     if tree is not None and not is_bounded(tree):
         return False
-    if _TOWER.search(answer) or len(answer) > MAX_CHARACTERS or nesting(answer) > MAX_NESTING:
+    if _TOWER.search(answer) or (_STEEP.search(answer) and _LARGE.search(answer)):
+        return False
+    if len(answer) > MAX_CHARACTERS or nesting(answer) > MAX_NESTING:
         return False
     if _TO_BE_WORKED_OUT.search(answer) and not _TO_BE_WORKED_OUT.search(reference):
         return False
     # LaTeX only: the plain-expression target of math-verify evaluates text with sympy's parse_expr.
     # Its own time limits are alarms, which a long C call ignores and a thread cannot set; the worker's limit is used.
-    gold, value = (
-        parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None) for text in (reference, answer)
-    )
-    if not gold:
-        raise ValueError(f"the reference answer {reference!r} cannot be read; drop the row or mend it")
-    return bool(verify(gold, value, timeout_seconds=None, raise_on_error=True))
+    try:
+        with _processor_limit(MAX_PROCESSOR_SECONDS):
+            gold, value = (
+                parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None)
+                for text in (reference, answer)
+            )
+            return bool(gold and value and verify(gold, value, timeout_seconds=None))
+    except _TooLong:
+        return False
+
+
+@contextmanager
+def _processor_limit(seconds: float) -> Iterator[None]:
+    """Raises _TooLong in the main thread once the process has computed for so long; no limit in other threads."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _TooLong
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _is_prose(text: str) -> bool:
+    return bool(_PROSE.fullmatch(text) and re.search("[A-Za-z]{2}", text))
 
 
 def _read(text: str) -> Tree | None:

@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpmath import mp  # type: ignore[import-untyped]
 
 from megatron_rl.rewards.mathematics.evaluation import UndefinedError, Value, evaluate, inexact
 from megatron_rl.rewards.mathematics.expressions import INVERSE, LOGARITHMIC, TRIGONOMETRIC, Tree, symbols
 
-DIGITS, EQUAL_DIGITS = 60, 40
+DIGITS, EQUAL_DIGITS = 100, 80  # of values near 1; as many more as it takes to see the smallest term, twice
 MAX_DIGITS = 3_000
+SPARE_DIGITS = 8
+LOG10_OF_2 = 0.30103
 MIN_POINTS = 3
 
 # Ranges of positive and negative reals, which tell sqrt(x^2) from x.
@@ -41,8 +43,8 @@ def is_same_value(reference: Tree, tree: Tree, relative_tolerance: float = 0.0) 
 def _agree(reference: Tree, tree: Tree, log_base: int | None, relative_tolerance: float) -> bool:
     is_closed = not symbols(reference) and not symbols(tree)
     verdicts: list[bool] = []
-    for a, b, size in _values(reference, tree, log_base):
-        verdicts.append(_is_close(a, b, size) or (is_closed and _is_near(a, b, relative_tolerance)))
+    for pair in _values(reference, tree, log_base):
+        verdicts.append(_is_close(pair) or (is_closed and _is_near(pair.first, pair.second, relative_tolerance)))
         if not verdicts[-1]:
             break
     return all(verdicts) and len(verdicts) >= (1 if is_closed else MIN_POINTS)
@@ -51,7 +53,7 @@ def _agree(reference: Tree, tree: Tree, log_base: int | None, relative_tolerance
 def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
     """Whether a tree without symbols has a real value that is no further from `value` than that."""
     try:
-        exact, _ = evaluate(tree, {}, None)
+        exact = evaluate(tree, {}, None).value
     except (UndefinedError, KeyError):
         return False
     return _is_real(exact) and bool(abs(inexact(exact) - inexact(value)) <= inexact(distance))
@@ -60,7 +62,7 @@ def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
 def real_number(tree: Tree) -> Value | None:
     """The real value of a tree without symbols to `EQUAL_DIGITS` digits, so that equal ones are the same; else None."""
     try:
-        value, _ = evaluate(tree, {}, None)
+        value = evaluate(tree, {}, None).value
     except (UndefinedError, KeyError):
         return None
     if not _is_real(value):
@@ -70,19 +72,19 @@ def real_number(tree: Tree) -> Value | None:
 
 
 def is_bounded(tree: Tree) -> bool:
-    """Whether a tree has a value of a size that can be computed, or symbols."""
-    try:
-        return bool(symbols(tree)) or evaluate(tree, {}, None) is not None
-    except UndefinedError:
-        return False
+    """Whether a tree has a value of a size that can be computed, where it has symbols at some point."""
+    for point in _real_points(sorted(symbols(tree))):
+        with suppress(UndefinedError):
+            return bool(evaluate(tree, point, None))
+    return False
 
 
 def is_multiple(reference: Tree, tree: Tree, positive: bool) -> bool:
     """Whether `tree` is a constant but 0 times `reference`, so that they are 0 together; or a positive constant."""
-    pairs = [(a, b) for a, b, _ in _values(reference, tree, None) if abs(a) > 1e-9 and abs(b) > 1e-9]
-    if len(pairs) < MIN_POINTS or (positive and any(_real(a) * _real(b) < 0 for a, b in pairs)):
+    pairs = [pair for pair in _values(reference, tree, None) if abs(pair.first) > 1e-9 and abs(pair.second) > 1e-9]
+    if len(pairs) < MIN_POINTS or (positive and any(_real(pair.first) * _real(pair.second) < 0 for pair in pairs)):
         return False
-    return all(_is_close(a * d, b * c, abs(a * d)) for (a, b), (c, d) in pairwise(pairs))
+    return all(_are_in_proportion(pair, other) for pair, other in pairwise(pairs))
 
 
 def is_finished(tree: Tree, reference: Tree) -> bool:
@@ -138,8 +140,17 @@ def _is_complex(tree: Tree) -> bool:
     return tree == ("constant", "i") or any(_is_complex(part) for part in _parts(tree))
 
 
-def _values(reference: Tree, tree: Tree, log_base: int | None) -> Iterator[tuple[Value, Value, Value]]:
-    """The values of both and what size they are exact to, at points where both are defined, and real if possible."""
+class _Pair(NamedTuple):
+    """The values of two trees at a point, the digits they have, and the largest power of two on the way."""
+
+    first: Value
+    second: Value
+    digits: int
+    high: int
+
+
+def _values(reference: Tree, tree: Tree, log_base: int | None) -> Iterator[_Pair]:
+    """The values of both at points where both are defined, and real if possible."""
     names = sorted(symbols(reference) | symbols(tree))
     may_be_complex = not names or _is_complex(reference) or _is_complex(tree)
     num_found, not_real = 0, []
@@ -148,12 +159,12 @@ def _values(reference: Tree, tree: Tree, log_base: int | None) -> Iterator[tuple
             return
         for point in points:
             with suppress(UndefinedError):
-                values = _evaluate_both(reference, tree, point, log_base)
-                if may_be_complex or (_is_real(values[0]) and _is_real(values[1])):
+                pair = _evaluate_both(reference, tree, point, log_base)
+                if may_be_complex or (_is_real(pair.first) and _is_real(pair.second)):
                     num_found += 1
-                    yield values
+                    yield pair
                 else:
-                    not_real.append(values)
+                    not_real.append(pair)
     if num_found < MIN_POINTS:
         yield from not_real
 
@@ -173,35 +184,40 @@ def _integer_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
         yield {name: Fraction(2 + (index * (number + 1) + number) % 7) for number, name in enumerate(names)}
 
 
-def _evaluate_both(
-    reference: Tree, tree: Tree, point: dict[str, Fraction], log_base: int | None
-) -> tuple[Value, Value, Value]:
+def _evaluate_both(reference: Tree, tree: Tree, point: dict[str, Fraction], log_base: int | None) -> _Pair:
     digits = DIGITS
     while True:
         with mp.workdps(digits):
-            a, a_size = evaluate(reference, point, log_base)
-            b, b_size = evaluate(tree, point, log_base)
-            size = max(a_size, b_size)
-            if isinstance(a, Fraction) and isinstance(b, Fraction):
-                return a, b, size
-            needed = _digits(size)
+            a, b = evaluate(reference, point, log_base), evaluate(tree, point, log_base)
+            high = max(a.high, b.high)
+            if isinstance(a.value, Fraction) and isinstance(b.value, Fraction):
+                return _Pair(a.value, b.value, digits, high)
+            needed = DIGITS + int(2 * (high - min(a.low, b.low)) * LOG10_OF_2)
             if needed > MAX_DIGITS:
                 raise UndefinedError("too large")
-            if needed <= digits:
-                return inexact(a), inexact(b), size
-        digits = needed  # a sum of huge numbers, where small ones count as well
+            if needed <= digits + SPARE_DIGITS:
+                return _Pair(inexact(a.value), inexact(b.value), digits, high)
+        digits = needed  # huge numbers and tiny ones, which count as well
 
 
-def _is_close(a: Value, b: Value, size: Value) -> bool:
-    if isinstance(a, Fraction) and isinstance(b, Fraction):
-        return a == b
-    with mp.workdps(_digits(size)):
-        return bool(abs(a - b) * mp.mpf(10) ** (mp.dps - DIGITS + EQUAL_DIGITS) <= size)
+def _is_close(pair: _Pair) -> bool:
+    """Whether both values are the same, as exactly as their digits show the difference."""
+    if isinstance(pair.first, Fraction) and isinstance(pair.second, Fraction):
+        return pair.first == pair.second
+    with mp.workdps(pair.digits):
+        distance = abs(pair.first - pair.second) * mp.mpf(10) ** (pair.digits - DIGITS + EQUAL_DIGITS)
+        return bool(distance <= mp.ldexp(1, pair.high))
 
 
-def _digits(size: Value) -> int:
-    """How many digits show a difference of 1e-60 between numbers of that size."""
-    return DIGITS + max(0, int(mp.mag(size) * 0.30103) if size else 0)
+def _are_in_proportion(pair: _Pair, other: _Pair) -> bool:
+    """Whether first to second is the same in both pairs."""
+    products = pair.first * other.second, pair.second * other.first
+    if isinstance(products[0], Fraction) and isinstance(products[1], Fraction):
+        return products[0] == products[1]
+    digits = min(side.digits - int(2 * side.high * LOG10_OF_2) for side in (pair, other))
+    with mp.workdps(max(pair.digits, other.digits)):
+        distance = abs(products[0] - products[1]) * mp.mpf(10) ** (digits - DIGITS + EQUAL_DIGITS)
+        return bool(distance <= abs(products[0]))
 
 
 def _is_near(a: Any, b: Any, relative_tolerance: float) -> bool:
