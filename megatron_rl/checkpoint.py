@@ -30,6 +30,7 @@ from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.rollout import waves
 from megatron_rl.runtime import parallel, rundir
+from megatron_rl.runtime.files import commit, replace_file
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.preempt import Preempted
 from megatron_rl.runtime.spans import span
@@ -128,23 +129,19 @@ class Saver:
         name = file_of(self.actor.ranks.rank)
         files = {name: facts for part in parallel.gather({name: written}) for name, facts in part.items()}
 
-        def commit(partial: Path) -> None:
-            with (partial / "manifest.json").open("w", encoding="utf-8") as file:
-                json.dump(rundir.sealed(manifest | {"files": files}), file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            rundir.sync_folder(partial)
+        def conclude(partial: Path) -> None:
+            content = json.dumps(rundir.sealed(manifest | {"files": files}), indent=1)
+            replace_file(partial / "manifest.json", content.encode())
             final = partial.with_suffix("")
             if final.exists():  # a damaged one, which the run came past
                 rundir.remove(final)
-            partial.rename(final)
-            rundir.sync_folder(final.parent)
+            commit(partial, final)
             found = rundir.checkpoints(self.run.directory)
             for old in rundir.superseded(found, final, self.run.checkpoints_kept, self.run.keep_every_steps):
                 rundir.remove(old)
             waves.clear(self.run.directory, before_step=manifest["state"]["step"])
 
-        self._everywhere(partial, commit if self.actor.ranks.is_main else None)
+        self._everywhere(partial, conclude if self.actor.ranks.is_main else None)
 
     def _everywhere(self, partial: Path, do: Callable[[Path], Any] | None) -> Any:
         """What `do` returns on this rank; where it fails on one rank, all end the save with what that one says."""

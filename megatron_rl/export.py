@@ -15,8 +15,8 @@ from megatron_rl.actor.actor import Actor
 from megatron_rl.config import lineage
 from megatron_rl.config.run import Run
 from megatron_rl.runtime import parallel
+from megatron_rl.runtime.files import commit, sync
 from megatron_rl.runtime.log import get_logger
-from megatron_rl.runtime.rundir import sync_file, sync_folder
 from megatron_rl.runtime.spans import span
 from megatron_rl.types import State
 
@@ -93,10 +93,9 @@ def _write(source: Path, folder: Path, tensors: Mapping[str, Tensor], facts: lin
         (aside / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
     (aside / lineage.FILE_NAME).write_text(facts.to_json(), encoding="utf-8")
     for path in aside.iterdir():
-        sync_file(path)
+        sync(path)
     shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-    sync_folder(folder.parent)
+    commit(aside, folder)
 
 
 def in_parts(tensors: Mapping[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.runtime.files import replace_file
+
 FILE_NAME = "metrics.jsonl"
 # A line: `step`, floats by the names of report/metrics.py, and `decisions` as texts where there were any.
 Row = Mapping[str, Any]
@@ -66,13 +68,3 @@ def read_rows(path: Path) -> Iterator[Row]:
 def is_validation(row: Row) -> bool:
     """True for a line that holds a validation, not a step."""
     return "validation/unjudged_fraction" in row
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Puts `content` in the place of a file: readers, and a kill, meet the old one whole or the new one whole."""
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

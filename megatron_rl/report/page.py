@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.report.journal import Row, is_validation, replace_file
+from megatron_rl.report.journal import Row, is_validation
 from megatron_rl.report.metrics import METRICS
 from megatron_rl.report.plots import PLOTS, events_of, has_points, svg_of, write_png
 from megatron_rl.report.progress import duration
+from megatron_rl.runtime.files import replace_file
 
 FILE_NAME, PICTURE_NAME = "report.html", "report.png"
 STYLE = """

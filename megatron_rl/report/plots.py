@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megatron_rl.report.journal import Row, is_validation, replace_file
+from megatron_rl.report.journal import Row, is_validation
+from megatron_rl.runtime.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.config.run import Run, batch_algebra
-from megatron_rl.report.journal import replace_file
+from megatron_rl.runtime.files import replace_file
 
 FILE_NAME = "run.json"
 PACKAGES = (

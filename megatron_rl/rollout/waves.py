@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.runtime.rundir import sync_file
+from megatron_rl.runtime.files import replace_file
 from megatron_rl.types import Request, Sample
 
 FOLDER = "rollouts"
@@ -77,10 +76,7 @@ class WaveStore:
         body += b"".join(sample.logprobs.tobytes() for sample in samples)
         path = self._path(requests, options)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}.partial")
-        aside.write_bytes(hashlib.sha256(body).digest() + body)
-        sync_file(aside)
-        aside.rename(path)
+        replace_file(path, hashlib.sha256(body).digest() + body)
 
     def _path(self, requests: Sequence[Request], options: Mapping[str, Any]) -> Path:
         asked = [(one.prompt.id, one.prompt.token_ids, one.seed, one.num_samples) for one in requests]

@@ -162,20 +162,6 @@ def check_manifest(folder: Path, manifest: dict[str, Any], run: Run) -> None:
         )
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut."""
-    sync_file(folder)
-
-
-def sync_file(path: Path) -> None:
-    """Waits until the disk has what was written to `path`."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def shared_memory_name(directory: Path) -> str:
     """What the names of this run's shared memory contain: the same for every attempt in a directory, and no other."""
     return "megatron-rl-" + hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_rl.report.journal import Journal, is_validation, replace_file
+from megatron_rl.report.journal import Journal, is_validation
 from tests.report.records import step_row, validation_row
 
 
@@ -81,20 +81,6 @@ def test_not_a_number_never_enters_the_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         journal.append({"step": 1, "actor/loss": float("nan")})
     assert journal.rows() == []
-
-
-def test_a_replaced_file_is_never_seen_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "report.html"
-    replace_file(path, b"old")
-
-    def power_cut(self: Path, target: Path) -> None:
-        assert target == path
-        raise OSError("power cut")
-
-    monkeypatch.setattr(Path, "replace", power_cut)
-    with pytest.raises(OSError, match="power cut"):
-        replace_file(path, b"new and longer")
-    assert path.read_bytes() == b"old"
 
 
 def test_validations_and_steps_are_told_apart() -> None:

@@ -1,0 +1,39 @@
+"""Files that outlive a kill and a power cut: written aside, synced to the disk, renamed into place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Puts `content` in the place of a file: readers, kills and power cuts meet the old one whole or the new one whole.
+
+    Raises OSError.
+    """
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    commit(aside, path)
+
+
+def commit(aside: Path, path: Path) -> None:
+    """Renames what was written aside into its place, where no folder may stand. Its files must be synced already.
+
+    Raises OSError.
+    """
+    if aside.is_dir():
+        sync(aside)
+    aside.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until the disk has what was written to a file, or the names in a folder. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,49 @@
+"""What is renamed into place is whole on the disk before, and its name is on the disk after."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from megatron_rl.runtime.files import commit, replace_file
+
+
+def test_a_replaced_file_is_never_seen_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.html"
+    replace_file(path, b"old")
+
+    def power_cut(self: Path, target: Path) -> None:
+        assert target == path
+        raise OSError("power cut")
+
+    monkeypatch.setattr(Path, "replace", power_cut)
+    with pytest.raises(OSError, match="power cut"):
+        replace_file(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+
+
+def test_content_is_synced_before_the_rename_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        fsync(descriptor)
+
+    def renamed(self: Path, target: Path) -> Path:
+        done.append(f"rename {self.name} {target.name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    (tmp_path / "run").mkdir()
+    replace_file(tmp_path / "run" / "a.json", b"{}")
+    assert done == ["sync .a.json.partial", "rename .a.json.partial a.json", "sync run"]
+    done.clear()
+    (tmp_path / "run" / "step.partial").mkdir()
+    commit(tmp_path / "run" / "step.partial", tmp_path / "run" / "step")
+    assert done == ["sync step.partial", "rename step.partial step", "sync run"]
