@@ -97,9 +97,12 @@ def stream(tokenizer: Any) -> PromptStream:
     return stream_of(tokenizer, "5")
 
 
+def items_of(answer: str) -> list[Item]:
+    return [Item(id=f"i{k}", domain="math", prompt=f"{k:03d}", item={"answer": answer}) for k in range(100)]
+
+
 def stream_of(tokenizer: Any, answer: str) -> PromptStream:
-    items = [Item(id=f"i{k}", domain="math", prompt=f"{k:03d}", item={"answer": answer}) for k in range(100)]
-    return PromptStream(items, tokenizer, seed=1, max_prompt_tokens=8)
+    return PromptStream(items_of(answer), tokenizer, seed=1, max_prompt_tokens=8)
 
 
 @pytest.fixture
@@ -298,7 +301,7 @@ def test_a_step_that_has_to_leave_goes_on_with_what_it_finished(rollouts, stream
     leaving.engine.generate = until_told
     with pytest.raises(Preempted, match="the time limit is near"):
         leaving.collect(stream, recipe, at(0))
-    stream.seek(0)
+    assert stream.position == 0, "the stream is where the step began"
     collected = again.collect(stream, recipe, at(0))
     assert [asked for asked, _, _ in leaving.engine.asked] == [[0], [1]]
     assert [asked for asked, _, _ in again.engine.asked] == [[2], [3], [4], [5]]
