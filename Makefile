@@ -18,7 +18,8 @@ setup: ## make .venv from containers/cpu.lock (nothing to do: nothing done)
 demo: setup ## train the tiny model by ProRL v2 on this machine's CPU, into runs/demo
 	@$(BIN)/megatron-rl train prorl_v2 --scale cpu --directory runs/demo
 
-test: setup ## all tests, the fast ones first
+test: setup ## all tests, the fast ones first; half an hour on two cores
+	@echo "all tests: half an hour on two cores (make test-fast: a few minutes)"
 	$(PYTEST) -m "$(FAST)"
 	$(PYTEST) -m "not ($(FAST))" --durations=10
 

@@ -14,18 +14,29 @@ readonly install_command=("$venv/bin/python" -m pip --disable-pip-version-check
 install() { "${install_command[@]}" "$@"; }
 pinned() { grep -m1 "^$1==" "$lock"; }
 
-# Prints the Python 3.11 to use: $PYTHON where it is set, else python3.11, else a python3 that is 3.11.
+is_wanted() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; }
+
+# Prints the Python 3.11 to use: $PYTHON where it is set, else python3.11, else a python3 that is 3.11, else uv's.
 find_python() {
     local candidate candidates=(python3.11 python3)
     [[ -z "${PYTHON:-}" ]] || candidates=("$PYTHON")
     for candidate in "${candidates[@]}"; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+        if is_wanted "$candidate"; then
             echo "$candidate"
             return
         fi
     done
-    fail "none of '${candidates[*]}' is Python 3.11, which the lock is made for;" \
-        "apt-get install python3.11 python3.11-venv python3.11-dev, or PYTHON=/path/to/python3.11 make setup"
+    if [[ -z "${PYTHON:-}" ]] && command -v uv >/dev/null; then
+        say "no Python 3.11 here: uv gets one" >&2
+        if uv python install --quiet 3.11 >&2 && candidate=$(uv python find 3.11) && is_wanted "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+        fail "uv could not get Python 3.11; PYTHON=/path/to/python3.11 make setup takes another"
+    fi
+    fail "none of '${candidates[*]}' is Python 3.11, which the lock is made for; install uv" \
+        "(https://docs.astral.sh/uv), which brings one and is found here, or apt-get install python3.11" \
+        "python3.11-venv python3.11-dev where Debian has it, or PYTHON=/path/to/python3.11 make setup"
 }
 
 # +cpu builds are not on PyPI: a configured index or find-links may have them, else PyTorch's own index does.

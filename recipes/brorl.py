@@ -90,8 +90,8 @@ PAGE = Publication(
     "name under which NVIDIA published that checkpoint, nvidia/Nemotron-Research-Reasoning-Qwen-1.5B (MC).",
     checkpoint=None,
     hardware="64 H100, with verl (BR).",
-    cost="173.8 hours for 191 steps (BR Table 1), 11,123 GPU-hours; 393.9 hours for 419 (BB), 25,210. GPU-hours are "
-    "derived: hours times 64.",
+    cost="98.1 hours for 107 steps and 173.8 for 191 (BR Table 1), 6,278 and 11,123 GPU-hours: four and seven days; "
+    "393.9 hours for 419 (BB), 25,210 GPU-hours: 16 days. GPU-hours are derived: hours times 64.",
     deviations=(
         "Clip bounds, KL, temperature, period of the resets and eta_0 are not stated: inherited from prorl_v2.",
         "The cap of truncated importance sampling is verl's example.",

@@ -67,7 +67,7 @@ PAGE = Publication(
     "ProRL's problems, to see what resets, KL, dynamic sampling and length terms add.",
     checkpoint=None,
     hardware="4 nodes of 8 GPUs (JustRL's training script).",
-    cost="Not stated for these problems.",
+    cost="Not stated for these problems; it has the steps of ProRL v1, so weeks on 32 GPUs.",
     deviations=(
         "Five domains instead of DAPO-Math-17k, and their verifiers instead of string matching.",
         "2,000 steps instead of more than 4,000.",

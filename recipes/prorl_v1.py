@@ -136,7 +136,7 @@ PAGE = Publication(
     lineage="Starts from DeepSeek-R1-Distill-Qwen-1.5B. ProRL v2 goes on from its step 2,000 (MC, JR).",
     checkpoint=None,
     hardware="4 nodes of 8 H100 80GB, with verl (P1 section 3.2).",
-    cost="About 16,000 GPU-hours (P1 section 3.2).",
+    cost="About 16,000 GPU-hours (P1 section 3.2): three weeks on the 32 GPUs, derived.",
     deviations=(
         "Runs begin at chosen steps: the paper draws them (Fig. 2) and states none but Run 8's 200 steps.",
         "The paper resets when validation degrades or plateaus, without thresholds; here Runs 2, 6 and 7 begin with a "

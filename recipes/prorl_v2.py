@@ -103,8 +103,9 @@ PAGE = Publication(
     "3,000 steps from the base model, and so does this one; the variant prorl_v2_after_v1 is the other reading. BroRL "
     "continues the result.",
     checkpoint="nvidia/Nemotron-Research-Reasoning-Qwen-1.5B",  # MC
-    hardware="Not stated.",
-    cost="Not stated.",
+    hardware="Not stated; BroRL continued it on 64 H100 (BR).",
+    cost="Over 20,000 H100 GPU-hours (arXiv 2601.22975 and 2511.07317): 26 days on 32 GPUs, derived. By BR Table 1, "
+    "0.25 hours a step on 64 H100, 3,000 steps are 48,000 GPU-hours: 31 days on 64, 62 on 32, derived.",
     deviations=(
         "k2 uses the current policy; the blog prints pi_old, which has no gradient (RF has the current one).",
         "Advantage statistics count samples, as the blog's formula does; OpenRLHF, NeMo-RL and verl count tokens "
