@@ -16,7 +16,7 @@ from megatron_rl.algorithms.shaping import shaped_rewards
 from megatron_rl.config import lineage
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run
-from megatron_rl.data.items import read_items
+from megatron_rl.data.items import read_data
 from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
 from megatron_rl.evaluation.evaluate import evaluate
 from megatron_rl.export import export
@@ -43,9 +43,9 @@ def train(run: Run) -> State:
     preemption = Preemption(run.scale.time_limit_hours, run.preemption_lead_seconds)
     ranks = parallel.start(run.scale, hardware, run.stall_seconds)
     tokenizer, limit = load_tokenizer(run.model_folder), run.recipe.sampling.max_prompt_tokens
-    items, held_out_items = (read_items(run.data_folder / f"{part}.jsonl") for part in ("train", "validation"))
-    prompts = PromptStream(items, tokenizer, seed=run.seed, max_prompt_tokens=limit)
-    validation = held_out(held_out_items, tokenizer, max_prompt_tokens=limit, max_prompts=run.max_validation_prompts)
+    data = read_data(run.data_folder)
+    prompts = PromptStream(data.train, tokenizer, seed=run.seed, max_prompt_tokens=limit)
+    validation = held_out(data.validation, tokenizer, max_prompt_tokens=limit, max_prompts=run.max_validation_prompts)
     with (
         only_run(run.directory, ranks),
         Scorer(

@@ -77,9 +77,9 @@ def show(run: Run, out: Console) -> None:
 
 def prompts(run: Run) -> str:
     """How many prompts the data has of each domain, and how many the papers trained on."""
-    from megatron_rl.data.items import read_items
+    from megatron_rl.data.items import read_data
 
-    found = Counter(item.domain for item in read_items(run.data_folder / "train.jsonl"))
+    found = Counter(item.domain for item in read_data(run.data_folder).train)
     return ", ".join(
         f"{domain.name} {found[domain.name]:,} (published {domain.num_prompts:,} of {domain.source})"
         for domain in run.published.domains

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import os
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import recipes
+from megatron_rl.commands.modules import run_module
 from megatron_rl.commands.settings import RUN_FIELDS, change, nearest, parse, path_of, sort_settings
 from megatron_rl.config.checks import UserError, check_parent, require
 from megatron_rl.config.fit import fitted
@@ -141,16 +141,7 @@ def find_parent(given: Path) -> tuple[Parent, Path]:
 def _module(name: str) -> types.ModuleType:
     known = recipe_files()
     require(name in known or name.endswith(".py"), f"recipe '{name}': there is none; {nearest(name, known)}")
-    path = known.get(name) or path_of(f"recipe '{name}'", name)
-    require(path.is_file(), f"recipe '{name}': there is no such file")
-    specification = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
-    assert specification is not None and specification.loader is not None, f"{path}: a .py file has a loader"
-    module = importlib.util.module_from_spec(specification)
-    try:
-        specification.loader.exec_module(module)
-    except RECIPE_FAULTS as error:
-        raise UserError(f"recipe '{name}': {type(error).__name__}: {error}") from error
-    return module
+    return run_module("recipe", name, known.get(name) or path_of(f"recipe '{name}'", name))
 
 
 def released_fingerprint(release: str) -> str | None:
@@ -244,16 +235,14 @@ def check_data(folder: Path, recipe: Recipe, *, needs_all: bool) -> None:
 
     Of every domain of the stage, where it `needs_all`: without one it would be another recipe. A miniature is anyway.
     """
-    from megatron_rl.data.items import read_items
+    from megatron_rl.data.items import read_data
 
-    read_items(folder / "validation.jsonl")
-    path = folder / "train.jsonl"
-    found = {item.domain for item in read_items(path)}
+    found = {item.domain for item in read_data(folder).train}
     for step in (0, *(stage.from_step for stage in recipe.stages)):
         wanted = [domain.name for domain in recipe.at_step(step).domains]
         require(
             found.issuperset(wanted) if needs_all else not found.isdisjoint(wanted),
-            f"{path}: holds {', '.join(sorted(found))}, but from step {step} on {recipe.name} trains on "
+            f"data folder {folder}: holds {', '.join(sorted(found))}, but from step {step} on {recipe.name} trains on "
             f"{', '.join(wanted)}; add prompts of {'all' if needs_all else 'one'} of these"
             + ", or write a recipe of your own with fewer domains"
             * needs_all,
@@ -262,11 +251,9 @@ def check_data(folder: Path, recipe: Recipe, *, needs_all: bool) -> None:
 
 def digest_of_data(folder: Path) -> str:
     """The SHA-256 of the prompts to train on; empty where there are none on this machine."""
-    path = folder / "train.jsonl"
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    from megatron_rl.data.items import read_data
+
+    return read_data(folder).digest if folder.is_dir() else ""
 
 
 def check_resume(run: Run) -> None:

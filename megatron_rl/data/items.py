@@ -1,6 +1,6 @@
-r"""The problems of a data file: JSON lines, checked before a run starts.
+r"""The problems of a data folder: JSON lines, read and checked once in a process, before a run starts.
 
-A data folder holds train.jsonl and validation.jsonl. A line is
+A data folder holds train.jsonl and validation.jsonl, or several files of each; see files.py. A line is
 `{"id": unique text, "domain": which verifier judges, "prompt": what the model reads, "item": what the verifier reads}`.
 
 | domain | item |
@@ -11,20 +11,49 @@ A data folder holds train.jsonl and validation.jsonl. A line is
 | logic | `{"task": "spell_backward", "entry": {"question": .., "answer": .., "metadata": ..}}`, of reasoning-gym |
 | instruct | `{"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}`, of IFEval |
 
-docs/data.md says all of them.
+docs/data.md says all of them. Items stay in the file, which all processes of a machine share in memory, until they are
+met: the tests of a code problem can be megabytes.
+
+Not covered: a file that is written over, not replaced, while a run reads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import mmap
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.data.files import PACKED, PARTS, files_of, open_lines, unpacking_errors
 from megatron_rl.rewards.rows import parse_row
 
 _KEYS = ("id", "domain", "prompt", "item")
+
+
+class StoredItem(Mapping[str, Any]):
+    """The item of a line that was checked; parsed anew whenever it is looked at."""
+
+    def __init__(self, text: bytes | mmap.mmap, start: int, end: int) -> None:
+        self._text, self._start, self._end = text, start, end
+
+    def opened(self) -> dict[str, Any]:
+        """The item itself."""
+        item: dict[str, Any] = json.loads(self._text[self._start : self._end])["item"]
+        return item
+
+    def __getitem__(self, key: str) -> Any:
+        return self.opened()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.opened())
+
+    def __len__(self) -> int:
+        return len(self.opened())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,32 +65,88 @@ class Item:
     prompt: str  # before the chat template
     item: Mapping[str, Any]  # the verifier's own
 
+    def opened(self) -> Mapping[str, Any]:
+        """The verifier's item as a plain object."""
+        return self.item.opened() if isinstance(self.item, StoredItem) else self.item
 
-def read_items(path: Path) -> tuple[Item, ...]:
-    """The problems of a JSON lines file, in its order.
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What a data folder holds."""
+
+    train: tuple[Item, ...]
+    validation: tuple[Item, ...]
+    digest: str  # SHA-256 of the lines to train on, unpacked, in the order of the files
+
+
+def read_data(folder: Path) -> Data:
+    """The problems of a folder, each file in its order; one that has not changed is not read again.
 
     Raises UserError `path:line: what is wrong; remedy` at the first line that cannot be meant.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; a data folder holds train.jsonl and validation.jsonl")
+    files = {part: files_of(folder, part) for part in PARTS}
+    stats = [(path, path.stat()) for part in PARTS for path in files[part]]
+    signature = tuple((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    return _read(tuple(files["train"]), tuple(files["validation"]), signature)
+
+
+@lru_cache(maxsize=1)
+def _read(train: tuple[Path, ...], validation: tuple[Path, ...], signature: object) -> Data:
+    digest = hashlib.sha256()
+    items = _read_part(train, digest)
+    return Data(train=items, validation=_read_part(validation, hashlib.sha256()), digest=digest.hexdigest())
+
+
+def read_items(*paths: Path) -> tuple[Item, ...]:
+    """The problems of some files, in order. Raises UserError as `read_data`."""
+    return _read_part(paths, hashlib.sha256())
+
+
+def _read_part(paths: tuple[Path, ...], digest: Any) -> tuple[Item, ...]:
     items: list[Item] = []
-    lines: dict[str, int] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+    places: dict[str, tuple[Path, int]] = {}
+    for path in paths:
+        before = len(items)
+        for number, line, stored in _lines(path):
+            digest.update(line)
             try:
-                item = _parse(line)
-                if item.id in lines:
-                    raise UserError(f"id '{item.id}' was used in line {lines[item.id]}; rename one of the two")
+                item = _parse(line, stored)
+                if item.id in places:
+                    other, first = places[item.id]
+                    where = f"line {first}" + f" of {other}" * (other != path)
+                    raise UserError(f"id '{item.id}' was used in {where}; rename one of the two")
             except ValueError as error:
                 raise UserError(f"{path}:{number}: {error}") from None
-            lines[item.id] = number
+            places[item.id] = path, number
             items.append(item)
-    if not items:
-        raise UserError(f"{path}:1: the file is empty; write one problem a line")
+        if len(items) == before:
+            raise UserError(f"{path}:1: the file is empty; write one problem a line")
     return tuple(items)
 
 
-def _parse(line: bytes) -> Item:
+def _lines(path: Path) -> Iterator[tuple[int, bytes, StoredItem]]:
+    """Number, bytes and item of each line: of a plain file mapped into memory, of a packed one held there."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; a data folder holds train.jsonl and validation.jsonl")
+    if path.name.endswith(PACKED):
+        try:
+            with open_lines(path) as file:
+                for number, line in enumerate(file, start=1):
+                    yield number, line, StoredItem(line, 0, len(line))
+        except unpacking_errors() as error:
+            raise UserError(f"{path}: cannot be unpacked ({error}); make it anew") from None
+        return
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            return
+        text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 0
+    for number, line in enumerate(iter(text.readline, b""), start=1):
+        yield number, line, StoredItem(text, start, start + len(line))
+        start += len(line)
+
+
+def _parse(line: bytes, stored: StoredItem) -> Item:
     row = parse_row(line, _KEYS)
     if not row["prompt"].strip():
         raise UserError(f"prompt is {row['prompt']!r}; write a text that is not empty")
@@ -70,4 +155,4 @@ def _parse(line: bytes) -> Item:
             row[key].encode()
         except UnicodeEncodeError as error:
             raise UserError(f"{key} has half a character, {row[key][error.start]!r}; write whole ones") from None
-    return Item(**row)
+    return Item(**row | {"item": stored})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +23,7 @@ class Encoded(NamedTuple):
     """A problem as the model reads it."""
 
     item: Item
-    token_ids: tuple[int, ...]
+    token_ids: array[int]  # type code i: a tenth of a tuple's memory
     opens_thought: bool
 
 
@@ -105,12 +106,12 @@ def encode(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, max_pro
     The chat template is applied where the tokenizer has one; else the prompt is encoded as it stands.
     Raises UserError when none is left.
     """
-    texts = [_with_template(item.prompt, tokenizer) for item in items]
+    texts = [with_template(item.prompt, tokenizer) for item in items]
     token_ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     if empty := [item.id for item, ids in zip(items, token_ids, strict=True) if not ids]:
         raise UserError(f"prompt '{empty[0]}' has no tokens in this tokenizer; the model needs at least one")
     encoded = [
-        Encoded(item, tuple(ids), opens_thought(item.prompt, text, tokenizer))
+        Encoded(item, array("i", ids), opens_thought(item.prompt, text, tokenizer))
         for item, text, ids in zip(items, texts, token_ids, strict=True)
         if len(ids) <= max_prompt_tokens
     ]
@@ -132,12 +133,13 @@ def opens_thought(prompt: str, text: str, tokenizer: PreTrainedTokenizerBase) ->
         return False
     if text.rstrip().endswith(OPENING):
         return True
-    marked = _with_template(_MARK + prompt.replace(OPENING, " ").replace(CLOSING, " "), tokenizer)
+    marked = with_template(_MARK + prompt.replace(OPENING, " ").replace(CLOSING, " "), tokenizer)
     _, found, thought = marked.rpartition(_MARK)[2].rpartition(OPENING)
     return bool(found) and CLOSING not in thought
 
 
-def _with_template(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
+def with_template(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the model reads: the prompt in the tokenizer's chat template, or as it stands where there is none."""
     if tokenizer.chat_template is None:
         return prompt
     messages = [{"role": "user", "content": prompt}]
@@ -150,9 +152,9 @@ def _prompt(serial: int, encoded: Encoded) -> Prompt:
         serial=serial,
         id=item.id,
         domain=item.domain,
-        token_ids=encoded.token_ids,
+        token_ids=tuple(encoded.token_ids),
         opens_thought=encoded.opens_thought,
-        item=item.item,
+        item=item.opened(),
     )
 
 
