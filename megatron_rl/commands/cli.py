@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from megatron_rl.commands.data import app as data_app
 from megatron_rl.commands.errors import (
     MACHINE_ERROR,
     USER_ERROR,
@@ -33,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data_app, name="data")
 command = partial(app.command, cls=OneLineCommand)
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Name of a recipe, or its file, such as recipes/prorl_v2.py.")

@@ -4,8 +4,8 @@ usage: PYTHONHASHSEED=0 python -m megatron_rl.data.logic_tasks --split train --p
 
 Entry i of a reasoning-gym dataset is drawn with seed + i, so datasets with near seeds share entries. Each split has
 therefore its own span of seeds, and a row is named after its seed. What a seed gives depends on reasoning-gym's
-version, on PYTHONHASHSEED, for `codeio` on chance and for `time_intervals` on the date: rows are stored, never made
-again.
+version and on PYTHONHASHSEED; `codeio` runs programs that draw for themselves, and `time_intervals` counts from today,
+so that both are given a seed and a day here.
 
 Not covered: tasks that draw from a fixed stock (`rush_hour`, `codeio`, `arc_agi`) meet an entry twice by chance; see
 `without_shared`.
@@ -16,7 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +77,12 @@ def make_rows(task: str, split: str, first: int, number: int) -> list[dict[str, 
         raise RuntimeError("the questions depend on Python's hash seed; start Python with PYTHONHASHSEED=0")
     from reasoning_gym import create_dataset
 
-    dataset = create_dataset(task, seed=span[first], size=number)
-    rows = [_row(task, span[first + index], dataset[index]) for index in range(number)]
+    rows = []
+    with _one_day():
+        dataset = create_dataset(task, seed=span[first], size=number)
+        for index in range(number):
+            random.seed(span[first + index])
+            rows.append(_row(task, span[first + index], dataset[index]))
     return [row for row in rows if _is_usable(row["item"])]
 
 
@@ -115,6 +122,23 @@ def main() -> None:
         for task in tasks:
             rows = make_rows(task, arguments.split, arguments.first, arguments.per_task)
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in without_shared(rows, ()))
+
+
+@contextmanager
+def _one_day() -> Iterator[None]:
+    """Makes today the same day whenever rows are made."""
+    from reasoning_gym.arithmetic import time_intervals
+
+    class Day(date):
+        @classmethod
+        def today(cls) -> Day:
+            return cls(2025, 3, 4)
+
+    before, time_intervals.date = time_intervals.date, Day
+    try:
+        yield
+    finally:
+        time_intervals.date = before
 
 
 def _row(task: str, seed: int, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,14 @@ import json
 import math
 import re
 import tokenize
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import recipes
+import recipes.mixtures
 from megatron_rl.commands.check import leaves
 from megatron_rl.commands.choose import find_recipe as recipe
 from megatron_rl.commands.choose import recipe_files
@@ -16,6 +19,7 @@ from megatron_rl.config.checks import check_parent
 from megatron_rl.config.fit import fitted
 from megatron_rl.config.records import Recipe, Scale, differences
 from megatron_rl.config.run import Run, batch_algebra
+from recipes.mixtures.prorl import MIXTURE as PRORL_PROMPTS
 from recipes.scales import SCALES
 
 FOLDER = Path(recipes.__file__).parent
@@ -196,3 +200,32 @@ def test_the_lineage_is_v1_v2_brorl() -> None:
 def test_all_recipes_train_one_model_on_the_same_problems() -> None:
     found = {(recipe(name).model, recipe(name).domains) for name in FILES}
     assert len(found) == 1
+
+
+def test_every_number_of_a_mixture_has_a_source_and_its_prompts_are_counted_as_the_recipes_count_them() -> None:
+    tags = TAGS + re.findall(r"^([A-Z][A-Z0-9]+) {2,}", recipes.mixtures.__doc__ or "", re.MULTILINE)
+    for path in sorted((FOLDER / "mixtures").glob("*.py")):
+        assert untagged_numbers(path.read_text(), tags) == []
+    published = {source.domain: source.published_prompts for source in PRORL_PROMPTS.train}
+    assert published == {domain.name: domain.num_prompts for domain in recipe("prorl_v2").domains}
+    asked_for = {"math": "\\boxed{}", "code": "```python", "stem": "\\boxed{}", "logic": "<answer>", "instruct": ""}
+    for source in PRORL_PROMPTS.sources:
+        assert asked_for[source.domain] in source.suffix
+
+
+@pytest.mark.parametrize(
+    ("changes", "pattern"),
+    [
+        ({"train": ()}, "has no train source"),
+        ({"validation": PRORL_PROMPTS.train}, "source 'deepscaler' is there twice"),
+        ({"train": (replace(PRORL_PROMPTS.train[0], name="a/b"),)}, "source 'a/b' names a folder"),
+        ({"train": (replace(PRORL_PROMPTS.train[0], files=()),)}, "give one of them"),
+        ({"train": (replace(PRORL_PROMPTS.train[0], max_prompts=0),)}, "max_prompts=0: must be above 0"),
+        ({"rules": replace(PRORL_PROMPTS.rules, min_overlap=1.5)}, "rules.min_overlap=1.5: is a share"),
+        ({"rules": replace(PRORL_PROMPTS.rules, max_tests=0)}, "rules.max_tests=0: must be above 0"),
+        ({"rules": replace(PRORL_PROMPTS.rules, num_bands=20)}, "does not divide into num_bands=20"),
+    ],
+)
+def test_a_mixture_that_cannot_be_meant_is_refused(changes: dict[str, Any], pattern: str) -> None:
+    with pytest.raises(ValueError, match=pattern):
+        replace(PRORL_PROMPTS, **changes)

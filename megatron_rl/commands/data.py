@@ -1,0 +1,158 @@
+"""The commands `megatron-rl data ...`: from a clone to the prompts that a recipe trains on."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import recipes.mixtures
+from megatron_rl.commands.errors import OneLineCommand, number_between, one_line_errors, path_of
+from megatron_rl.commands.modules import run_module
+from megatron_rl.commands.settings import nearest
+from megatron_rl.config.checks import UserError, require
+from megatron_rl.config.mixture import Mixture
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(help="Make the prompts that a recipe trains on.", no_args_is_help=True)
+command = partial(app.command, cls=OneLineCommand)
+MAX_PROCESSES = 256
+
+
+@command()
+def prepare(
+    mixture: Annotated[str, typer.Argument(metavar="MIXTURE", help="Name of a mixture, such as prorl, or its file.")],
+    to: Annotated[Path, typer.Option("--to", parser=path_of, metavar="FOLDER", help="The data folder to write.")],
+    mirror: Annotated[
+        Path | None,
+        typer.Option("--mirror", parser=path_of, metavar="FOLDER", help="Downloads as OWNER/NAME/FILE; else the hub."),
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="SOURCE=PATH", help="Files of one source in place of its own; repeatable."),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", metavar="SOURCE", help="Leave a source out; repeatable.")
+    ] = None,
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option("--evaluation", metavar="PATH", help="Problems never to train on, as JSON lines; repeatable."),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option("--tokenizer", parser=path_of, metavar="FOLDER", help="Model whose tokens are counted."),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", parser=number_between(1, MAX_PROCESSES, int), metavar="NUMBER", help="All cores."),
+    ] = None,
+    packs: Annotated[bool, typer.Option("--zstd", help="Pack the files; ranks then hold them in memory.")] = False,
+    allow_unsafe_sandbox: Annotated[
+        bool, typer.Option("--allow-unsafe-sandbox", help="Run solutions though a layer of the sandbox is missing.")
+    ] = False,
+) -> None:
+    """Write a data folder: train and validation files, what was dropped and why, and a manifest.
+
+    Started again after a kill it goes on where it was, to the same bytes.
+    """
+    from megatron_rl.data.prepare import Order
+    from megatron_rl.data.prepare import prepare as prepare_folder
+
+    with one_line_errors():
+        require(tokenizer is None or tokenizer.is_dir(), f"--tokenizer {tokenizer}: there is no such folder")
+        require(mirror is None or mirror.is_dir(), f"--mirror {mirror}: there is no such folder")
+        order = Order(
+            mixture=find_mixture(mixture),
+            folder=to,
+            mirror=mirror,
+            given=_given(given or []),
+            without=tuple(without or ()),
+            evaluation=tuple(_existing("--evaluation", text) for text in evaluation or ()),
+            tokenizer=tokenizer,
+            processes=processes or min(MAX_PROCESSES, os.cpu_count() or 1),
+            packs=packs,
+            allows_unsafe_sandbox=allow_unsafe_sandbox,
+        )
+        with Bar() as bar:
+            manifest = prepare_folder(order, bar)
+        show(manifest, to)
+
+
+def find_mixture(name: str) -> Mixture:
+    """The MIXTURE of a module of `recipes.mixtures`, or of a file when `name` ends with .py. Raises UserError."""
+    folder = Path(recipes.mixtures.__file__).parent
+    known = {module.name: folder / f"{module.name}.py" for module in pkgutil.iter_modules([str(folder)])}
+    require(name in known or name.endswith(".py"), f"mixture '{name}': there is none; {nearest(name, known)}")
+    mixture = getattr(run_module("mixture", name, known.get(name, Path(name))), "MIXTURE", None)
+    if not isinstance(mixture, Mixture):
+        raise UserError(f"mixture '{name}': defines no MIXTURE = Mixture(...)")
+    return mixture
+
+
+def _given(words: Sequence[str]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        require(bool(equals and name and path), f"--from {word}: write it as SOURCE=PATH")
+        found.setdefault(name, []).append(_existing("--from", path))
+    return found
+
+
+def _existing(option: str, text: str) -> Path:
+    path = path_of(text)
+    require(path.exists(), f"{option} {text}: there is no such file or folder")
+    return path
+
+
+class Bar:
+    """A progress bar on standard error, with the time that is left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task: Any = None
+
+    def begin(self, what: str, total: int) -> None:
+        self._task = self._progress.add_task(what, total=max(1, total))
+
+    def advance(self, amount: int) -> None:
+        self._progress.advance(self._task, amount)
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+
+def show(manifest: Mapping[str, Any], folder: Path) -> None:
+    """Prints what was kept of each source, and what most of the others were dropped for."""
+    from rich.console import Console
+    from rich.table import Table
+
+    out: Console = Console(highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("part", "domain", "source", "rows", "kept", "published", "dropped"):
+        table.add_column(
+            column, overflow="fold", justify="right" if column in ("rows", "kept", "published") else "left"
+        )
+    for name, source in manifest["sources"].items():
+        dropped = ", ".join(f"{rule} {count:,}" for rule, count in source["dropped"].items())
+        published = "-" if source["published"] is None else f"{source['published']:,}"
+        counts = (f"{source['rows']:,}", f"{source['kept']:,}", published)
+        table.add_row(source["part"], source["domain"], name, *counts, dropped)
+    out.print(table)
+    for missing in manifest["not_checked"]:
+        out.print(f"not checked: {missing}", style="yellow", soft_wrap=True)
+    out.print(f"{manifest['mixture']} is in {folder}; manifest.json and dropped.jsonl say the rest", soft_wrap=True)

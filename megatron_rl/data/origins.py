@@ -1,0 +1,215 @@
+"""Where the rows of a source come from: files of the hub at a pinned revision, of a mirror folder, or given ones.
+
+Files are read in bounded memory, a chunk of rows at a time: JSON lines and parquet as they come, also compressed; CSV;
+and a JSON array, which has to fit into memory. What a chunk holds depends on the file alone.
+
+Not covered: loading scripts of data sets, which are programs; rows that name files beside them.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.mixture import Source
+from megatron_rl.data.files import open_plain, unpacking_errors
+
+SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+PACKINGS = ("", ".zst", ".gz")
+MAX_LINE_BYTES = 64 << 20
+MAX_ARRAY_BYTES = 1 << 30
+CHUNK_ROWS, CHUNK_BYTES, PARQUET_ROWS = 256, 4 << 20, 64
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of one file, not parsed yet."""
+
+    source: str
+    number: int  # of the chunk, among its source's
+    file: str
+    first: int  # line, or row, of its first row; from 1
+    lines: tuple[bytes, ...] | None  # a JSON object each; b"" for one that is too long
+    table: Any  # a pyarrow RecordBatch in place of lines
+    num_bytes: int  # of the file on disk that it stands for
+
+
+def locate(source: Source, mirror: Path | None, given: Sequence[Path]) -> list[tuple[str, Path]]:
+    """(name, path) of the files of a source, by name: those given, else the mirror's, else the hub's.
+
+    Raises UserError where there is none, RuntimeError where the hub cannot be reached.
+    """
+    if given:
+        return _given(source, given)
+    return _of_hub(source) if mirror is None else _of_mirror(source, mirror)
+
+
+def _given(source: Source, given: Sequence[Path]) -> list[tuple[str, Path]]:
+    found: list[tuple[str, Path]] = []
+    for path in given:
+        inner = sorted(path.iterdir()) if path.is_dir() else [path]
+        kept = [(file.name, file) for file in inner if file.is_file() and _kind(file.name)]
+        if not kept:
+            raise UserError(f"source '{source.name}': {path} has no {', '.join(SUFFIXES)} file; give another")
+        found += kept
+    return found
+
+
+def _of_mirror(source: Source, mirror: Path) -> list[tuple[str, Path]]:
+    """A mirror holds OWNER/NAME/FILE, as `hf download --local-dir` writes them, or the hub's own cache."""
+    cached = mirror / f"datasets--{source.repository.replace('/', '--')}" / "snapshots" / source.revision
+    folder = cached if cached.is_dir() else mirror / source.repository
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    found = [(name, folder / name) for name in names if _is_wanted(name, source.files)]
+    if not found:
+        raise UserError(
+            f"source '{source.name}': {folder} holds none of {', '.join(source.files)}; download {source.repository} "
+            f"at {source.revision} there, or leave it out with --without {source.name}"
+        )
+    return found
+
+
+def _of_hub(source: Source) -> list[tuple[str, Path]]:
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    place: Any = {"repo_id": source.repository, "repo_type": "dataset", "revision": source.revision}
+    try:
+        listed = sorted(HfApi().list_repo_files(**place))
+        names = [name for name in listed if _is_wanted(name, source.files)]
+        if not names:
+            raise UserError(
+                f"source '{source.name}': {source.repository} at {source.revision} has none of "
+                f"{', '.join(source.files)}; it has {', '.join(listed[:8])}"
+            )
+        return [(name, Path(hf_hub_download(filename=name, **place))) for name in names]
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RuntimeError(
+            f"source '{source.name}': {source.repository} cannot be fetched ({first}); log in with `hf auth login` "
+            f"where it is gated, give a folder of downloads with --mirror, or leave it out with --without {source.name}"
+        ) from None
+
+
+def _is_wanted(name: str, patterns: Iterable[str]) -> bool:
+    """A pattern may also stand for a compressed file."""
+    plain = name.removesuffix(".zst").removesuffix(".gz")
+    return any(fnmatch(name, pattern) or fnmatch(plain, pattern) for pattern in patterns) and _kind(name) != ""
+
+
+def _kind(name: str) -> str:
+    """jsonl, json, parquet or csv; empty for any other file."""
+    for suffix in SUFFIXES:
+        for packing in PACKINGS:
+            if name.endswith(suffix + packing) and not (suffix == ".parquet" and packing):
+                return suffix[1:]
+    return ""
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file as it lies on the disk."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def chunks(source: str, files: Sequence[tuple[str, Path]], columns: Sequence[str]) -> Iterator[Chunk]:
+    """The rows of the files in order; of parquet only `columns`, where it has them.
+
+    Raises UserError where a file cannot be read at all.
+    """
+    number = 0
+    for name, path in files:
+        for first, lines, table, num_bytes in _pieces(name, path, columns):
+            yield Chunk(source, number, name, first, lines, table, num_bytes)
+            number += 1
+
+
+Piece = tuple[int, tuple[bytes, ...] | None, Any, int]
+
+
+def _pieces(name: str, path: Path, columns: Sequence[str]) -> Iterator[Piece]:
+    kind = _kind(name) or _kind(path.name)
+    if kind == "parquet":
+        yield from _of_parquet(path, columns)
+        return
+    with path.open("rb") as raw:
+        plain: BinaryIO = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if path.name.endswith(".gz") else raw
+        if path.name.endswith(".zst"):
+            plain = open_plain(raw)
+        file = io.BufferedReader(cast("Any", plain), buffer_size=1 << 20)
+        try:
+            if kind == "csv":
+                lines = _of_csv(file)
+            elif file.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[":
+                lines = _of_array(path, file)
+            else:
+                lines = _of_lines(file)
+            yield from _grouped(lines, raw)
+        except unpacking_errors() as error:
+            raise UserError(f"{path}: cannot be unpacked ({error}); fetch it again") from None
+
+
+def _grouped(lines: Iterable[bytes], raw: BinaryIO) -> Iterator[Piece]:
+    first, held, size, before = 1, [], 0, 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if len(held) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            position = raw.tell()
+            yield first, tuple(held), None, position - before
+            first, held, size, before = first + len(held), [], 0, position
+    if held:
+        yield first, tuple(held), None, raw.tell() - before
+
+
+def _of_lines(file: io.BufferedReader) -> Iterator[bytes]:
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        if len(line) <= MAX_LINE_BYTES:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE_BYTES)
+        yield b""
+
+
+def _of_array(path: Path, file: io.BufferedReader) -> Iterator[bytes]:
+    text = file.read(MAX_ARRAY_BYTES + 1)
+    if len(text) > MAX_ARRAY_BYTES:
+        raise UserError(f"{path}: a JSON array of more than {MAX_ARRAY_BYTES} bytes; write one object a line")
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON ({error}); fetch it again") from None
+    for row in rows:
+        yield json.dumps(row).encode()
+
+
+def _of_csv(file: io.BufferedReader) -> Iterator[bytes]:
+    csv.field_size_limit(MAX_LINE_BYTES)
+    for row in csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")):
+        yield json.dumps({key: value for key, value in row.items() if isinstance(key, str)}).encode()
+
+
+def _of_parquet(path: Path, columns: Sequence[str]) -> Iterator[Piece]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        names = [name for name in columns if name in file.schema_arrow.names] or None
+        share = path.stat().st_size / max(1, file.metadata.num_rows)
+        first = 1
+        for table in file.iter_batches(batch_size=PARQUET_ROWS, columns=names, use_threads=False):
+            yield first, None, table, int(share * table.num_rows)
+            first += table.num_rows
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: cannot be read as parquet ({error}); fetch it again") from None

@@ -1,0 +1,291 @@
+"""From published rows to the data folder of a run: converted by all cores, chosen in order, written with a manifest.
+
+What the folder holds follows from the mixture, the files and the tokenizer alone: not from the number of processes, nor
+from how often the preparation was killed and started again. Memory is bounded by the chunks under way and by the words
+of the problems that were kept.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from megatron_rl.config.checks import UserError, require
+from megatron_rl.config.mixture import Mixture, Source
+from megatron_rl.data import choice, manifest
+from megatron_rl.data.convert import Job, Made, convert, part_path, read_part, start
+from megatron_rl.data.files import MANIFEST, Part
+from megatron_rl.data.logic_tasks import OUT_OF_DISTRIBUTION, TASKS
+from megatron_rl.data.origins import Chunk, chunks, digest_of, locate
+from megatron_rl.data.similar import Overlaps, evaluation_files, evaluation_problems
+from megatron_rl.data.sources import COLUMNS
+from megatron_rl.runtime.rundir import locked
+
+WORK = "work"  # folder of what is not finished, in the data folder
+PLAN = "plan.json"
+MADE_AT_ONCE = 50  # rows of a logic task
+MADE_BYTES = 2_000  # that a made row stands for on the progress bar
+PACKAGES = ("reasoning-gym", "math-verify", "rensa")  # whose version can change what is kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is asked for."""
+
+    mixture: Mixture
+    folder: Path
+    mirror: Path | None  # of downloads; None: the hub
+    given: Mapping[str, Sequence[Path]]  # source -> files in place of its own
+    without: tuple[str, ...]  # sources that are left out
+    evaluation: tuple[Path, ...]  # files or folders of problems that must not be trained on
+    tokenizer: Path | None
+    processes: int
+    packs: bool  # the files by zstd
+    allows_unsafe_sandbox: bool
+
+
+class Progress(Protocol):
+    """Who is told how far the work is."""
+
+    def begin(self, what: str, total: int) -> None: ...
+
+    def advance(self, amount: int) -> None: ...
+
+
+def prepare(order: Order, progress: Progress) -> dict[str, Any]:
+    """Writes the data folder and returns its manifest; a finished one is left as it is.
+
+    Raises UserError where a source, an evaluation set or the folder is not as it has to be; RuntimeError where the hub
+    cannot be reached, or the verifiers cannot be started.
+    """
+    mixture = order.mixture.without(order.without)
+    for name in order.given:
+        require(
+            name in {source.name for source in mixture.sources}, f"--from {name}: mixture {mixture.name} has no such"
+        )
+    with locked(order.folder):
+        files = {source.name: _files(source, order) for source in mixture.sources}
+        progress.begin("checksums", sum(path.stat().st_size for found in files.values() for _, path in found))
+        plan = _plan(order, mixture, files, progress)
+        if (done := manifest.read(order.folder)) is not None:
+            require(
+                done.get("plan") == plan,
+                f"data folder {order.folder}: holds data made of something else; give another with --to",
+            )
+            return done
+        work = order.folder / WORK
+        _begin(work, plan)
+        job = Job(
+            sources={source.name: source for source in mixture.sources},
+            rules=mixture.rules,
+            trained_on=frozenset(source.name for source in mixture.train),
+            work=work,
+            tokenizer=order.tokenizer,
+            parent=os.getpid(),
+            allows_unsafe_sandbox=order.allows_unsafe_sandbox,
+        )
+        numbers = _convert_all(order, mixture, files, job, progress)
+        made = _write(order, mixture, numbers, work, plan)
+        shutil.rmtree(work)
+        return made
+
+
+def _files(source: Source, order: Order) -> list[tuple[str, Path]]:
+    if source.reader == "reasoning_gym":
+        found = importlib.metadata.version(source.repository)
+        require(
+            found == source.revision,
+            f"source '{source.name}': is of {source.repository} {source.revision}, and {found} is installed; its rows "
+            "would be others",
+        )
+        return []
+    return locate(source, order.mirror, order.given.get(source.name, ()))
+
+
+def _plan(
+    order: Order, mixture: Mixture, files: Mapping[str, Sequence[tuple[str, Path]]], progress: Progress
+) -> dict[str, Any]:
+    """All that the bytes of the folder follow from."""
+    checksums: dict[str, dict[str, str]] = {}
+    for name, found in files.items():
+        checksums[name] = {}
+        for file, path in found:
+            checksums[name][file] = digest_of(path)
+            progress.advance(path.stat().st_size)
+    tokenizer = order.tokenizer and {
+        path.name: digest_of(path)
+        for path in sorted(order.tokenizer.iterdir())
+        if path.name.startswith(("tokenizer", "chat_template", "vocab", "merges", "special_tokens"))
+    }
+    return {
+        "mixture": mixture.release,
+        "fingerprint": mixture.fingerprint,
+        "without": sorted(order.without),
+        "files": checksums,
+        "evaluation": {path.name: digest_of(path) for path in evaluation_files(order.evaluation)},
+        "tokenizer": tokenizer,
+        "packs": order.packs,
+        "packages": {name: importlib.metadata.version(name) for name in ("megatron-rl", *PACKAGES)},
+    }
+
+
+def _begin(work: Path, plan: Mapping[str, Any]) -> None:
+    """Goes on with the parts in `work`, if they were made by the same plan."""
+    path, text = work / PLAN, json.dumps(plan, indent=1)
+    if path.is_file():
+        require(
+            path.read_text(encoding="utf-8") == text,
+            f"{work}: is of a preparation of something else; remove it, or give another folder with --to",
+        )
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    aside = path.with_suffix(".new")
+    aside.write_text(text, encoding="utf-8")
+    aside.rename(path)
+
+
+def _convert_all(
+    order: Order, mixture: Mixture, files: Mapping[str, Sequence[tuple[str, Path]]], job: Job, progress: Progress
+) -> dict[str, int]:
+    """Number of parts of each source, all of them written; those to validate with come first."""
+    total = sum(_size(source, files[source.name]) for source in mixture.sources)
+    progress.begin("rows", total)
+    numbers: dict[str, int] = {}
+    with _pool(order.processes, job) as pool:
+        numbers |= _converted(mixture.validation, files, job, pool, order.processes, progress)
+        index = job.work / "overlaps.npz"
+        if not index.is_file():
+            aside = index.with_suffix(".new")
+            Overlaps.of(_must_not_be_trained_on(order, mixture, numbers, job.work), mixture.rules).save(aside)
+            aside.rename(index)
+        numbers |= _converted(mixture.train, files, job, pool, order.processes, progress)
+    return numbers
+
+
+@contextmanager
+def _pool(processes: int, job: Job) -> Iterator[ProcessPoolExecutor]:
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = "0"  # of the processes to start: reasoning-gym's questions depend on it
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=start, initargs=(job,)) as pool:
+            yield pool
+    finally:
+        del os.environ["PYTHONHASHSEED"]
+        if before is not None:
+            os.environ["PYTHONHASHSEED"] = before
+
+
+def _converted(
+    sources: Sequence[Source],
+    files: Mapping[str, Sequence[tuple[str, Path]]],
+    job: Job,
+    pool: ProcessPoolExecutor,
+    processes: int,
+    progress: Progress,
+) -> dict[str, int]:
+    """At most two chunks a process are read ahead, which bounds the memory."""
+    numbers = {source.name: 0 for source in sources}
+    under_way: dict[Future[int], int] = {}
+    for source in sources:
+        for chunk in _chunks(source, files[source.name], is_held_out=source.name not in job.trained_on):
+            numbers[source.name] += 1
+            if part_path(job.work, source.name, chunk.number).is_file():
+                progress.advance(chunk.num_bytes)
+                continue
+            under_way[pool.submit(convert, chunk)] = chunk.num_bytes
+            if len(under_way) >= 2 * processes:
+                _collect(under_way, progress)
+    while under_way:
+        _collect(under_way, progress)
+    return numbers
+
+
+def _collect(under_way: dict[Future[int], int], progress: Progress) -> None:
+    done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+    for future in done:
+        future.result()
+        progress.advance(under_way.pop(future))
+
+
+def _chunks(source: Source, files: Sequence[tuple[str, Path]], *, is_held_out: bool) -> Iterable[Chunk | Made]:
+    if source.reader == "reasoning_gym":
+        return _made(source, is_held_out)
+    return chunks(source.name, files, COLUMNS.get(source.reader, ()))
+
+
+def _made(source: Source, is_held_out: bool) -> Iterator[Made]:
+    tasks = _tasks(source, is_held_out)
+    assert source.rows_per_task is not None, "the mixture was checked"
+    number = 0
+    for task in tasks:
+        for first in range(0, source.rows_per_task, MADE_AT_ONCE):
+            num_rows = min(MADE_AT_ONCE, source.rows_per_task - first)
+            split = "held_out" if is_held_out else "train"
+            yield Made(
+                source=source.name,
+                number=number,
+                task=task,
+                split=split,
+                first=first,
+                num_rows=num_rows,
+                num_bytes=num_rows * MADE_BYTES,
+            )
+            number += 1
+
+
+def _tasks(source: Source, is_held_out: bool) -> list[str]:
+    known = [task for names in TASKS.values() for task in names]
+    for task in source.subset:
+        allowed = known + list(OUT_OF_DISTRIBUTION) * is_held_out
+        require(task in allowed, f"source '{source.name}': task '{task}' is none that it may have")
+    return list(source.subset) or known
+
+
+def _size(source: Source, files: Sequence[tuple[str, Path]]) -> int:
+    if source.rows_per_task is not None:
+        return len(_tasks(source, is_held_out=True)) * source.rows_per_task * MADE_BYTES
+    return sum(path.stat().st_size for _, path in files)
+
+
+def _must_not_be_trained_on(
+    order: Order, mixture: Mixture, numbers: Mapping[str, int], work: Path
+) -> Iterator[tuple[str, str]]:
+    """(name, text) of the problems that the mixture is validated with, and of the evaluation sets."""
+    for source in mixture.validation:
+        for number in range(numbers[source.name]):
+            for identifier, _, _, words in read_part(part_path(work, source.name, number)).rows:
+                yield identifier, words
+    yield from evaluation_problems(evaluation_files(order.evaluation))
+
+
+def _write(
+    order: Order, mixture: Mixture, numbers: Mapping[str, int], work: Path, plan: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Chooses, writes the files, the list of what was dropped and, last, the manifest."""
+    chosen = choice.choose(mixture, numbers, work)
+    written: dict[str, Any] = {}
+    parts: tuple[tuple[Part, tuple[Source, ...]], ...] = (("train", mixture.train), ("validation", mixture.validation))
+    for part, sources in parts:
+        written |= manifest.write_items(order.folder, part, sources, chosen, work, numbers, packs=order.packs)
+    if not any(name.startswith("train") for name in written) or not any(
+        name.startswith("validation") for name in written
+    ):
+        raise UserError(
+            f"data folder {order.folder}: no row is left to {'train on' if not written else 'validate with'}; "
+            f"{work} has the parts, remove it to begin anew"
+        )
+    manifest.write_dropped(order.folder, mixture, numbers, work, chosen)
+    made = manifest.manifest_of(mixture, plan, chosen, written, overlap_was_checked=bool(order.evaluation))
+    manifest.write(order.folder / MANIFEST, made)
+    return made
