@@ -1,0 +1,217 @@
+"""`data prepare`, from published layouts to a data folder: what it holds, what it dropped, what a kill changes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.mixture import Mixture
+from megatron_rl.data.items import read_data
+from megatron_rl.data.prepare import Order, prepare
+from tests.data.mixture import MIXTURE
+
+HERE = Path(__file__).parent
+SOURCES, FIVE_DOMAINS = HERE / "sources", HERE / "five_domains"
+COMMAND = [sys.executable, "-m", "megatron_rl", "data", "prepare", str(HERE / "mixture.py")]
+LONG = "Two trains leave two towns that lie far apart at the same time and meet after some hours of a steady journey "
+
+
+class Silent:
+    def begin(self, what: str, total: int) -> None: ...
+
+    def advance(self, amount: int) -> None: ...
+
+
+def made(folder: Path, mixture: Mixture = MIXTURE, **changes: Any) -> dict[str, Any]:
+    order = Order(
+        mixture=mixture,
+        folder=folder,
+        mirror=SOURCES,
+        given={},
+        without=(),
+        evaluation=(),
+        tokenizer=None,
+        processes=1,
+        packs=False,
+        allows_unsafe_sandbox=False,
+    )
+    return prepare(replace(order, **changes), Silent())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+def test_a_preparation_that_was_killed_goes_on_to_the_same_bytes_which_are_the_committed_ones(tmp_path: Path) -> None:
+    command = [*COMMAND, "--mirror", str(SOURCES), "--to", str(tmp_path), "--processes", "1"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("work/*/*.part.zst")) and first.poll() is None:
+        assert time.monotonic() < deadline, "no part was written"
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert not (tmp_path / "manifest.json").exists(), "it was killed before its end"
+    parts = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*.part.zst")}
+    time.sleep(0.5)  # its process dies with it
+    second = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert second.returncode == 0, second.stderr
+    assert parts, "something was there to go on from"
+    assert "five_domains 1.0.0 is in" in second.stdout
+    assert contents(tmp_path) == contents(FIVE_DOMAINS)
+
+
+def test_the_committed_folder_is_read_and_its_manifest_tells_of_it() -> None:
+    data = read_data(FIVE_DOMAINS)
+    assert Counter(item.domain for item in data.train) == dict.fromkeys(
+        ("math", "code", "stem", "logic", "instruct"), 8
+    )
+    manifest = json.loads((FIVE_DOMAINS / "manifest.json").read_text())
+    assert manifest["sources"]["scp"]["dropped"] == {"no_answer": 1, "disagreement": 1}
+    assert manifest["domains"]["math"] == {
+        "kept": 8,
+        "published": 8,
+        "dropped": {"no_answer": 1, "exact_duplicate": 1},
+    }
+    assert set(manifest["files"]) == {path.name for path in FIVE_DOMAINS.glob("*-*.jsonl")}
+    assert any("--evaluation" in line for line in manifest["not_checked"])
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The manifest of a mixture with a planted row for each rule, and what was dropped."""
+    folder = tmp_path_factory.mktemp("planted")
+    math = [
+        '{"problem": "What is 2+3?", "answer": "5"}',
+        '{"problem": "What is 2+',
+        "\ufeff[1, 2",
+        '{"problem": "What is 2+4?", "answer": ""}',
+        '{"problem": "What is 2+5?", "answer": "\\\\frac{1"}',
+        json.dumps({"problem": "What is 2+6?", "answer": "1" * 30_000}),
+        '{"problem": "what is $2 + 3$", "answer": "5"}',
+        json.dumps({"problem": LONG + "where is that", "answer": "7"}),
+        json.dumps({"problem": LONG + "where was that", "answer": "7"}),
+        json.dumps(
+            {"problem": "What is the largest prime that divides the number of all the seats there are?", "answer": "7"}
+        ),
+        json.dumps({"problem": "word " * 60, "answer": "7"}),
+        '{"problem": "What is \\ud800?", "answer": "5"}',
+    ]
+    verl = {"data_source": "taco", "ability": "code", "extra_info": {}}
+
+    def program(problem: str, truth: Any) -> str:
+        return json.dumps(
+            verl | {"prompt": [{"role": "user", "content": problem}], "reward_model": {"ground_truth": truth}}
+        )
+
+    fine = {"inputs": ["3\n"], "outputs": ["6\n"]}
+    code = [
+        program("Double n.", fine),
+        program("Print any of them.", fine),
+        program("This is an interactive problem.", fine),
+        program("Print a lot.", {"inputs": ["x" * 5000], "outputs": ["y"]}),
+        program("Print nothing.", {"inputs": ["3\n"], "outputs": [""]}),
+        json.dumps(json.loads(program("Halve n.", fine)) | {"solutions": ["print(int(input()) // 2)"]}),
+        json.dumps(json.loads(program("Double the n.", fine)) | {"solutions": ["print(int(input()) * 2)"]}),
+    ]
+    (folder / "math.jsonl.gz").write_bytes(gzip.compress("\n".join(math).encode(errors="surrogatepass")))
+    (folder / "code.jsonl.zst").write_bytes(zstandard.compress("\n".join(code).encode()))
+    (folder / "test.jsonl").write_text(
+        '{"question": "What is the largest prime that divides the number of all the seats there are?"}\n'
+    )
+    deepscaler, eurus = MIXTURE.train[:2]
+    rules = replace(MIXTURE.rules, max_test_bytes=1000, max_prompt_tokens=250)
+    mixture = replace(MIXTURE, train=(replace(deepscaler, max_prompts=1), eurus), rules=rules)
+    mixture = replace(mixture, validation=MIXTURE.validation[:1])
+    given = {"deepscaler": [folder / "math.jsonl.gz"], "eurus": [folder / "code.jsonl.zst"]}
+    manifest = made(
+        folder / "data",
+        mixture,
+        given=given,
+        evaluation=(folder / "test.jsonl",),
+        tokenizer=HERE.parents[1] / "demo" / "model",
+        packs=True,
+    )
+    dropped = [json.loads(line) for line in (folder / "data" / "dropped.jsonl").read_text().splitlines()]
+    return manifest | {"found": {(row["source"], row["row"]): row["rule"] for row in dropped}, "folder": folder}
+
+
+@pytest.mark.parametrize(
+    ("source", "row", "rule"),
+    [
+        ("deepscaler", 2, "malformed"),
+        ("deepscaler", 3, "malformed"),
+        ("deepscaler", 4, "no_answer"),
+        ("deepscaler", 5, "refused"),
+        ("deepscaler", 6, "wrong_own_answer"),
+        ("deepscaler", 7, "exact_duplicate"),
+        ("deepscaler", 9, "near_duplicate"),
+        ("deepscaler", 10, "overlap"),
+        ("deepscaler", 11, "too_long"),
+        ("deepscaler", 12, "malformed"),
+        ("eurus", 2, "several_outputs"),
+        ("eurus", 3, "interactive"),
+        ("eurus", 4, "tests_too_large"),
+        ("eurus", 5, "refused"),
+        ("eurus", 6, "wrong_own_answer"),
+    ],
+)
+def test_a_planted_row_is_dropped_by_its_rule(planted: dict[str, Any], source: str, row: int, rule: str) -> None:
+    assert planted["found"][source, row] == rule
+    assert planted["sources"][source]["dropped"][rule] >= 1
+
+
+def test_the_rest_is_kept_and_the_counts_add_up(planted: dict[str, Any]) -> None:
+    for source in planted["sources"].values():
+        assert source["rows"] == source["kept"] + sum(source["dropped"].values())
+    assert planted["sources"]["eurus"]["kept"] == 2
+    assert planted["sources"]["deepscaler"]["kept"] == 1
+    assert planted["sources"]["deepscaler"]["dropped"]["not_drawn"] == 1
+    data = read_data(planted["folder"] / "data")
+    assert [item.prompt for item in data.train if item.domain == "code"] == ["Double n.", "Double the n."]
+    assert planted["not_checked"] == []
+
+
+def test_a_finished_folder_is_left_alone_and_another_mixture_does_not_go_into_it(tmp_path: Path) -> None:
+    shutil.copytree(FIVE_DOMAINS, tmp_path, dirs_exist_ok=True)
+    before = contents(tmp_path)
+    assert made(tmp_path)["mixture"] == "five_domains 1.0.0"
+    assert contents(tmp_path) == before
+    with pytest.raises(UserError, match="holds data made of something else; give another with --to"):
+        made(tmp_path, without=("scp",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "pattern"),
+    [
+        ({"without": ("math",)}, "source 'math': mixture five_domains has deepscaler, eurus"),
+        ({"mirror": HERE}, r"holds none of deepscaler.json; download .*, or leave it out with --without deepscaler"),
+        ({"given": {"math": [SOURCES]}}, "--from math: mixture five_domains has no such"),
+        ({"evaluation": (SOURCES / "PRIME-RL",)}, "has no .jsonl file"),
+    ],
+)
+def test_what_cannot_be_prepared_is_one_line(tmp_path: Path, changes: dict[str, Any], pattern: str) -> None:
+    with pytest.raises(UserError, match=pattern):
+        made(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("name", ["cut.parquet", "cut.jsonl.zst", "cut.jsonl.gz", "cut.json"])
+def test_a_file_that_cannot_be_read_at_all_is_named(tmp_path: Path, name: str) -> None:
+    rows = b'[{"problem": "2+3?", "answer": "5"}, {"pro'
+    packed = {"zst": zstandard.compress(rows)[:-8], "gz": gzip.compress(rows)[:-8], "parquet": b"PAR1"}
+    (tmp_path / name).write_bytes(packed.get(name.rpartition(".")[2], rows))
+    with pytest.raises(UserError, match=rf"{name}: .*fetch it again"):
+        made(tmp_path / "data", given={"deepscaler": [tmp_path / name]})
