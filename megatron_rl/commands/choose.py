@@ -25,11 +25,6 @@ from megatron_rl.runtime import rundir
 
 NO_RECIPES = ("domains", "models", "scales")  # modules of recipes/ that recipes are made of, or placed by
 REPOSITORY = Path(recipes.__file__).resolve().parent.parent
-# What a recipe of the user's own may raise while it is read.
-RECIPE_FAULTS = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError),
-    *(RuntimeError, SyntaxError, TypeError, ValueError),
-)
 MOUNTS_UNKNOWN = ", after `source slurm/site.env`, which says what a container's paths are on this machine"
 
 

@@ -8,6 +8,12 @@ from pathlib import Path
 
 from megatron_rl.config.checks import UserError, require
 
+# What a file of the user's own may raise while it is read.
+FAULTS = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError),
+    *(RuntimeError, SyntaxError, TypeError, ValueError),
+)
+
 
 def run_module(kind: str, name: str, path: Path) -> types.ModuleType:
     """The module of a file; `kind` and `name` begin what is said where it cannot be run. Raises UserError."""
@@ -17,6 +23,6 @@ def run_module(kind: str, name: str, path: Path) -> types.ModuleType:
     module = importlib.util.module_from_spec(specification)
     try:
         specification.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+    except FAULTS as error:
         raise UserError(f"{kind} '{name}': {type(error).__name__}: {error}") from error
     return module
