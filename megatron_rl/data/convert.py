@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from megatron_rl.data.similar import Overlaps, words_of
 from megatron_rl.data.sources import read_draft
 from megatron_rl.rewards.sandbox.layers import die_with_parent
 from megatron_rl.rewards.score import VERIFIERS, Case, Scorer
-from megatron_rl.runtime.rundir import sync_file
+from megatron_rl.runtime.files import replace_file
 
 MAX_LISTED_REASON = 300
 ITEM_SECONDS = 5.0  # that a verifier has for a reference answer
@@ -251,11 +250,8 @@ def write_part(path: Path, part: Part) -> None:
         "dropped": part.dropped,
         "rows": part.rows,
     }
-    aside = path.with_suffix(f".{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside.write_bytes(zstandard.compress(json.dumps(head).encode() + b"\n" + b"".join(part.lines), 1))
-    sync_file(aside)
-    aside.rename(path)
+    replace_file(path, zstandard.compress(json.dumps(head).encode() + b"\n" + b"".join(part.lines), 1))
 
 
 def read_part(path: Path) -> Part:

@@ -15,7 +15,7 @@ from megatron_rl.data.choice import Chosen
 from megatron_rl.data.convert import lines_of, part_path, read_part
 from megatron_rl.data.drafts import MEANINGS, RULES
 from megatron_rl.data.files import MANIFEST, PACKED, Part
-from megatron_rl.runtime.rundir import sync_file, sync_folder
+from megatron_rl.runtime.files import commit, replace_file, sync
 
 DROPPED = "dropped.jsonl"
 
@@ -58,8 +58,8 @@ def write_items(
             for source in mine:
                 for line in _kept_lines(chosen[source.name], work, source.name):
                     file.write(line)
-        sync_file(aside)
-        aside.rename(folder / name)
+        sync(aside)
+        commit(aside, folder / name)
         with (folder / name).open("rb") as stored:
             digest = hashlib.file_digest(stored, "sha256").hexdigest()
         written[name] = {"sha256": digest, "bytes": (folder / name).stat().st_size, "rows": num_rows}
@@ -84,8 +84,8 @@ def write_dropped(
             for number in range(numbers[source.name]):
                 _list(file, source.name, read_part(part_path(work, source.name, number)).dropped)
             _list(file, source.name, chosen[source.name].dropped)
-    sync_file(aside)
-    aside.rename(folder / DROPPED)
+    sync(aside)
+    commit(aside, folder / DROPPED)
 
 
 def _list(file: Any, source: str, dropped: Sequence[tuple[str, int, str, str]]) -> None:
@@ -164,8 +164,4 @@ def _not_checked(plan: Mapping[str, Any], overlap_was_checked: bool) -> list[str
 
 def write(path: Path, manifest: Mapping[str, Any]) -> None:
     """Writes the manifest so that it is there whole or not at all; it says that the folder is finished."""
-    aside = path.with_suffix(".new")
-    aside.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    sync_file(aside)
-    aside.rename(path)
-    sync_folder(path.parent)
+    replace_file(path, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())

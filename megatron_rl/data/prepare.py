@@ -28,6 +28,7 @@ from megatron_rl.data.logic_tasks import OUT_OF_DISTRIBUTION, TASKS
 from megatron_rl.data.origins import Chunk, chunks, digest_of, locate
 from megatron_rl.data.similar import Overlaps, evaluation_files, evaluation_problems
 from megatron_rl.data.sources import COLUMNS
+from megatron_rl.runtime.files import commit, replace_file
 from megatron_rl.runtime.rundir import locked
 
 WORK = "work"  # folder of what is not finished, in the data folder
@@ -149,9 +150,7 @@ def _begin(work: Path, plan: Mapping[str, Any]) -> None:
         return
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    aside = path.with_suffix(".new")
-    aside.write_text(text, encoding="utf-8")
-    aside.rename(path)
+    replace_file(path, text.encode())
 
 
 def _convert_all(
@@ -167,7 +166,7 @@ def _convert_all(
         if not index.is_file():
             aside = index.with_suffix(".new")
             Overlaps.of(_must_not_be_trained_on(order, mixture, numbers, job.work), mixture.rules).save(aside)
-            aside.rename(index)
+            commit(aside, index)
         numbers |= _converted(mixture.train, files, job, pool, order.processes, progress)
     return numbers
 
