@@ -134,7 +134,7 @@ def measure(case: Case, run: Run, ranks: Ranks, hardware: Device, repeats: int) 
 
 def refit_figures(actor: Actor, engine: Engine, repeats: int) -> Figures:
     """The refit against a memcpy of the same tensors, one by one, into memory that is there already."""
-    from megatron_rl.config.pretrained import tensor_names
+    from megatron_rl.config.weights import tensor_names
     from megatron_rl.refit.transfer import refit
 
     manifest = tensor_names(actor.model)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.config.lineage import FILE_NAME, Parent, model_folder_of
-from megatron_rl.config.pretrained import read_model, tensor_names
+from megatron_rl.config.pretrained import read_model
+from megatron_rl.config.weights import tensor_names
 from megatron_rl.runtime.rundir import CHECKPOINT_FORMAT, sealed
 
 CONFIG = {
@@ -30,12 +31,14 @@ CONFIG = {
 }
 
 
-def write_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str = "F32") -> None:
+def write_safetensors(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str = "F32", num_bytes: int = 4
+) -> None:
     """A safetensors file of zeros, written from the published format."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
-        start, end = end, end + 4 * math.prod(shape)
+        start, end = end, end + num_bytes * math.prod(shape)
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))

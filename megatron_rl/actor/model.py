@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_rl.actor import names
+from megatron_rl.actor import names, rotary
 from megatron_rl.actor.vocabulary import Head
+from megatron_rl.config import weights
+from megatron_rl.config.checks import UserError
 from megatron_rl.config.records import Model, Scale
 from megatron_rl.device import Device
 
@@ -41,6 +43,7 @@ def transformer_config(model: Model, scale: Scale, device: Device) -> Any:
         hidden_dropout=0.0,
         attention_dropout=0.0,
         attention_softmax_in_fp32=True,
+        softmax_scale=rotary.softmax_scale(model),
         masked_softmax_fusion=False,
         tensor_model_parallel_size=scale.tensor_parallel,
         pipeline_model_parallel_size=scale.pipeline_parallel,
@@ -76,7 +79,7 @@ def build(model: Model, scale: Scale, config: Any, device: Device) -> list[Any]:
     from megatron.core.transformer.module import Float16Module
 
     def chunk(virtual_stage: int | None) -> Any:
-        return GPTModel(
+        built = GPTModel(
             config,
             device.block_spec(config, virtual_stage),
             vocab_size=model.vocab_size,
@@ -93,6 +96,10 @@ def build(model: Model, scale: Scale, config: Any, device: Device) -> list[Any]:
             rotary_base=model.rope_theta,
             vp_stage=virtual_stage,
         )
+        if model.rope_scaling is not None:
+            own = built.rotary_pos_emb.inv_freq
+            built.rotary_pos_emb.inv_freq = rotary.frequencies(model).to(own.device)
+        return built
 
     stages: list[int | None] = list(range(config.virtual_pipeline_model_parallel_size or 0)) or [None]
     chunks = [chunk(stage).to(device.torch_device) for stage in stages]
@@ -121,14 +128,19 @@ def _without_logits(chunk: Any, rounds_logits: bool, device: Device) -> None:
 
 
 def load_folder(chunks: list[Any], model: Model, folder: Path, degree: int, rank: int) -> None:
-    """Fills the chunks from a Hugging Face folder's safetensors files, mapped rather than read whole."""
+    """Fills the chunks from a Hugging Face folder's safetensors files, mapped rather than read whole.
+
+    Raises UserError naming a tensor that is not finite.
+    """
     from safetensors import safe_open
 
-    files = {path.name: safe_open(path, framework="pt") for path in sorted(folder.glob("*.safetensors"))}
-    where = {name: file for file in files.values() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    tensors = weights.read_tensors(folder)
+    files = {path: safe_open(path, framework="pt") for path in {tensor.path for tensor in tensors.values()}}
 
     def read(name: str) -> Tensor:
-        tensor: Tensor = where[name].get_tensor(name)
+        tensor: Tensor = files[tensors[name].path].get_tensor(name)
+        if not tensor.isfinite().all():
+            raise UserError(weights.not_finite(folder, name))
         return tensor
 
     names.load(chunks, model, read, degree, rank)

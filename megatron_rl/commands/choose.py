@@ -18,9 +18,10 @@ from megatron_rl.config.checks import UserError, check_parent, require
 from megatron_rl.config.fit import fitted
 from megatron_rl.config.lineage import PUBLISHED, Parent, parent_of, read_parent
 from megatron_rl.config.mounts import mounts_of, on_host, seen_here
-from megatron_rl.config.pretrained import check_tensors, read_model
+from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 from megatron_rl.config.run import Run
+from megatron_rl.config.weights import check_tensors
 from megatron_rl.runtime import rundir
 
 NO_RECIPES = ("domains", "models", "scales")  # modules of recipes/ that recipes are made of, or placed by

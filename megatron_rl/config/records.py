@@ -10,6 +10,38 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
+class LinearScaling:
+    """Every rotary frequency divided by `factor`."""
+
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Llama3Scaling:
+    """Low rotary frequencies divided by `factor`, high ones kept, those between in part; Llama 3.1."""
+
+    factor: float
+    low_frequency_factor: float  # below so many turns in the original context a frequency is low
+    high_frequency_factor: float  # above so many it is high
+    original_max_positions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class YarnScaling:
+    """YaRN, arXiv 2309.00071: as Llama3Scaling with a ramp over the dimensions, and sharper attention."""
+
+    factor: float
+    original_max_positions: int
+    beta_fast: float  # dimensions of more turns in the original context are kept
+    beta_slow: float  # those of fewer are divided
+    attention_factor: float  # of queries, and of keys
+    truncates: bool  # the ends of the ramp to whole dimensions
+
+
+RopeScaling = LinearScaling | Llama3Scaling | YarnScaling
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """The shape of a Hugging Face decoder (Qwen2, Qwen3 or Llama family)."""
 
@@ -22,12 +54,13 @@ class Model:
     head_dim: int
     ffn_hidden_size: int
     vocab_size: int
-    max_positions: int
+    max_positions: int  # after scaling
     rope_theta: float
     norm_epsilon: float
     tied_embeddings: bool
     qkv_bias: bool
     qk_norm: bool
+    rope_scaling: RopeScaling | None = dataclasses.field(default=None, metadata={"absent": None})  # see later_field
 
     @property
     def num_parameters(self) -> int:

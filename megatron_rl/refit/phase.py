@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from megatron_rl.actor.actor import Actor
-from megatron_rl.config.pretrained import tensor_names
+from megatron_rl.config.weights import tensor_names
 from megatron_rl.refit.transfer import refit
 from megatron_rl.rollout.engine import Engine
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from megatron_rl.config.checks import UserError
-from megatron_rl.config.records import Scale
+from megatron_rl.config.positions import rope_parameters
+from megatron_rl.config.pretrained import ARCHITECTURES
+from megatron_rl.config.records import Model, Scale, YarnScaling
 from megatron_rl.config.run import Run
 from megatron_rl.device import Device
 from megatron_rl.runtime import parallel
@@ -54,6 +56,7 @@ class Engine:
         self.llm = vllm.LLM(
             model=str(run.model_folder),
             skip_tokenizer_init=True,
+            hf_overrides=config_overrides(run.recipe.model, scale),
             dtype=scale.precision.replace("fp32", "float32").replace("bf16", "bfloat16"),
             load_format="dummy",  # the first refit fills it
             max_model_len=sampling.max_prompt_tokens + longest,
@@ -65,7 +68,6 @@ class Engine:
             seed=run.seed,
             disable_log_stats=True,
             **device.engine_options,
-            **head_options(scale),
             **neighbours,
         )
         self.parameter_names = {name for name, _ in self.network.named_parameters()}
@@ -152,12 +154,16 @@ class Engine:
         return self.llm.llm_engine.model_executor.driver_worker.worker.get_model()
 
 
-def head_options(scale: Scale) -> dict[str, Any]:
-    """Arguments of vllm.LLM that say in which precision logits are made, scaled and sampled from.
+def config_overrides(model: Model, scale: Scale) -> dict[str, Any]:
+    """Fields of config.json as the actor understands them, so that vLLM resolves none of them in its own way.
 
-    In bf16 vLLM rounds the logits twice, once after the division by the temperature: 0.02 nats on average at 1.2.
+    `head_dtype` says in which precision logits are made, scaled and sampled from. In bf16 vLLM rounds the logits twice,
+    once after the division by the temperature: 0.02 nats on average at 1.2.
     """
-    return {} if scale.fp32_logits == "neither" else {"hf_overrides": {"head_dtype": "float32"}}
+    fields = {"architectures": [ARCHITECTURES[model.family]], "rope_parameters": rope_parameters(model)}
+    if isinstance(model.rope_scaling, YarnScaling):  # whose published configs leave the context as it was
+        fields |= {"max_position_embeddings": model.max_positions}
+    return fields if scale.fp32_logits == "neither" else fields | {"head_dtype": "float32"}
 
 
 def _sample(completion: Any, version: int) -> Sample:

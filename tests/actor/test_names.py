@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from megatron_rl.actor.names import LAYER, TOP, Entry, from_shards, parameters, to_shard, whole_shapes
-from megatron_rl.config.pretrained import read_model, tensor_names
+from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.records import Model
+from megatron_rl.config.weights import tensor_names
 from tests.folders import write_model
 
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -17,7 +17,7 @@ from megatron_rl.device.cuda import (
     prepare_rollout,
     transformer_options,
 )
-from megatron_rl.rollout.engine import head_options
+from megatron_rl.rollout.engine import config_overrides
 from megatron_rl.runtime.ranks import process_environment
 from recipes.scales import CPU, H100X8
 from tests.ranks import run_ranks
@@ -77,8 +77,9 @@ def test_vllm_knows_every_option() -> None:
     from vllm.engine.arg_utils import EngineArgs
 
     known = {field.name for field in dataclasses.fields(EngineArgs)}
-    assert {*ENGINE_OPTIONS, *head_options(H100X8)} <= known
-    assert head_options(H100X8) == {"hf_overrides": {"head_dtype": "float32"}} and head_options(CPU) == {}
+    assert {*ENGINE_OPTIONS, "hf_overrides"} <= known
+    assert config_overrides(RECIPE.model, H100X8)["head_dtype"] == "float32"
+    assert "head_dtype" not in config_overrides(RECIPE.model, CPU)
 
 
 def test_determinism_is_asked_of_all_who_add_up() -> None:
