@@ -144,13 +144,14 @@ def _reader(path: Path, field: str, rope: Mapping[str, Any]) -> Number:
     def number(key: str, default: float | None = None, is_needed: bool = False) -> float:
         if key not in rope and (default is None or is_needed):
             raise UserError(f"{path}: {field} has no {key}, which this kind of rope scaling needs")
-        value = rope.get(key)
+        value: Any = rope.get(key)
         value = default if value is None else value
         if isinstance(value, bool) and key == "truncate":
             return value
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or (value <= 0 and value != default):
-            raise UserError(f"{path}: {field}.{key}={value!r} must be a number above 0")
+        require(
+            is_number and (value > 0 or value == default), f"{path}: {field}.{key}={value!r} must be a number above 0"
+        )
         return float(value)
 
     return number

@@ -51,8 +51,8 @@ FOREIGN_FILES = {
     "hf_quant_config.json": "by which vLLM would quantize the model; take the model that it was made from",
 }
 # Fields that vLLM takes for a limit of the context.
-OTHER_LIMITS = ("n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions")
-OTHER_LIMITS += ("max_sequence_length", "max_seq_length", "seq_len")
+OTHER_LIMITS = ["n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions"]
+OTHER_LIMITS += ["max_sequence_length", "max_seq_length", "seq_len"]
 # What a config may hold besides: read above, or without a part in what is computed.
 READ = {"model_type", "architectures", "layer_types", "sliding_window", "max_window_layers", "hidden_size"}
 READ |= {"num_attention_heads", "num_key_value_heads", "num_hidden_layers", "head_dim", "intermediate_size"}
@@ -72,7 +72,7 @@ def read_model(folder: Path) -> Model:
     of the engines for something else than the others compute.
     """
     path, config = read_config(folder)
-    family = config.get("model_type")
+    family = str(config.get("model_type"))
     require(
         family in FAMILIES, f"{path}: model_type={family!r} is not supported; the families are {', '.join(FAMILIES)}"
     )
