@@ -20,6 +20,7 @@ from megatron_rl.data.items import read_data
 from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
 from megatron_rl.evaluation.evaluate import evaluate
 from megatron_rl.export import export
+from megatron_rl.refit import agreement
 from megatron_rl.refit.phase import rollout_phase
 from megatron_rl.report.report import Report
 from megatron_rl.rewards.score import Scorer
@@ -106,6 +107,7 @@ def loop(
 ) -> State:
     """The algorithm of the papers, a step at a time. Collective over the world."""
     state = checkpoint.resume(run, actor, prompts)
+    agreement.check_start(actor, rollouts.engine, validation, run.at_step(state.step), state.step)
     report.start(state)
     with checkpoint.Saver(run, actor, prompts, state) as saver:  # Preempted leaves through it; nothing is lost
         while True:
@@ -121,6 +123,7 @@ def loop(
 
             batch = pack(collected.groups, actor.ranks, recipe.algorithm, actor.limits)
             policy = actor.logprobs(batch, recipe)
+            agreement.check_step(actor, policy, state.step)
             batch = batch.with_logprobs(old=policy.logprobs, reference=actor.reference_logprobs(batch, recipe))
 
             rewards = shaped_rewards(batch.groups, recipe, state.step) - actor.kl_in_reward(batch, recipe)
@@ -133,7 +136,18 @@ def loop(
                 state = state.with_reset(reason)
 
             report.step(state, collected, batch, policy, updates)
+            check_learning(run, state)
             saver.after(state)
     export(run, state, actor, lineage.model_folder_of(run.directory))
     report.finish()
     return state
+
+
+def check_learning(run: Run, state: State) -> None:
+    """Raises UserError, on every rank, once too many steps in a row, or all of a short run, had nothing to learn."""
+    limit = min(run.max_steps_without_update, run.recipe.num_steps)
+    if state.idle_streak >= limit:
+        raise UserError(
+            f"step {state.step}: no update in {state.idle_streak} steps in a row, for no group of answers had a reward "
+            "above and one below another; change the prompts or their verifiers, or raise run.max_steps_without_update"
+        )

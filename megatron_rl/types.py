@@ -242,6 +242,8 @@ class State:
     reference_resets: tuple[Reset, ...]
     kl_history: tuple[float, ...]  # KL to the reference in nats of each step since the last reset
     scores: tuple[Scores, ...]
+    idle_steps: int  # that had nothing to update on, since the run began
+    idle_streak: int  # of them in a row, up to this one
     policy_digest: str  # hash of all that the optimizer did: equal in two runs that went the same way to the bit
 
     @classmethod
@@ -254,6 +256,8 @@ class State:
             reference_resets=(),
             kl_history=(),
             scores=(),
+            idle_steps=0,
+            idle_streak=0,
             policy_digest="",
         )
 
@@ -272,6 +276,8 @@ class State:
             samples_seen=self.samples_seen + collected.tried.rewards.numel(),
             tokens_seen=self.tokens_seen + num_tokens,
             keep_rate=collected.keep_rate,
+            idle_steps=self.idle_steps + (num_tokens == 0),
+            idle_streak=0 if num_tokens else self.idle_streak + 1,
             kl_history=(*self.kl_history, kl / num_tokens) if num_tokens else self.kl_history,
             policy_digest=hashlib.sha256(f"{self.policy_digest}{updates}".encode()).hexdigest()[:16],
         )

@@ -352,6 +352,8 @@ def test_a_state_survives_its_json_form() -> None:
         keep_rate=0.375,
         reference_resets=(Reset(step=1, reason="period"), Reset(step=3, reason="a spike")),
         kl_history=(0.25, 1 / 3),
+        idle_steps=2,
+        idle_streak=1,
         policy_digest="0123456789abcdef",
         scores=(Scores(step=0, accuracy={"logic": 0.25, "math": 0.5}), Scores(step=2, accuracy={"math": 1 / 3})),
     )

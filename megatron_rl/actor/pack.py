@@ -54,7 +54,8 @@ class Limits:
 def pack(groups: Groups, ranks: Ranks, algorithm: Algorithm, limits: Limits) -> Batch:
     """This rank's share of a step, cut into the algorithm's updates of whole, consecutive groups.
 
-    With fewer groups than updates there are fewer updates. Samples that the verifier gave up on are left out.
+    With fewer groups than updates there are fewer updates. Samples that the verifier gave up on are left out, and so
+    is an update that has no others.
     Collective over the world: tokens move from the engines that made them to the replicas that train on them.
     """
     num_samples = groups.lengths.shape[1]
@@ -77,7 +78,7 @@ def pack(groups: Groups, ranks: Ranks, algorithm: Algorithm, limits: Limits) -> 
     weight_of = torch.cat([part.flatten() for part in weights]).tolist() if weights else []
     longest = max((sum(lengths[row] for row in rows) for plan in plans for packs in plan for rows in packs), default=1)
     updates = []
-    for plan in plans:
+    for plan in (plan for plan in plans if any(plan)):
         count = max(len(packs) for packs in plan)
         count += -count % limits.packs_multiple
         mine = plan[ranks.data] + [[]] * (count - len(plan[ranks.data]))

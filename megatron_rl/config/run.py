@@ -9,6 +9,8 @@ from megatron_rl.config.checks import check_layout, check_recipe, check_scale, r
 from megatron_rl.config.lineage import Parent
 from megatron_rl.config.records import Recipe, Scale
 
+SEEDS = 2**32  # that there are
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -34,6 +36,7 @@ class Run:
     stall_seconds: float = 1800.0  # a collective that waits longer ends the run
     verifier_timeout_seconds: float = 5.0  # a verdict that takes longer is counted as a timeout
     max_unjudged_share: float = 0.1  # of a step's samples; beyond it the verifiers are broken, and the run ends
+    max_steps_without_update: int = 10  # in a row, for want of groups worth training on; then the run ends
     allows_unsafe_sandbox: bool = False  # code rewards even where the sandbox lacks a layer
     store_waves_longer_than_seconds: float = 1.0  # a faster wave is generated again after a kill, not read from disk
     preemption_lead_seconds: float = 600.0  # before the time limit; a wave and a save have to fit
@@ -45,12 +48,17 @@ class Run:
         check_scale(self.scale)
         check_recipe(self.recipe)
         check_layout(self.recipe, self.scale)
-        for field in ("validate_every_steps", "max_validation_prompts", "save_every_steps", "checkpoints_kept"):
+        counts = ("validate_every_steps", "max_validation_prompts", "save_every_steps", "checkpoints_kept")
+        for field in (*counts, "max_steps_without_update"):
             require(getattr(self, field) >= 1, f"run.{field}={getattr(self, field)}: must be at least 1")
         every, saved = self.keep_every_steps, self.save_every_steps
         require(
             every is None or (every >= 1 and every % saved == 0),
             f"run.keep_every_steps={every}: must be a multiple of run.save_every_steps={saved}; no other step is saved",
+        )
+        require(
+            0 <= self.seed < SEEDS,
+            f"run.seed={self.seed}: must lie in [0, {SEEDS}); numpy, which vLLM seeds, takes no other",
         )
         share = self.max_unjudged_share
         require(0 <= share <= 1, f"run.max_unjudged_share={share}: must lie in [0, 1]")

@@ -49,11 +49,8 @@ def step_metrics(
             "run/tokens_count": float(state.tokens_seen),
             **rollout_metrics(collected.tried, verifier_timeout_seconds),
             **dynamic_sampling_metrics(collected),
-            **actor_metrics(updates),
-            "actor/entropy_nats": policy.entropy_nats,
-            "mismatch/mean_nats": policy.mismatch_mean_nats,
-            "mismatch/max_nats": policy.mismatch_max_nats,
-            "mismatch/kl_nats": policy.mismatch_kl_nats,
+            "run/idle_steps_count": float(state.idle_steps),
+            **(actor_metrics(updates) | policy_metrics(policy) if num_tokens else {}),
             "reference/reset": float(state.last_reset == state.step),
             "length_term/is_on": float(length is not None and length_term_is_on(state.step - 1, length)),
             "time/step_seconds": step_seconds,
@@ -123,10 +120,18 @@ def dynamic_sampling_metrics(collected: Collected) -> Metrics:
     }
 
 
+def policy_metrics(policy: PolicyView) -> Metrics:
+    """What the policy is like on the tokens that are trained on, of which there must be some."""
+    return {
+        "actor/entropy_nats": policy.entropy_nats,
+        "mismatch/mean_nats": policy.mismatch_mean_nats,
+        "mismatch/max_nats": policy.mismatch_max_nats,
+        "mismatch/kl_nats": policy.mismatch_kl_nats,
+    }
+
+
 def actor_metrics(updates: Sequence[Update]) -> Metrics:
-    """What the optimizer did in a step: token means over its updates. Empty where there was no update."""
-    if not updates:
-        return {}
+    """What the optimizer did in a step: token means over its updates, of which there must be one."""
     num_tokens = sum(update.num_tokens for update in updates)
 
     def token_mean(field: str) -> float:

@@ -25,6 +25,7 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     "run/samples_count": Metric("samples generated for training since the run began", "samples"),
     "run/tokens_count": Metric("response tokens trained on since the run began", "tokens"),
+    "run/idle_steps_count": Metric("steps since the run began that had nothing to update on", "steps"),
     "rollout/reward_mean": Metric("mean raw reward of the judged samples of all groups tried", "0..1", True),
     "rollout/response_tokens_mean": Metric("mean response length of all samples tried", "tokens"),
     "rollout/response_tokens_max": Metric("longest response", "tokens"),

@@ -128,8 +128,8 @@ def facts_of(row: Row) -> list[str]:
     found = [
         f"{row['rollout/response_tokens_mean']:.1f} tokens/response",
         f"kept {row['dynamic_sampling/keep_rate']:.0%}",
-        f"entropy {row['actor/entropy_nats']:.3f}",
     ]
+    found.append(f"entropy {row['actor/entropy_nats']:.3f}" if "actor/entropy_nats" in row else "no update")
     if "actor/kl_reference_nats" in row:
         found.append(f"KL {row['actor/kl_reference_nats']:.2g}")
     found.append(f"{row['throughput/samples_per_second']:.3g} samples/s")

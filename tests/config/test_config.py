@@ -135,7 +135,10 @@ def test_a_layout_that_does_not_divide_is_rejected(changes: dict[str, Any], patt
         make_run(scale=dataclasses.replace(H100X32, **changes))
 
 
-@pytest.mark.parametrize("field", ["validate_every_steps", "save_every_steps", "checkpoints_kept", "stall_seconds"])
+@pytest.mark.parametrize(
+    "field",
+    ["validate_every_steps", "save_every_steps", "checkpoints_kept", "max_steps_without_update", "stall_seconds"],
+)
 def test_an_operational_field_of_zero_is_rejected(field: str) -> None:
     with pytest.raises(ValueError, match=f"run.{field}=0"):
         make_run(**{field: 0})
@@ -340,3 +343,10 @@ def test_why_a_stage_begins_is_no_value_and_when_is() -> None:
         for changed in (stage, dataclasses.replace(stage, why="two"), dataclasses.replace(stage, from_step=6))
     ]
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**40])
+def test_a_seed_that_numpy_does_not_take_is_refused(seed: int) -> None:
+    with pytest.raises(ValueError, match=f"run.seed={seed}: must lie in "):
+        make_run(seed=seed)
+    assert make_run(seed=2**32 - 1).seed == 2**32 - 1

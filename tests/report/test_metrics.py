@@ -15,6 +15,7 @@ from megatron_rl.report.measures import (
     validation_metrics,
 )
 from megatron_rl.report.metrics import METRICS, checked
+from megatron_rl.report.progress import facts_of
 from megatron_rl.types import Scores, State
 from recipes.prorl_v2 import RECIPE
 from tests.report.records import POLICY, collected, groups, update
@@ -156,3 +157,19 @@ def test_a_step_that_found_no_group_still_has_its_metrics() -> None:
     assert found["dynamic_sampling/trained_count"] == 0
     assert "actor/loss" not in found
     assert torch.tensor(list(found.values())).isfinite().all()
+
+
+def test_a_step_without_an_update_has_no_entropy_and_is_counted() -> None:
+    state = dataclasses.replace(State.fresh(), step=2, idle_steps=2, idle_streak=2)
+    found = step_metrics(
+        recipe=RECIPE,
+        state=state,
+        collected=collected(),
+        policy=dataclasses.replace(POLICY, entropy_nats=0.0, mismatch_mean_nats=0.0),
+        updates=[],
+        phase_seconds={},
+        step_seconds=1.0,
+    )
+    assert found["run/idle_steps_count"] == 2
+    assert not [name for name in found if name.startswith(("actor/", "mismatch/"))]
+    assert "no update" in facts_of(found) and not [fact for fact in facts_of(found) if "entropy" in fact]
