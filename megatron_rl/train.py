@@ -49,6 +49,7 @@ def train(run: Run) -> State:
     validation = held_out(data.validation, tokenizer, max_prompt_tokens=limit, max_prompts=run.max_validation_prompts)
     with (
         only_run(run.directory, ranks),
+        rundir.clearing_shared_memory(run.directory, is_first_of_machine=ranks.is_first_of_machine),
         Scorer(
             run.scale.verifier_processes,
             run.verifier_timeout_seconds,

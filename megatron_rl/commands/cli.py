@@ -177,9 +177,13 @@ def check(
     """Validate a run and show what it would be: recipe, batch algebra, memory. Starts nothing."""
     from megatron_rl.commands.check import show, warnings
     from megatron_rl.commands.choose import build_run
+    from megatron_rl.runtime.preempt import deadline
+    from megatron_rl.runtime.ranks import world_from_environment
 
     with one_line_errors():
         lacking: list[str] = []
+        world_from_environment()  # what `train` would read of the environment
+        deadline(None, 0.0)
         run = build_run(recipe, scale, settings or [], directory, needs_files=False, parent=parent, lacking=lacking)
         show(run, console())
         found = list(warnings(run, lacking))

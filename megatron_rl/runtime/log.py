@@ -14,12 +14,12 @@ def get_logger() -> logging.Logger:
     """
     logger = logging.getLogger("megatron_rl")
     if not logger.handlers:
-        rank = int(os.environ.get("RANK", "0"))
+        rank = os.environ.get("RANK", "0")
         handler = _StandardError()
-        who = "" if rank == 0 else f"rank {rank} "
+        who = "" if rank == "0" else f"rank {rank} "
         handler.setFormatter(logging.Formatter(f"%(asctime)s {who}%(levelname)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+        logger.setLevel(logging.INFO if rank == "0" else logging.WARNING)
         logger.propagate = False
     return logger
 

@@ -80,6 +80,8 @@ def deadline(time_limit_hours: float | None, lead_seconds: float, environment: M
     >>> deadline(None, 60, {}), deadline(4, 60, {"SLURM_JOB_END_TIME": "1000"})
     (inf, 940.0)
     """
-    if "SLURM_JOB_END_TIME" in environment:
-        return float(environment["SLURM_JOB_END_TIME"]) - lead_seconds
+    if end := environment.get("SLURM_JOB_END_TIME"):
+        if not (end.isascii() and end.isdigit()):
+            raise UserError(f"environment variable SLURM_JOB_END_TIME={end!r}: must be seconds since 1970; unset it")
+        return float(end) - lead_seconds
     return float("inf") if time_limit_hours is None else time.time() + 3600 * time_limit_hours - lead_seconds

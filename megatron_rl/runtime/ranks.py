@@ -26,6 +26,7 @@ GRACE_SECONDS = {signal.SIGINT: 900.0, signal.SIGTERM: 30.0, signal.SIGUSR1: 900
 # The ranks that outlive a failed one mostly end by themselves, at their next collective.
 GRACE_AFTER_FAILURE_SECONDS = 10.0
 POLL_SECONDS = 0.05
+MAX_PORT = 65535
 RENDEZVOUS_PORTS = (20000, 30000)  # below those that a system hands out by itself
 COMMAND = (sys.executable, "-m", "megatron_rl")
 PR_SET_PDEATHSIG = 1
@@ -94,32 +95,56 @@ def world_from_environment(environment: Mapping[str, str] = os.environ) -> World
     A batch script and a shell inside a Slurm job are no world: only a step of several tasks is.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
-        missing = [name for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
+        missing = [name for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
         if missing:
             raise UserError(
                 f"the environment has RANK and WORLD_SIZE but not {', '.join(missing)}; unset or complete it"
             )
+        size = _number(environment, "WORLD_SIZE", 1)
         return World(
-            rank=int(environment["RANK"]),
-            local_rank=int(environment["LOCAL_RANK"]),
-            size=int(environment["WORLD_SIZE"]),
+            rank=_number(environment, "RANK", 0, size - 1),
+            local_rank=_number(environment, "LOCAL_RANK", 0, size - 1),
+            size=size,
             address=environment["MASTER_ADDR"],
-            port=int(environment["MASTER_PORT"]),
+            port=_number(environment, "MASTER_PORT", 1, MAX_PORT),
         )
-    if "SLURM_PROCID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
-        job, step = int(environment["SLURM_JOB_ID"]), int(environment.get("SLURM_STEP_ID", "0"))
-        restarts = int(environment.get("SLURM_RESTART_COUNT", "0"))
+    if "SLURM_PROCID" in environment and _number(environment, "SLURM_STEP_NUM_TASKS", 1, default=1) > 1:
+        nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
+        if not nodes:
+            raise UserError("the environment has SLURM_PROCID but not SLURM_JOB_NODELIST; unset or complete it")
+        job, step = _number(environment, "SLURM_JOB_ID", 0), _number(environment, "SLURM_STEP_ID", 0, default=0)
+        restarts = _number(environment, "SLURM_RESTART_COUNT", 0, default=0)
+        size = _number(environment, "SLURM_STEP_NUM_TASKS", 1)
         first, end = RENDEZVOUS_PORTS
+        # Another one after a requeue: the last one may still be taken.
+        port = first + (job + 101 * step + 1009 * restarts) % (end - first)
         return World(
-            rank=int(environment["SLURM_PROCID"]),
-            local_rank=int(environment["SLURM_LOCALID"]),
-            size=int(environment["SLURM_STEP_NUM_TASKS"]),
+            rank=_number(environment, "SLURM_PROCID", 0, size - 1),
+            local_rank=_number(environment, "SLURM_LOCALID", 0, size - 1),
+            size=size,
             address=environment.get("MASTER_ADDR") or first_host(nodes),
-            # Another one after a requeue: the last one may still be taken.
-            port=int(environment.get("MASTER_PORT") or first + (job + 101 * step + 1009 * restarts) % (end - first)),
+            port=_number(environment, "MASTER_PORT", 1, MAX_PORT, default=port),
         )
+    for one, other in (("RANK", "WORLD_SIZE"), ("WORLD_SIZE", "RANK")):
+        if one in environment and "SLURM_PROCID" not in environment:
+            raise UserError(f"the environment has {one} but not {other}; unset or complete it")
     return None
+
+
+def _number(
+    environment: Mapping[str, str], name: str, lowest: int, highest: int | None = None, default: int | None = None
+) -> int:
+    """A variable as a whole number; the default where it is not there, or empty."""
+    text = environment.get(name, "").strip()
+    if not text and default is not None:
+        return default
+    rule = f"at least {lowest}" if highest is None else f"from {lowest} to {highest}"
+    if not (text.isascii() and text.isdigit()) or int(text) < lowest or (highest is not None and int(text) > highest):
+        raise UserError(
+            f"environment variable {name}={text!r}: must be a whole number {rule}; set it so, or unset it and start "
+            "with srun, torchrun or one plain process"
+        )
+    return int(text)
 
 
 def free_port() -> int:

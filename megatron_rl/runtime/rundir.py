@@ -183,3 +183,16 @@ def remove_shared_memory(directory: Path) -> list[str]:
     for path in left:
         path.unlink(missing_ok=True)
     return [path.name for path in left]
+
+
+@contextmanager
+def clearing_shared_memory(directory: Path, *, is_first_of_machine: bool) -> Iterator[None]:
+    """Removes what this attempt leaves behind on this machine, however it ends, as long as the process lives to see it.
+
+    What is mapped stays mapped: only the names go, and a rank that is still at work does not need them.
+    """
+    try:
+        yield
+    finally:
+        if is_first_of_machine:
+            remove_shared_memory(directory)

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_rl.runtime.preempt import deadline
 from megatron_rl.runtime.ranks import process_environment, world_from_environment
 from recipes.scales import CPU
 
@@ -56,6 +58,45 @@ def test_torchrun_inside_a_step_wins() -> None:
     assert world is not None and world.variables == torchrun
     with pytest.raises(ValueError, match="not LOCAL_RANK, MASTER_ADDR, MASTER_PORT"):
         world_from_environment({"RANK": "0", "WORLD_SIZE": "2"})
+
+
+TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "23456"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "pattern"),
+    [
+        (
+            TORCHRUN | {"MASTER_PORT": "tcp://10.0.0.1:23456"},
+            "MASTER_PORT='tcp://10.0.0.1:23456': must be a whole number",
+        ),
+        (TORCHRUN | {"MASTER_PORT": "70000"}, "MASTER_PORT='70000': must be a whole number from 1 to 65535"),
+        (TORCHRUN | {"RANK": "zero"}, "RANK='zero': must be a whole number from 0 to 1"),
+        (TORCHRUN | {"RANK": "2"}, "RANK='2': must be a whole number from 0 to 1"),
+        (TORCHRUN | {"RANK": "-1"}, "RANK='-1'"),
+        (TORCHRUN | {"WORLD_SIZE": "two"}, "WORLD_SIZE='two': must be a whole number at least 1"),
+        (TORCHRUN | {"WORLD_SIZE": "0"}, "WORLD_SIZE='0'"),
+        (TORCHRUN | {"LOCAL_RANK": "1.0"}, "LOCAL_RANK='1.0'"),
+        (TORCHRUN | {"LOCAL_RANK": ""}, "not LOCAL_RANK"),
+        (STEP | {"SLURM_PROCID": "first"}, "SLURM_PROCID='first'"),
+        (STEP | {"SLURM_STEP_NUM_TASKS": "4(x2)"}, "SLURM_STEP_NUM_TASKS='4"),
+        (STEP | {"SLURM_JOB_ID": "job"}, "SLURM_JOB_ID='job'"),
+        (STEP | {"SLURM_LOCALID": "x"}, "SLURM_LOCALID='x'"),
+        (STEP | {"SLURM_RESTART_COUNT": "x"}, "SLURM_RESTART_COUNT='x'"),
+        (STEP | {"MASTER_PORT": "tcp"}, "MASTER_PORT='tcp'"),
+        ({"RANK": "0"}, "has RANK but not WORLD_SIZE"),
+        ({"WORLD_SIZE": "2"}, "has WORLD_SIZE but not RANK"),
+    ],
+)
+def test_a_word_or_a_number_that_cannot_be_is_named(environment: dict[str, str], pattern: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(pattern).replace("\\ ", " ")) as caught:
+        world_from_environment(environment)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_end_that_slurm_announces_is_a_number() -> None:
+    with pytest.raises(ValueError, match="SLURM_JOB_END_TIME='soon'"):
+        deadline(None, 60, {"SLURM_JOB_END_TIME": "soon"})
 
 
 def test_threads_are_the_scale_s() -> None:

@@ -121,6 +121,37 @@ def test_only_the_shared_memory_of_this_directory_is_removed(tmp_path: Path, mon
     assert rundir.remove_shared_memory(tmp_path / "run") == []
 
 
+def plant(directory: Path) -> list[Path]:
+    """What vLLM's collective of two ranks leaves on a CPU with AVX-512 even after a good end."""
+    segments = [
+        rundir.SHARED_MEMORY / f"-tp:0-[0-1]-cpushm_{rundir.shared_memory_name(directory)}_{number}"
+        for number in (0, 1)
+    ]
+    for segment in segments:
+        segment.touch()
+    return segments
+
+
+@pytest.mark.parametrize("ending", [None, RuntimeError, KeyboardInterrupt, SystemExit])
+def test_every_end_of_a_run_removes_its_shared_memory_and_no_other(
+    tmp_path: Path, ending: type[BaseException] | None
+) -> None:
+    mine, other = plant(tmp_path / "run"), plant(tmp_path / "run2")
+    try:
+        with (
+            contextlib.suppress(*([ending] if ending else [])),
+            rundir.clearing_shared_memory(tmp_path / "run", is_first_of_machine=False),
+            rundir.clearing_shared_memory(tmp_path / "run", is_first_of_machine=True),
+        ):
+            assert all(segment.exists() for segment in mine)
+            if ending is not None:
+                raise ending
+        assert not any(segment.exists() for segment in mine) and all(segment.exists() for segment in other)
+    finally:
+        for segment in (*mine, *other):
+            segment.unlink(missing_ok=True)
+
+
 LEAVE = """
 import os, pathlib, signal, sys
 from multiprocessing.shared_memory import SharedMemory

@@ -26,6 +26,7 @@ from tests.slurm.kills import (
     endure,
     generated,
     moment,
+    plant_shared_memory,
     seconds_saved,
     shared_memory,
 )  # fmt: skip
@@ -136,11 +137,15 @@ def neighbours(cluster: Cluster, folder: Path) -> dict[str, Any]:
     spared = Ordeal(cluster, folder / "spared", node, [pause], **SHARING)
     spared.meet()
     at_death = killed.meet()
+    for run in (killed.run, spared.run):  # on every CPU what some leave
+        plant_shared_memory(run)
     left = shared_memory(killed.run)
     (seen,) = killed.endure()
-    spared.release()  # its shared memory has outlived the other's end and restart
+    kept = shared_memory(spared.run)
+    spared.release()
     spared.finish()
-    return {"seen": seen, "waves": at_death["waves"], "left": left, "killed": killed.run, "spared": spared.run}
+    found = {"seen": seen, "waves": at_death["waves"], "left": left, "kept": kept}
+    return found | {"killed": killed.run, "spared": spared.run}
 
 
 def test_a_killed_job_does_not_hurt_its_neighbour_and_both_end_right(neighbours: dict[str, Any]) -> None:
@@ -162,6 +167,8 @@ def test_finished_waves_are_not_generated_again(neighbours: dict[str, Any]) -> N
     assert saved > 0
 
 
-def test_the_shared_memory_of_a_killed_job_goes_when_it_starts_again(neighbours: dict[str, Any]) -> None:
-    assert neighbours["left"], "a kill leaves some behind"
+def test_the_shared_memory_of_a_killed_job_goes_when_it_starts_again_and_a_run_s_own_at_its_end(
+    neighbours: dict[str, Any],
+) -> None:
+    assert neighbours["left"] and neighbours["kept"], "a neighbour's stays while that runs"
     assert shared_memory(neighbours["killed"]) == [] and shared_memory(neighbours["spared"]) == []
