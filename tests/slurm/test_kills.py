@@ -167,7 +167,7 @@ def test_finished_waves_are_not_generated_again(neighbours: dict[str, Any]) -> N
     assert saved > 0
 
 
-def test_the_shared_memory_of_a_killed_job_goes_when_it_starts_again_and_a_run_s_own_at_its_end(
+def test_the_shared_memory_of_a_run_goes_at_its_end_and_that_of_a_killed_one_at_the_next_start(
     neighbours: dict[str, Any],
 ) -> None:
     assert neighbours["left"] and neighbours["kept"], "a neighbour's stays while that runs"
