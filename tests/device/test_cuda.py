@@ -19,6 +19,7 @@ from megatron_rl.device.cuda import (
 )
 from megatron_rl.rollout.engine import config_overrides
 from megatron_rl.runtime.ranks import process_environment
+from recipes.prorl_v2 import RECIPE
 from recipes.scales import CPU, H100X8
 from tests.ranks import run_ranks
 

@@ -169,6 +169,7 @@ def test_a_step_without_an_update_has_no_entropy_and_is_counted() -> None:
         updates=[],
         phase_seconds={},
         step_seconds=1.0,
+        verifier_timeout_seconds=5.0,
     )
     assert found["run/idle_steps_count"] == 2
     assert not [name for name in found if name.startswith(("actor/", "mismatch/"))]
