@@ -28,7 +28,7 @@ from tests.samples import sample_of
 DEMO = Path(__file__).parents[2] / "demo"
 WANTED, NUM_SAMPLES, MAX_RESPONSE_TOKENS, MAX_ROUNDS, VERSION = 4, 3, 16, 5, 7
 RIGHT, WRONG, CUT_OFF = r"\boxed{5}", r"\boxed{6}", "555555555555555555555"
-CRASHES = r"\boxed{x}"  # with a reference answer that cannot be read
+CRASHES = "<answer>5</answer>"  # with an entry that lacks what its scorer needs
 ONE = Ranks(
     rank=0, world=1, tensor=0, pipeline=0, data=0, tensor_parallel=1, pipeline_parallel=1, data_parallel=1,
     engine=0, engine_rank=0, engine_size=1,
@@ -99,6 +99,13 @@ def stream(tokenizer: Any) -> PromptStream:
 
 def items_of(answer: str) -> list[Item]:
     return [Item(id=f"i{k}", domain="math", prompt=f"{k:03d}", item={"answer": answer}) for k in range(100)]
+
+
+def broken_stream(tokenizer: Any) -> PromptStream:
+    """Puzzles whose verifier fails on any answer."""
+    item = {"task": "sudoku", "entry": {"question": "", "answer": "", "metadata": {}}}
+    items = [Item(id=f"i{k}", domain="logic", prompt=f"{k:03d}", item=item) for k in range(100)]
+    return PromptStream(items, tokenizer, seed=1, max_prompt_tokens=8)
 
 
 def stream_of(tokenizer: Any, answer: str) -> PromptStream:
@@ -342,7 +349,7 @@ def test_a_sample_whose_verifier_failed_is_unjudged_and_makes_no_group_informati
 ) -> None:
     failing = rollouts(set())
     failing.engine.answers = lambda serial: ["no box", "none", CRASHES]
-    stream = stream_of(tokenizer, "}")
+    stream = broken_stream(tokenizer)
     collected = failing.collect(stream, replaced(recipe, ["algorithm", "dynamic_sampling", "max_rounds"], 2), at(0))
     assert collected.tried.judged.tolist() == [[True, True, False]] * 12
     assert collected.tried.rewards.tolist() == [[0, 0, 0]] * 12
@@ -352,8 +359,8 @@ def test_a_sample_whose_verifier_failed_is_unjudged_and_makes_no_group_informati
 def test_a_step_whose_verifiers_are_broken_ends_the_run(rollouts, tokenizer: Any, recipe: Recipe) -> None:
     failing = rollouts(set())
     failing.engine.answers = lambda serial: [CRASHES, CRASHES, "no box"]
-    with pytest.raises(RuntimeError, match=r"67% of 12 samples could not be judged \(8 crashed in math\)"):
-        failing.collect(stream_of(tokenizer, "}"), recipe, at(3))
+    with pytest.raises(RuntimeError, match=r"67% of 12 samples could not be judged \(8 crashed in logic\)"):
+        failing.collect(broken_stream(tokenizer), recipe, at(3))
 
 
 def test_an_engine_without_weights_is_not_asked(rollouts, stream: PromptStream, recipe: Recipe) -> None:
