@@ -75,10 +75,10 @@ RECIPE = Recipe(
     optimizer=Optimizer(
         learning_rate=2.83e-6,  # BR: eta_0 * sqrt(65,536 / 8,192 samples); eta_0 = 1e-6 of OR, DL
         warmup_steps=0,  # chosen: constant from the first step
-        beta1=0.9,  # NR
-        beta2=0.999,  # NR
+        beta1=0.9,  # VE, in which it ran (BR); NR
+        beta2=0.999,  # VE; NR
         epsilon=1e-8,  # chosen: AdamW's usual value, no source states one
-        weight_decay=0.01,  # NR
+        weight_decay=0.01,  # VE; NR
         max_grad_norm=1.0,  # OR, NR
     ),
     stages=(),
@@ -99,6 +99,12 @@ PAGE = Publication(
         "Context of 16,384 is read as response tokens, as in ProRL v2, with 1,024 prompt tokens beside them.",
         "Groups without a spread in their raw rewards are dropped; the paper keeps 0 < correct < N, which is the same "
         "on 0/1 rewards only.",
+        "The optimizer begins with fresh moments: what is continued is a published policy, or a run's.",
+        "Norms and biases are not decayed, as Megatron has it; verl decays every parameter, over a run a relative "
+        "difference of about 1e-4.",
+        "The loss is one mean over an update; verl takes it within each microbatch and averages those.",
+        "All five domains are judged by this repository's own verifiers. Reasoning Gym's own scorers pay part of the "
+        "mark for answers that are merely well-formed, so that scores of the two are not comparable.",
     ),
     results=(
         Table(
@@ -112,6 +118,7 @@ PAGE = Publication(
                 ("BroRL", 512, "+134", 14059, 122.8, 62.85, 53.48, 62.82),  # BR Table 1
                 ("BroRL", 512, "+191", 20039, 173.8, 63.03, 54.20, 63.09),  # BR Table 1
                 ("BroRL, blog", 512, "+419", "-", 393.9, 63.66, 56.64, 63.40),  # BB
+                ("ProRL v1, blog", 16, 2000, "-", "-", 60.14, 51.43, 59.06),  # BB
             ),
         ),
         Table(
@@ -120,6 +127,14 @@ PAGE = Publication(
             rows=(
                 ("16", 41, 36.5, 0.25),  # BR Table 2; hours derived: 133.8 / 535 of Table 1
                 ("512", 62, 72.4, 0.91),  # BR Table 2; hours derived: 173.8 / 191 of Table 1
+            ),
+        ),
+        Table(
+            title="Response length in tokens, before and after BroRL",
+            columns=("domain", "ProRL v2", "BroRL"),
+            rows=(
+                ("math", 16506, 15760),  # BB
+                ("code", 26808, 26090),  # BB
             ),
         ),
         Table(

@@ -88,10 +88,10 @@ RECIPE = Recipe(
     optimizer=Optimizer(
         learning_rate=1e-6,  # OR, DL
         warmup_steps=0,  # chosen: constant from the first step
-        beta1=0.9,  # NR
-        beta2=0.999,  # NR
+        beta1=0.9,  # VE, in which this line of runs continued (BR); NR
+        beta2=0.999,  # VE; NR
         epsilon=1e-8,  # chosen: AdamW's usual value, no source states one
-        weight_decay=0.01,  # NR
+        weight_decay=0.01,  # VE; NR
         max_grad_norm=1.0,  # OR, NR
     ),
     stages=(),
@@ -104,7 +104,7 @@ PAGE = Publication(
     "continues the result.",
     checkpoint="nvidia/Nemotron-Research-Reasoning-Qwen-1.5B",  # MC
     hardware="Not stated; BroRL continued it on 64 H100 (BR).",
-    cost="Over 20,000 H100 GPU-hours (arXiv 2601.22975 and 2511.07317): 26 days on 32 GPUs, derived. By BR Table 1, "
+    cost="Over 20,000 H100 GPU-hours (GG, RV): 26 days on 32 GPUs, derived. By BR Table 1, "
     "0.25 hours a step on 64 H100, 3,000 steps are 48,000 GPU-hours: 31 days on 64, 62 on 32, derived.",
     deviations=(
         "k2 uses the current policy; the blog prints pi_old, which has no gradient (RF has the current one).",
@@ -117,6 +117,18 @@ PAGE = Publication(
         "Length is controlled by the blog's cosine term, not by the public configurations' stop-properly (variant "
         "prorl_v2_stop_properly) nor with their IcePop (variant prorl_v2_icepop).",
         "No source gives the height of the length term, nor what a KL spike or a stall is: chosen.",
+        "The length term is the formula that the blog prints, one pair of values for right and wrong answers alike, so "
+        "that a short wrong answer gains over a long wrong one. The paper that the blog links for it (CL) has two "
+        "pairs: right answers earn more when short, wrong ones lose less when long.",
+        "The length term's limit T is read as the limit of response tokens.",
+        "The cycle of 100 on and 500 off is counted in steps. The blog says updates there, and steps for the resets; "
+        "with 8 updates a step, the letter of it would be a cycle of 12.5 and 62.5 steps.",
+        "A run that continues another one by --parent begins with fresh moments of the optimizer.",
+        "Norms and biases are not decayed, as Megatron has it; verl decays every parameter, over a run a relative "
+        "difference of about 1e-4.",
+        "The loss is one mean over an update; verl takes it within each microbatch and averages those.",
+        "All five domains are judged by this repository's own verifiers. Reasoning Gym's own scorers pay part of the "
+        "mark for answers that are merely well-formed, so that scores of the two are not comparable.",
         "512 prompts a step (BroRL's Table 1); JustRL's table, a third party's, has 256.",
     ),
     results=(
@@ -136,6 +148,13 @@ PAGE = Publication(
                 ("DeepSeek-R1-Distill-Qwen-1.5B", 20.95, 16.79, 14.13, 8.03, 61.77, 16.80, 23.08),  # P1 Table 2
                 ("ProRL v1", 41.99, 31.80, 34.50, 20.81, 72.05, 23.81, 37.49),  # P1 Table 2
                 ("ProRL v2", 46.39, 35.59, 40.75, 22.89, 72.89, 27.69, 41.03),  # MC
+            ),
+        ),
+        Table(
+            title="Output length on math, against the model it started from",
+            columns=("model", "change, %"),
+            rows=(
+                ("ProRL v2", -17.54),  # B2 Fig. 4: its alternative text says 3,000 steps, its caption 2,000
             ),
         ),
         Table(

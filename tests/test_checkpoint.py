@@ -190,7 +190,7 @@ def warnings_kept() -> Iterator[list[str]]:
 def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
     """Runs on one rank: what resume makes of checkpoints that are missing, damaged, another run's or unfinished."""
     one = Trained(folder, directory, devices_per_node=1)
-    one.run = dataclasses.replace(one.run, parent=parent_facts("prorl_v1 1.1.0"))
+    one.run = dataclasses.replace(one.run, parent=parent_facts("prorl_v1 1.2.0"))
     found: dict[str, Any] = {}
 
     def resume(run: Run = one.run) -> dict[str, Any]:
@@ -329,7 +329,7 @@ def test_everything_that_outlives_a_step_is_in_a_checkpoint(odd: dict[str, Any])
     assert manifest["state"].keys() == {field.name for field in dataclasses.fields(State)}
     assert [reset["step"] for reset in manifest["state"]["reference_resets"]] == list(RESETS)
     assert (manifest["prompt_position"], manifest["seed"]) == (15, run.seed)
-    assert manifest["parent"]["release"] == "prorl_v1 1.1.0"
+    assert manifest["parent"]["release"] == "prorl_v1 1.2.0"
     assert (manifest["scale"], manifest["layout"]) == ("cpu", run.scale.layout)
     assert manifest["recipe"] == "prorl_v2 2.1.0" and len(manifest["fingerprint"]) == 16
 

@@ -200,7 +200,7 @@ def variants(recipe: Recipe) -> str:
     rows = []
     for name in recipe_files():
         variant = find_recipe(name)
-        if name.startswith(f"{recipe.name}_"):
+        if name.startswith(f"{recipe.name}_") and name not in published():
             lines = differences(dataclasses.asdict(recipe), dataclasses.asdict(variant))
             changed = [line for line in lines if line.partition(":")[0] not in ("name", "version")]
             rows.append((f"`{variant.release}`", "; ".join(f"`{line}`" for line in changed)))

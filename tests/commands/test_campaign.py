@@ -50,8 +50,8 @@ def test_the_published_campaign_is_a_lineage(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipes", "scale", "pattern"),
     [
-        (["prorl_v1", "prorl_v2"], "cpu", "recipe 'prorl_v2' starts from model .*, not from 'prorl_v1 1.1.0'"),
-        (["prorl_v1", "brorl"], "cpu", "continues a run of 'prorl_v2', but the parent is one of 'prorl_v1 1.1.0'"),
+        (["prorl_v1", "prorl_v2"], "cpu", "recipe 'prorl_v2' starts from model .*, not from 'prorl_v1 1.2.0'"),
+        (["prorl_v1", "brorl"], "cpu", "continues a run of 'prorl_v2', but the parent is one of 'prorl_v1 1.2.0'"),
         (["brorl"], "cpu", "continues a run of 'prorl_v2'; give that run's directory"),
         (["prorl_v1", "prorl_v2_after"], "cpu", "did you mean 'prorl_v2_after_v1'"),
         (["prorl_v1"], "cpus", "scale 'cpus': there is none"),

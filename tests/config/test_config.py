@@ -300,9 +300,9 @@ def test_a_scale_changes_sizes_and_spans_and_nothing_else() -> None:
             None,
             "recipe 'brorl': continues a run of 'prorl_v2'; give that run's directory, or the",
         ),
-        (brorl.RECIPE, "prorl_v1 1.1.0", "continues a run of 'prorl_v2', but the parent is one of 'prorl_v1 1.1.0'"),
+        (brorl.RECIPE, "prorl_v1 1.2.0", "continues a run of 'prorl_v2', but the parent is one of 'prorl_v1 1.2.0'"),
         (brorl.RECIPE, "prorl_v22 1.0.0", "but the parent is one of 'prorl_v22 1.0.0'"),
-        (RECIPE, "prorl_v1 1.1.0", "starts from model deepseek-ai/.*, not from a run of 'prorl_v1 1.1.0'; leave"),
+        (RECIPE, "prorl_v1 1.2.0", "starts from model deepseek-ai/.*, not from a run of 'prorl_v1 1.2.0'; leave"),
     ],
 )
 def test_a_wrong_parent_is_refused(recipe: Any, parent: str | None, pattern: str) -> None:

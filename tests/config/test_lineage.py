@@ -13,7 +13,7 @@ from tests.folders import parent_facts
 
 
 def test_a_lineage_comes_back_from_its_text_whole() -> None:
-    eldest = parent_facts("prorl_v1 1.1.0")
+    eldest = parent_facts("prorl_v1 1.2.0")
     middle = parent_facts("prorl_v2_after_v1 1.1.0", older=eldest)
     youngest = parent_facts("brorl 1.1.0", older=middle)
     assert parent_of(json.loads(youngest.to_json())) == youngest
