@@ -31,10 +31,11 @@ OWNERS = {
 }
 # Modules of one layer that must not know each other, and modules that only some files may import, as path prefixes.
 STRANGERS = {("actor", "rollout"), ("rollout", "actor")}
-ONLY_FOR = {"report": ("report/", "commands/start.py", "commands/theory.py", "train.py")}
+ONLY_FOR = {"report": ("report/", "commands/readers.py", "commands/start.py", "commands/theory.py", "train.py")}
 NO_TORCH = ("__init__.py", "__main__.py", "config/", "estimate/", "runtime/ranks.py", "runtime/preempt.py")
 NO_TORCH += tuple(
-    f"commands/{name}.py" for name in ("__init__", "campaign", "check", "choose", "cli", "errors", "settings")
+    f"commands/{name}.py"
+    for name in ("__init__", "campaign", "check", "choose", "cli", "errors", "readers", "settings")
 )
 RECIPE_IMPORTS = tuple(f"{PACKAGE}.config.{name}" for name in ("records", "publication", "mixture"))
 RECIPE_IMPORTS += ("recipes.domains", "recipes.models")

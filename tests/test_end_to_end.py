@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from megatron_rl.report.metrics import METRICS, checked
+from megatron_rl.report.ledger import read_attempts
+from megatron_rl.report.metrics import MEASURED, METRICS, checked
 from megatron_rl.runtime.preempt import REQUEUE_EXIT_CODE
 from megatron_rl.runtime.rundir import SHARED_MEMORY, shared_memory_name
 
@@ -30,7 +31,7 @@ SETTINGS = {
     "run.save_every_steps": 2,
     "run.max_validation_prompts": 40,
 }
-MEASURED = ("time/", "throughput/")  # all other metrics are equal in a repetition
+
 Row = dict[str, Any]
 
 
@@ -44,6 +45,7 @@ class Training:
         words = ["--parent", str(parent)] if parent is not None else []
         words += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         self.output = directory.with_suffix(".log")
+        self.began = time.time()
         with self.output.open("a") as output:
             self.start_of_output = output.tell()
             self.process = subprocess.Popen(
@@ -162,7 +164,8 @@ def interrupted(directory: Path, after_step: int, how: Callable[[Training], None
         run.wait_for_step(after_step)
         below = descendants(run.process.pid)
         how(run)
-        found: dict[str, Any] = {"code": run.wait(60), "num_processes": len(below), "left": alive_after(below, 10)}
+        found: dict[str, Any] = {"code": run.wait(60), "num_processes": len(below)}
+        found |= {"seconds": time.time() - run.began, "left": alive_after(below, 10)}
     return found | {
         "output": run.said(),
         "steps_before": len(steps(directory)),
@@ -190,7 +193,9 @@ def interruptions(runs: Path) -> dict[str, dict[str, Any]]:
         "killed": interrupted(directory, 3, lambda run: os.killpg(run.process.pid, signal.SIGKILL)),
         "told": interrupted(directory, 4, lambda run: run.process.send_signal(signal.SIGUSR1)),
     }
-    return found | {"last": {"output": finished(directory, **SETTINGS).said(), "directory": directory}}
+    last = finished(directory, **SETTINGS)
+    seconds = time.time() - last.began
+    return found | {"last": {"output": last.said(), "directory": directory, "seconds": seconds}}
 
 
 def test_every_step_and_every_validation_has_one_line_of_declared_metrics(whole: Training) -> None:
@@ -232,7 +237,7 @@ def test_the_newest_checkpoints_are_there(whole: Training) -> None:
 
 def test_the_report_and_its_picture_are_there(whole: Training) -> None:
     page = (whole.directory / "report.html").read_text()
-    assert page.lstrip().lower().startswith("<!doctype html") and "prorl_v2" in page
+    assert page.lstrip().lower().startswith("<!doctype html") and "prorl_v2" in page and "finished" in page
     assert (whole.directory / "report.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((whole.directory / "run.json").read_text())
 
@@ -293,6 +298,15 @@ def test_a_run_that_was_interrupted_ends_bit_identical_to_one_that_was_not(
     weights = final_weights(whole.directory)
     assert list(weights) == ["rank_00000.pt", "rank_00001.pt"]
     assert final_weights(directory) == weights
+
+
+def test_the_ledger_has_the_wall_time_of_every_attempt(interruptions: dict[str, Any]) -> None:
+    attempts = read_attempts(interruptions["last"]["directory"])[:4]  # another test may have started it again
+    assert len(attempts) == 4 and attempts[-1].why == "finished"
+    inside = [sum(attempt.parts.values()) - attempt.parts["waiting"] for attempt in attempts]
+    outside = [found["seconds"] for found in interruptions.values()]
+    assert sum(inside) == pytest.approx(sum(outside), rel=0.02)
+    assert attempts[1].parts["cut_off"] + attempts[1].parts.get("redone", 0.0) > 0
 
 
 def test_a_finished_run_started_again_changes_nothing(interruptions: dict[str, Any]) -> None:

@@ -9,11 +9,8 @@ import ast
 import dataclasses
 import importlib
 import inspect
-import io
 import re
 import textwrap
-import tokenize
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ import recipes
 from megatron_rl.commands.choose import find_recipe, recipe_files
 from megatron_rl.config.publication import Publication
 from megatron_rl.config.records import Recipe, Stage, differences
+from megatron_rl.config.sources import comments_of, record_in, sourced_values
 
 FOLDER = Path(__file__).parent
 LEGEND = dict(re.findall(r"^([A-Z][A-Z0-9]+) {2,}(.+)$", recipes.__doc__ or "", re.MULTILINE))
@@ -44,7 +42,7 @@ def page(name: str) -> str:
     recipe: Recipe = module.RECIPE
     story: Publication = module.PAGE
     source = inspect.getsource(module)
-    numbers = list(sourced_values(source))
+    numbers = [(field, f"`{value}`", tag) for field, value, tag in sourced_values(source)]
     tagged = source + "".join(f"# {comment}\n" for *_, comment in numbers)
     sections = [
         f"# {story.title}",
@@ -65,64 +63,6 @@ def page(name: str) -> str:
         + markdown(("tag", "source"), [(tag, text) for tag, text in LEGEND.items() if uses(tagged, tag)]),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def sourced_values(source: str) -> Iterator[tuple[str, str, str]]:
-    """Dotted name, value as written and comment of every commented field of RECIPE, in the order of the file.
-
-    A fact that recipes/models.py or recipes/domains.py names is followed there; the recipe's own comment stands first.
-    """
-
-    def leaves(call: ast.Call, prefix: str, source: str) -> Iterator[tuple[str, str, str]]:
-        comments = comments_of(source)
-        for keyword in call.keywords:
-            path, value = f"{prefix}{keyword.arg}", keyword.value
-            if (comment := comments.get(value.end_lineno or 0)) and not isinstance(value, ast.Call):
-                yield path, f"`{ast.get_source_segment(source, value)}`", comment
-            for part in value.elts if isinstance(value, ast.Tuple) else [value]:
-                place = f"{path}." if part is value else None
-                if isinstance(part, ast.Name) and part.id in FACTS:
-                    fact, where = FACTS[part.id]
-                    yield from leaves(fact, place or f"{path}.{label(fact)}.", where)
-                elif isinstance(part, ast.Call):
-                    yield from leaves(part, place or f"{path}.{label(part)}.", source)
-
-    yield from leaves(record_in(source, "RECIPE"), "", source)
-
-
-def facts() -> dict[str, tuple[ast.Call, str]]:
-    """Name of a model or a domain -> the call that makes it, and the source that it stands in."""
-    sources = [inspect.getsource(importlib.import_module(f"recipes.{name}")) for name in ("models", "domains")]
-    return {
-        ast.unparse(node.targets[0]): (node.value, source)
-        for source in sources
-        for node in ast.parse(source).body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
-    }
-
-
-def comments_of(source: str) -> dict[int, str]:
-    """Line -> the comment on it."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {
-        token.start[0]: token.string.removeprefix("#").strip() for token in tokens if token.type == tokenize.COMMENT
-    }
-
-
-def record_in(source: str, name: str) -> ast.Call:
-    """The call that makes RECIPE or PAGE."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(node.value, ast.Call):
-            return node.value
-    raise ValueError(f"the module has no {name} = ...(...)")
-
-
-def label(call: ast.Call) -> str:
-    """What tells a record from its neighbours in a tuple: a domain's name, the run that a stage is."""
-    for keyword in call.keywords:
-        if keyword.arg in ("name", "why"):
-            return str(ast.literal_eval(keyword.value)).partition(":")[0].replace(" ", "_").lower()
-    raise ValueError(f"{ast.unparse(call)}: has no name")
 
 
 def notes(source: str) -> list[str]:
@@ -223,8 +163,6 @@ def markdown(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = [columns, tuple("---" for _ in columns), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
-
-FACTS = facts()
 
 if __name__ == "__main__":
     main()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from megatron_rl.commands import readers
 from megatron_rl.commands.data import app as data_app
 from megatron_rl.commands.errors import (
     MACHINE_ERROR,
@@ -279,6 +280,9 @@ def doctor() -> None:
         table.add_row(finding.name, finding.found or "missing", "" if finding.found else finding.remedy, style=style)
     console().print(table)
     raise typer.Exit(MACHINE_ERROR if any(finding.blocks for finding in findings) else 0)
+
+
+command()(readers.report)
 
 
 def console() -> Console:

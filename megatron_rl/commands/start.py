@@ -15,6 +15,7 @@ from megatron_rl.config.checks import UserError
 from megatron_rl.config.records import Scale
 from megatron_rl.config.run import Run
 from megatron_rl.runtime import rundir
+from megatron_rl.runtime.heartbeat import STARTED_AT, process_start
 from megatron_rl.runtime.preempt import listen
 from megatron_rl.runtime.ranks import World, launch_ranks, process_environment, world_from_environment
 
@@ -43,7 +44,8 @@ def on_every_rank(
         raise typer.Exit(0)
     variables = process_environment(run.scale)
     if world is None and run.scale.num_devices > 1:
-        code = launch_ranks(run.scale.num_devices, words(run), variables)
+        started = {STARTED_AT: str(process_start())}
+        code = launch_ranks(run.scale.num_devices, words(run), variables | started)
         if trains:
             remove_leftovers(run)
         raise typer.Exit(code)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,3 +44,13 @@ def select(scale: Scale) -> Device:
     from megatron_rl.device.cuda import cuda
 
     return cuda(scale, dtype)
+
+
+def memory_in_use(scale: Scale) -> dict[str, int]:
+    """Bytes that this process holds on its host, and that are in use on its device; the same where that is the host."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    host = pages * os.sysconf("SC_PAGE_SIZE")
+    if scale.device == "cpu" or not torch.cuda.is_initialized():
+        return {"host": host, "device": host}
+    free, total = torch.cuda.mem_get_info()
+    return {"host": host, "device": total - free}

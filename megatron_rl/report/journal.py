@@ -26,17 +26,7 @@ class Journal:
 
     def append(self, row: Row) -> None:
         """Adds a line and waits until the disk has it. Raises RuntimeError where the disk does not take it."""
-        line = json.dumps(row, allow_nan=False).encode() + b"\n"
-        try:
-            with self.path.open("ab", buffering=0) as file:
-                if file.write(line) != len(line):
-                    raise OSError("half a line was written")
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RuntimeError(
-                f"{self.path}: could not be written ({error.strerror or error}); mend that and start again, the run "
-                "goes on from its newest checkpoint"
-            ) from None
+        append_line(self.path, row, is_synced=True)
 
     def resume(self, step: int) -> None:
         """Forgets what a run that goes on from `step` does again: later lines, and the validation at `step` itself."""
@@ -48,6 +38,22 @@ class Journal:
     def rows(self) -> list[Row]:
         """Every whole line, oldest first, each with `step`."""
         return list(read_rows(self.path))
+
+
+def append_line(path: Path, row: Row, *, is_synced: bool) -> None:
+    """Adds a line to a file, and waits until the disk itself has it where `is_synced`. Raises RuntimeError."""
+    line = json.dumps(row, allow_nan=False).encode() + b"\n"
+    try:
+        with path.open("ab", buffering=0) as file:
+            if file.write(line) != len(line):
+                raise OSError("half a line was written")
+            if is_synced:
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise RuntimeError(
+            f"{path}: could not be written ({error.strerror or error}); mend that and start again, the run goes on "
+            "from its newest checkpoint"
+        ) from None
 
 
 def read_rows(path: Path) -> Iterator[Row]:

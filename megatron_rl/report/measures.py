@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from megatron_rl.algorithms.groups import tests
-from megatron_rl.algorithms.shaping import length_term_is_on
+from megatron_rl.algorithms.shaping import length_term_is_on, shaped_rewards
 from megatron_rl.config.records import Recipe
 from megatron_rl.report.metrics import Metrics, checked
 from megatron_rl.types import OUTCOMES, Collected, Groups, Scores, State, Update
@@ -38,60 +39,103 @@ def step_metrics(
     phase_seconds: Mapping[str, float],
     step_seconds: float,
     verifier_timeout_seconds: float,
+    num_devices: int,
+    memory: Mapping[str, int],
 ) -> Metrics:
     """All that one step did; `state` is the one it led to, `phase_seconds` do not overlap."""
-    length, groups = recipe.algorithm.length, collected.groups
-    training_seconds = step_seconds - sum(phase_seconds.get(name, 0.0) for name in ("validate", "save", "report"))
-    num_tokens = sum(update.num_tokens for update in updates)
+    length = recipe.algorithm.length
     return checked(
         {
             "run/samples_count": float(state.samples_seen),
             "run/tokens_count": float(state.tokens_seen),
-            **rollout_metrics(collected.tried, verifier_timeout_seconds),
+            **rollout_metrics(collected.tried, recipe, state.step - 1),
+            **verifier_metrics(collected.tried, verifier_timeout_seconds),
             **dynamic_sampling_metrics(collected),
             "run/idle_steps_count": float(state.idle_steps),
-            **(actor_metrics(updates) | policy_metrics(policy) if num_tokens else {}),
+            **(actor_metrics(updates) | policy_metrics(policy) if any(update.num_tokens for update in updates) else {}),
             "reference/reset": float(state.last_reset == state.step),
             "length_term/is_on": float(length is not None and length_term_is_on(state.step - 1, length)),
             "time/step_seconds": step_seconds,
             **{f"time/{name}_seconds": seconds for name, seconds in phase_seconds.items()},
             "time/other_seconds": step_seconds - sum(phase_seconds.values()),
-            "throughput/samples_per_second": per_second(groups.rewards.numel(), training_seconds),
-            "throughput/tokens_per_second": per_second(num_tokens, training_seconds),
-            "throughput/generated_tokens_per_second": per_second(
-                int(collected.tried.lengths.sum()), phase_seconds.get("generate", 0.0)
-            ),
+            **throughput_metrics(collected, updates, phase_seconds, step_seconds, num_devices),
+            **{f"memory/{place}_bytes": float(count) for place, count in memory.items()},
         }
     )
 
 
-def rollout_metrics(tried: Groups, verifier_timeout_seconds: float) -> Metrics:
-    """Rewards and lengths of everything generated, kept or not: what the policy is like."""
-    domains = [prompt.domain for prompt in tried.prompts]
-    rows = {domain: [i for i, found in enumerate(domains) if found == domain] for domain in sorted(set(domains))}
-    per_domain = {
-        f"rollout/reward_mean/{domain}": mean_of(tried.rewards[members], tried.judged[members])
-        for domain, members in rows.items()
-        if tried.judged[members].any()
-    }
+def throughput_metrics(
+    collected: Collected,
+    updates: Sequence[Update],
+    phase_seconds: Mapping[str, float],
+    step_seconds: float,
+    num_devices: int,
+) -> Metrics:
+    """How fast samples and response tokens were generated, trained on, and both."""
+    training_seconds = step_seconds - sum(phase_seconds.get(name, 0.0) for name in ("validate", "save", "report"))
+    generating, updating = phase_seconds.get("generate", 0.0), phase_seconds.get("update", 0.0)
+    trained_samples, trained_tokens = collected.groups.rewards.numel(), sum(update.num_tokens for update in updates)
+    tried_samples, tried_tokens = collected.tried.rewards.numel(), int(collected.tried.lengths.sum())
     return {
-        "rollout/reward_mean": mean_of(tried.rewards, tried.judged),
-        **per_domain,
-        **verifier_metrics(tried, rows, verifier_timeout_seconds),
-        "rollout/response_tokens_mean": float(tried.lengths.double().mean()),
-        "rollout/response_tokens_max": float(tried.lengths.max()),
-        "rollout/truncated_fraction": float(tried.truncated.double().mean()),
-        "rollout/unjudged_fraction": float((~tried.judged).double().mean()),
+        "throughput/samples_per_second": per_second(trained_samples, training_seconds),
+        "throughput/tokens_per_second": per_second(trained_tokens, training_seconds),
+        "throughput/generated_tokens_per_second": per_second(tried_tokens, generating),
+        "throughput/generated_samples_per_second": per_second(tried_samples, generating),
+        "throughput/updated_tokens_per_second": per_second(trained_tokens, updating),
+        "throughput/updated_samples_per_second": per_second(trained_samples, updating),
+        "throughput/generated_tokens_per_second_per_device": per_second(tried_tokens, generating) / num_devices,
+        "throughput/updated_tokens_per_second_per_device": per_second(trained_tokens, updating) / num_devices,
     }
 
 
-def verifier_metrics(tried: Groups, rows: Mapping[str, list[int]], timeout_seconds: float) -> Metrics:
-    """What became of the verdicts, and what they cost, whole and of each domain, whose groups `rows` has."""
+def domains_of(tried: Groups) -> dict[str, list[int]]:
+    """Domain -> the groups that are of it."""
+    domains = [prompt.domain for prompt in tried.prompts]
+    return {domain: [i for i, found in enumerate(domains) if found == domain] for domain in sorted(set(domains))}
+
+
+def rollout_metrics(tried: Groups, recipe: Recipe, step: int) -> Metrics:
+    """Rewards and lengths of everything generated, kept or not: what the policy is like."""
+    shaped = shaped_rewards(tried, recipe, step)
+    found = {"rollout/unjudged_fraction": float((~tried.judged).double().mean())}
+    everything = {"": list(range(len(tried)))}
+    for domain, members in (everything | domains_of(tried)).items():
+        judged, lengths = tried.judged[members], tried.lengths[members]
+        right = judged & (tried.rewards[members] >= 1)
+        named = {
+            "response_tokens_mean": float(lengths.double().mean()),
+            "response_tokens_median": quantile(lengths, 0.5),
+            "response_tokens_p90": quantile(lengths, 0.9),
+            "response_tokens_max": float(lengths.max()),
+            "truncated_fraction": float(tried.truncated[members].double().mean()),
+        }
+        if judged.any() or not domain:
+            named["reward_mean"] = mean_of(tried.rewards[members], judged)
+            named["reward_shaped_mean"] = mean_of(shaped[members], judged)
+        for which, chosen in (("right", right), ("wrong", judged & ~right)):
+            if chosen.any():
+                named[f"{which}_tokens_median"] = quantile(lengths[chosen], 0.5)
+        found |= {f"rollout/{name}/{domain}".rstrip("/"): value for name, value in named.items()}
+    return found
+
+
+def quantile(values: Tensor, share: float) -> float:
+    """The smallest of the values that at least this share of them do not exceed.
+
+    >>> import torch
+    >>> quantile(torch.tensor([4, 1, 3, 2]), 0.5), quantile(torch.tensor([4, 1, 3, 2]), 0.9)
+    (2.0, 4.0)
+    """
+    return float(values.flatten().kthvalue(max(1, math.ceil(share * values.numel()))).values)
+
+
+def verifier_metrics(tried: Groups, timeout_seconds: float) -> Metrics:
+    """What became of the verdicts, and what they cost, whole and of each domain."""
     found = {f"verifier/{outcome}_count": float((tried.outcomes == i).sum()) for i, outcome in enumerate(OUTCOMES)}
     found["time/verifier_seconds"] = float(tried.verifier_seconds.sum())
     took_all = tried.judged & (tried.verifier_seconds >= timeout_seconds)
     found["verifier/overtime_count"] = float(took_all.sum())
-    for domain, members in rows.items():
+    for domain, members in domains_of(tried).items():
         outcomes = tried.outcomes[members]
         found |= {f"verifier/{name}_count/{domain}": float((outcomes == i).sum()) for i, name in enumerate(OUTCOMES)}
         found[f"verifier/overtime_count/{domain}"] = float(took_all[members].sum())
@@ -101,23 +145,31 @@ def verifier_metrics(tried: Groups, rows: Mapping[str, list[int]], timeout_secon
 
 def dynamic_sampling_metrics(collected: Collected) -> Metrics:
     """How hard it was to find groups worth training on, and what the other published rules would have kept."""
-    rewards, judged = collected.tried.rewards, collected.tried.judged
-    num_judged = judged.sum(1)
-    num_right = ((rewards >= 1) & judged).sum(1)
-    kept = tests(rewards, judged)
+    tried = collected.tried
+    num_judged = tried.judged.sum(1)
+    kept = tests(tried.rewards, tried.judged)
+    all_right = (((tried.rewards >= 1) & tried.judged).sum(1) == num_judged) & (num_judged > 0)
+    all_wrong = (((tried.rewards <= 0) & tried.judged).sum(1) == num_judged) & (num_judged > 0)
 
     def fraction(groups: Tensor) -> float:
         return float(groups.double().mean())
 
-    return {
+    found = {
         "dynamic_sampling/rounds_count": float(collected.rounds),
-        "dynamic_sampling/tried_count": float(len(collected.tried)),
         "dynamic_sampling/trained_count": float(len(collected.groups)),
-        "dynamic_sampling/keep_rate": fraction(kept["reward_std_above_zero"]),
         "dynamic_sampling/keep_rate_by_mean": fraction(kept["mean_inside_zero_one"]),
         "dynamic_sampling/keep_rate_by_correct": fraction(kept["some_but_not_all_correct"]),
-        "dynamic_sampling/all_right_fraction": fraction((num_right == num_judged) & (num_judged > 0)),
     }
+    everything = {"": list(range(len(tried)))}
+    for domain, members in (everything | domains_of(tried)).items():
+        named = {
+            "tried_count": float(len(members)),
+            "keep_rate": fraction(kept["reward_std_above_zero"][members]),
+            "all_right_fraction": fraction(all_right[members]),
+            "all_wrong_fraction": fraction(all_wrong[members]),
+        }
+        found |= {f"dynamic_sampling/{name}/{domain}".rstrip("/"): value for name, value in named.items()}
+    return found
 
 
 def policy_metrics(policy: PolicyView) -> Metrics:

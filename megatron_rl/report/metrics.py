@@ -1,7 +1,7 @@
 """Metrics: every name with its meaning and unit; report/measures.py makes them of a step's records.
 
-Names are phase/name_unit; some take a domain, as in validation/accuracy/logic. Those under time/
-and throughput/ are measured; all others are equal in a run and its repetition.
+Names are phase/name_unit; some take a domain, as in validation/accuracy/logic. Those that begin as MEASURED says differ
+from one time to the next; all others are equal in a run and its repetition.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 Metrics = dict[str, float]
+MEASURED = ("time/", "throughput/", "memory/")
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,16 @@ METRICS: Mapping[str, Metric] = {
     "run/tokens_count": Metric("response tokens trained on since the run began", "tokens"),
     "run/idle_steps_count": Metric("steps since the run began that had nothing to update on", "steps"),
     "rollout/reward_mean": Metric("mean raw reward of the judged samples of all groups tried", "0..1", True),
-    "rollout/response_tokens_mean": Metric("mean response length of all samples tried", "tokens"),
-    "rollout/response_tokens_max": Metric("longest response", "tokens"),
-    "rollout/truncated_fraction": Metric("samples stopped by the length limit", "fraction"),
+    "rollout/reward_shaped_mean": Metric(
+        "the same after the penalties for length and truncation; groups that are dropped included", "reward", True
+    ),
+    "rollout/response_tokens_mean": Metric("mean response length of all samples tried", "tokens", True),
+    "rollout/response_tokens_median": Metric("half of the responses are no longer", "tokens", True),
+    "rollout/response_tokens_p90": Metric("nine of ten responses are no longer", "tokens", True),
+    "rollout/response_tokens_max": Metric("longest response", "tokens", True),
+    "rollout/right_tokens_median": Metric("median length of the responses with reward 1", "tokens", True),
+    "rollout/wrong_tokens_median": Metric("median length of the other judged responses", "tokens", True),
+    "rollout/truncated_fraction": Metric("samples stopped by the length limit", "fraction", True),
     "rollout/unjudged_fraction": Metric("samples whose verifier failed; they train nothing", "fraction"),
     "verifier/judged_count": Metric("verdicts on the samples tried", "samples", True),
     "verifier/timeout_count": Metric("samples whose verifier ran out of time", "samples", True),
@@ -39,12 +47,17 @@ METRICS: Mapping[str, Metric] = {
     "verifier/crashed_count": Metric("samples whose verifier failed", "samples", True),
     "verifier/sandbox_failed_count": Metric("samples whose program could not be run in a sandbox", "samples", True),
     "dynamic_sampling/rounds_count": Metric("rounds of generation that filled the step", "rounds"),
-    "dynamic_sampling/tried_count": Metric("groups generated", "groups"),
+    "dynamic_sampling/tried_count": Metric("groups generated", "groups", True),
     "dynamic_sampling/trained_count": Metric("groups trained on; fewer than asked for when rounds ran out", "groups"),
-    "dynamic_sampling/keep_rate": Metric("groups tried whose raw rewards have a spread", "fraction"),
+    "dynamic_sampling/keep_rate": Metric("groups tried whose raw rewards have a spread", "fraction", True),
     "dynamic_sampling/keep_rate_by_mean": Metric("groups tried with a mean reward inside (0, 1)", "fraction"),
     "dynamic_sampling/keep_rate_by_correct": Metric("groups tried with some, not all, rewards at 1", "fraction"),
-    "dynamic_sampling/all_right_fraction": Metric("groups tried in which every judged sample has reward 1", "fraction"),
+    "dynamic_sampling/all_right_fraction": Metric(
+        "groups tried in which every judged sample has reward 1", "fraction", True
+    ),
+    "dynamic_sampling/all_wrong_fraction": Metric(
+        "groups tried in which every judged sample has reward 0", "fraction", True
+    ),
     "actor/loss": Metric("policy loss + KL term, token mean", "-"),
     "actor/entropy_nats": Metric("entropy of the policy at the sampling temperature, before the updates", "nats"),
     "actor/kl_reference_nats": Metric("the recipe's estimate of the distance to the reference", "nats"),
@@ -67,6 +80,7 @@ METRICS: Mapping[str, Metric] = {
     "time/refit_seconds": Metric("weights from the actor into the rollout engine", "s"),
     "time/generate_seconds": Metric("rollouts of the step", "s"),
     "time/score_seconds": Metric("verifiers of the step", "s"),
+    "time/idle_seconds": Metric("the first engine waiting for the slowest, its own samples judged", "s"),
     "time/pack_seconds": Metric("samples to the ranks that train on them, and into microbatches", "s"),
     "time/logprob_seconds": Metric("log-probabilities of policy and reference", "s"),
     "time/update_seconds": Metric("forward, backward and optimizer", "s"),
@@ -80,6 +94,13 @@ METRICS: Mapping[str, Metric] = {
     ),
     "throughput/tokens_per_second": Metric("response tokens trained on, per second likewise", "1/s"),
     "throughput/generated_tokens_per_second": Metric("response tokens of all samples, per second generating", "1/s"),
+    "throughput/generated_samples_per_second": Metric("all samples, per second generating", "1/s"),
+    "throughput/updated_tokens_per_second": Metric("response tokens trained on, per second updating", "1/s"),
+    "throughput/updated_samples_per_second": Metric("samples trained on, per second updating", "1/s"),
+    "throughput/generated_tokens_per_second_per_device": Metric("the first of the four, for each device", "1/s"),
+    "throughput/updated_tokens_per_second_per_device": Metric("the third of the four, for each device", "1/s"),
+    "memory/device_bytes": Metric("the first rank's memory in use at the end of the step, on its device", "bytes"),
+    "memory/host_bytes": Metric("the first rank's memory in use at the end of the step, on its host", "bytes"),
 }
 
 

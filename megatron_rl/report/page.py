@@ -1,149 +1,167 @@
-"""The page: report.html, one file without any link to the network, readable in light and in dark."""
+"""The page: report.html, one file that loads nothing, of one run or of several beside each other.
+
+Its charts are drawn in the reader's browser by uPlot (MIT, in web/) from numbers that stand in the page.
+"""
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.report.journal import Row, is_validation
-from megatron_rl.report.metrics import METRICS
-from megatron_rl.report.plots import PLOTS, events_of, has_points, svg_of, write_png
-from megatron_rl.report.progress import duration
+from megatron_rl.report import ledger, provenance, sections
+from megatron_rl.report.curves import Curves
+from megatron_rl.report.journal import FILE_NAME as JOURNAL
+from megatron_rl.report.journal import read_rows
+from megatron_rl.report.panels import PANELS, SECTIONS
+from megatron_rl.report.sections import RunView, escaped
 from megatron_rl.runtime.files import replace_file
 
-FILE_NAME, PICTURE_NAME = "report.html", "report.png"
-STYLE = """
-:root { color-scheme: light dark; --ground: #f6f7f9; --card: #fff; --ink: #1f2937; --soft: #6b7280; --line: #e5e7eb; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #0f1216; --card: #181c22; --ink: #e5e7eb; --soft: #9aa3b0; --line: #2a3039; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink);
-       font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 40px 24px 64px; }
-h1 { font-size: 26px; line-height: 1.2; margin: 0 0 4px; letter-spacing: -0.01em; }
-h2 { font-size: 15px; margin: 0; }
-p { margin: 0; }
-.soft, figcaption { color: var(--soft); font-size: 13px; }
-code, pre, td { font-variant-numeric: tabular-nums; }
-code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: 12.5px; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 12px; margin: 24px 0; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
-.facts .card b { display: block; font-size: 18px; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.modified { margin: 16px 0 0; border-left: 3px solid #f97316; padding-left: 10px; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 16px; }
-figure { margin: 0; }
-figure svg { width: 100%; height: auto; margin-top: 8px; color: var(--ink); display: block; }
-figure svg text { font-family: inherit !important; }
-.key { margin: 28px 0 12px; }
-.key i { display: inline-block; vertical-align: middle; margin: 0 6px 0 14px; }
-.key .reset { height: 14px; border-left: 2px dotted currentColor; }
-.key .shaped { width: 18px; height: 12px; background: #eab30833; }
-details { margin-top: 16px; }
-summary { cursor: pointer; font-weight: 600; }
-pre { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; margin-top: 8px; width: 100%; }
-th, td { text-align: left; padding: 4px 16px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number { text-align: right; white-space: nowrap; }
-a { color: inherit; }
-"""
+FILE_NAME = "report.html"
+SMOOTHING = 4  # of the slider's 40, for a run of many steps
+MANY_STEPS = 100
+WEB = files("megatron_rl.report") / "web"
 
 
-def write_page(directory: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
-    """Writes report.html and report.png; `rows` are the journal's, `facts` what run.json holds.
+def read_run(directory: Path) -> RunView:
+    """What the page shows of a run, from the files in its directory. Raises RuntimeError where one is damaged."""
+    return RunView(
+        name=directory.resolve().name,
+        facts=provenance.read_run_file(directory),
+        curves=Curves(read_rows(directory / JOURNAL)),
+        attempts=ledger.read_attempts(directory),
+    )
 
-    Each file is replaced as a whole, so that a reader never meets half a page.
-    """
-    if not rows:
-        return
-    replace_file(directory / FILE_NAME, page_of(rows, facts).encode())
-    write_png(directory / PICTURE_NAME, rows, title_of(facts))
+
+def write_page(path: Path, runs: Sequence[RunView]) -> None:
+    """Writes the page of one run, or of several; the file is replaced as a whole. Nothing where no run has a step."""
+    if any(len(run.curves) for run in runs):
+        replace_file(path, page_of(runs).encode())
 
 
-def page_of(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
+def page_of(runs: Sequence[RunView]) -> str:
     """The page as text."""
-    events = events_of(rows)
-    figures = "\n".join(
-        f'<figure class="card"><h2>{plot.title}</h2><figcaption>{plot.caption}</figcaption>'
-        f"{svg_of(rows, plot, events)}</figure>"
-        for plot in PLOTS
-        if has_points(rows, plot)
+    title = runs[0].title if len(runs) == 1 else f"{len(runs)} runs"
+    charts = "\n".join(
+        f'<section><h2>{heading}</h2><div class="plots" id="plots-{name}"></div></section>'
+        for name, heading in SECTIONS.items()
     )
-    cards = "\n".join(
-        f'<div class="card"><span class="soft">{name}</span><b>{value}</b></div>' for name, value in tiles(rows, facts)
-    )
-    attempt = facts["attempts"][-1]
-    versions = ", ".join(f"{name} {version}" for name, version in attempt["packages"].items())
-    modified = "".join(f"<code>{html.escape(one)}</code> " for one in facts["modified"])
+    before, after = (one_run(runs[0]) if len(runs) == 1 else several_runs(runs)).split("<!-- charts -->")
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title_of(facts))}</title>
-<style>{STYLE}</style>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline';
+script-src 'unsafe-inline'; img-src data:">
+<link rel="icon" href="data:,">
+<title>{escaped(title)}</title>
+<style>{web("uplot.min.css")}
+{web("page.css")}</style>
 </head>
 <body>
 <main>
-<h1>{html.escape(facts["release"])}</h1>
-<p>at scale <b>{html.escape(facts["scale"])}</b>, seed {facts["run"]["seed"]}, recipe
-<code>{facts["fingerprint"]}</code></p>
-<p class="soft">{html.escape(facts["batch"])}</p>
-{f'<p class="modified">modified: {modified}</p>' if modified else ""}
-<section class="facts">
-{cards}
-</section>
-<p class="key soft">Along the steps:<i class="reset"></i>reference reset<i class="shaped"></i>length term on.
-A bold curve is the mean over neighbouring steps.</p>
-<section class="plots">
-{figures}
-</section>
-<details class="card"><summary>Last value of every metric</summary>{table_of(rows)}</details>
-<details class="card"><summary>The run as it was resolved</summary>
-<pre>{html.escape(json.dumps(facts["run"], indent=2, default=str))}</pre></details>
-<p class="soft" style="margin-top:16px">{html.escape(versions)}; Python {attempt["python"]}; commit
-<code>{html.escape(str(attempt["commit"]))}</code>; {len(facts["attempts"])} attempt(s), the last from step
-{attempt["from_step"]}, {attempt["started"]}.
-Beside this page: <a href="metrics.jsonl">metrics.jsonl</a>, <a href="run.json">run.json</a>,
-<a href="{PICTURE_NAME}">{PICTURE_NAME}</a>.</p>
+{before}
+<div class="bar" id="controls"></div>
+<noscript><p class="note">The charts need JavaScript, which this browser does not run.</p></noscript>
+{charts}
+{after}
 </main>
+<script type="application/json" id="data">{embedded(drawn(runs))}</script>
+<script>/* uPlot {web("uplot.LICENSE").replace("*/", "")} */
+{web("uplot.min.js")}</script>
+<script>{web("page.js")}</script>
 </body>
 </html>
 """
 
 
-def title_of(facts: Mapping[str, Any]) -> str:
-    """The run in one line."""
-    return f"{facts['release']} at scale {facts['scale']}" + ", modified" * bool(facts["modified"])
+def one_run(run: RunView) -> str:
+    """The page of one run, without its frame; a comment stands where the charts go."""
+    facts = run.facts
+    modified = "".join(f"<code>{escaped(one)}</code> " for one in facts["modified"])
+    return f"""<h1>{escaped(facts["release"])}</h1>
+<p>at scale <b>{escaped(facts["scale"])}</b>, seed {facts["run"]["seed"]}, recipe <code>{facts["fingerprint"]}</code>;
+{escaped(run.ending)}</p>
+<p class="soft">{escaped(facts["batch"])}</p>
+{f'<p class="note">modified: {modified}</p>' if modified else ""}
+{sections.tiles(run)}
+{sections.key()}
+<!-- charts -->
+{sections.goodput(run)}
+{sections.events(run)}
+{sections.recipe(run)}
+{sections.lineage(run)}
+{sections.last_values(run)}
+{sections.resolved(run)}
+"""
 
 
-def tiles(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and text of the numbers that stand on top."""
-    found = [("step", f"{rows[-1]['step']} of {facts['run']['recipe']['num_steps']}")]
-    for name, label in (("validation/accuracy", "validation accuracy"), ("rollout/reward_mean", "reward")):
-        if values := [row[name] for row in rows if name in row]:
-            found.append((label, f"{values[0]:.3f} → {values[-1]:.3f}"))
-    if steps := [row for row in rows if not is_validation(row)]:
-        seconds = sum(row["time/step_seconds"] for row in steps)
-        found.append(("seconds per step", f"{seconds / len(steps):.2f}"))
-        found.append(("time", duration(seconds)))
-        found.append(("samples", f"{int(steps[-1]['run/samples_count']):,}"))
+def several_runs(runs: Sequence[RunView]) -> str:
+    """The page of a comparison, without its frame; a comment stands where the charts go."""
+    return f"""<h1>{len(runs)} runs</h1>
+{sections.overview(runs)}
+{sections.recipe_differences(runs)}
+<!-- charts -->
+"""
+
+
+def drawn(runs: Sequence[RunView]) -> dict[str, Any]:
+    """What the page's script reads."""
+    names = [name for panel in PANELS for name in panel.curves]
+    panels = [
+        {
+            "section": panel.section,
+            "title": panel.title,
+            "caption": panel.caption,
+            "curves": list(panel.curves.items()),
+            "per_domain": panel.per_domain,
+            "fraction": panel.fraction,
+            "log": panel.log,
+            "stacked": panel.stacked,
+            "lines": limits_of(panel.limits, runs[0].facts["run"]["recipe"]) if len(runs) == 1 else [],
+        }
+        for panel in PANELS
+    ]
+    is_long = max(run.curves.last_step for run in runs) >= MANY_STEPS
+    return {
+        "panels": panels,
+        "runs": [
+            {
+                "label": run.label if len(runs) > 1 else run.name,
+                "group": run.facts["fingerprint"] + run.facts["scale"],
+                "group_label": run.title,
+                "domains": run.curves.domains,
+                "marks": sections.marks(run),
+                "spans": run.curves.length_term_spans,
+                **run.curves.drawn(names, len(runs)),
+            }
+            for run in runs
+        ],
+        "samples": [],
+        "smooth": SMOOTHING if is_long else 0,
+    }
+
+
+def limits_of(limits: Mapping[str, str], recipe: Mapping[str, Any]) -> list[tuple[float, str]]:
+    """Value and label of the lines that a panel is read against, where the recipe has such a value."""
+    found = []
+    for path, label in limits.items():
+        value: Any = recipe
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            found.append((float(value), f"{label} {value:g}"))
     return found
 
 
-def table_of(rows: Sequence[Row]) -> str:
-    """Every metric with its last value, unit and meaning."""
-    last: dict[str, float] = {}
-    for row in rows:
-        last |= {name: value for name, value in row.items() if name != "step"}
-    lines = []
-    for base, metric in METRICS.items():
-        for name in [name for name in last if name == base or name.rpartition("/")[0] == base]:
-            lines.append(
-                f'<tr><td><code>{html.escape(name)}</code></td><td class="number">{last[name]:.6g}</td>'
-                f"<td>{metric.unit}</td><td>{html.escape(metric.meaning)}</td></tr>"
-            )
-    return f"<table><tr><th>metric</th><th>value</th><th>unit</th><th>meaning</th></tr>{''.join(lines)}</table>"
+def web(name: str) -> str:
+    """A file that is put into the page."""
+    return (WEB / name).read_text(encoding="utf-8")
+
+
+def embedded(content: Any) -> str:
+    """JSON that cannot end the element that it stands in, whatever text of a model is in it."""
+    return json.dumps(content, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run, batch_algebra
+from megatron_rl.config.sources import sources_of
 from megatron_rl.runtime.files import replace_file
 
 FILE_NAME = "run.json"
@@ -48,10 +50,25 @@ def write_run_file(run: Run, from_step: int) -> dict[str, Any]:
         "modified": list(run.modified),
         "batch": batch_algebra(run),
         "attempts": [*attempts, attempt(from_step)],
+        "sources": sources_of(run.asked_for or run.published.name),
         "run": dataclasses.asdict(run),
     }
     replace_file(path, json.dumps(content, indent=1, default=str).encode())
     return content
+
+
+def read_run_file(directory: Path) -> dict[str, Any]:
+    """What run.json of a run directory holds. Raises UserError where there is none that can be read."""
+    path = directory / FILE_NAME
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{directory}: is no run's directory, for it holds no {FILE_NAME}; give the one of a run"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); start the run again, which writes it anew") from None
+    return found
 
 
 def attempt(from_step: int) -> dict[str, Any]:

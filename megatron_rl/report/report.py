@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -9,20 +10,28 @@ from typing import TYPE_CHECKING, Any, Self
 from megatron_rl.algorithms.shaping import length_term_is_on
 from megatron_rl.config.records import Recipe
 from megatron_rl.config.run import Run, batch_algebra
-from megatron_rl.report import journal, page, provenance
+from megatron_rl.device import memory_in_use
+from megatron_rl.report import journal, ledger, page, provenance
+from megatron_rl.report.curves import Curves
 from megatron_rl.report.measures import step_metrics, validation_metrics
 from megatron_rl.report.metrics import Metrics
+from megatron_rl.report.plots import write_png
 from megatron_rl.report.progress import Progress
+from megatron_rl.report.sections import RunView
 from megatron_rl.runtime import spans
 from megatron_rl.runtime.log import get_logger
+from megatron_rl.runtime.preempt import Preempted
 from megatron_rl.types import Batch, Collected, State, Update
 
 if TYPE_CHECKING:
     from megatron_rl.actor.actor import PolicyView
     from megatron_rl.runtime.parallel import Ranks
 
-PAGE_SHARE = 0.02  # of the run's time that drawing the page may take; the last drawing is not counted
-FILES = (page.FILE_NAME, page.PICTURE_NAME, journal.FILE_NAME, provenance.FILE_NAME)
+PARTS_OF_VALIDATION = ("generate", "idle", "score")
+PAGE_SECONDS = 120.0  # from one drawing of the page to the next, or more where drawing is dear
+PAGE_SHARE = 0.02  # of the run's time that drawing the page may take; the first and the last drawing are not counted
+PICTURE_NAME = "report.png"
+FILES = (page.FILE_NAME, PICTURE_NAME, journal.FILE_NAME, ledger.FILE_NAME, provenance.FILE_NAME)
 
 
 class Report:
@@ -30,22 +39,32 @@ class Report:
 
     def __init__(self, run: Run, ranks: Ranks) -> None:
         self.run, self.is_main = run, ranks.is_main
-        self.journal = journal.Journal(run.directory)
+        self.journal, self.ledger = journal.Journal(run.directory), ledger.Ledger(run.directory)
         self.progress = Progress(f"{run.published.release} at scale {run.scale.name}", run.recipe.num_steps)
-        self.rows: list[journal.Row] = []
+        self.curves = Curves()
         self.facts: dict[str, Any] = {}
         self.phase_seconds: dict[str, float] = {}
-        self.step_began = self.page_drawn = time.perf_counter()
-        self.page_cost = 2.0  # until it is known
+        self.step_began = time.perf_counter()
+        self.page_drawn, self.page_cost = -math.inf, 0.0
 
     def __enter__(self) -> Self:
         if self.is_main:
+            self.ledger.begin()
             get_logger().info("%s", batch_algebra(self.run))
             get_logger().info("starting the engines")
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.progress.stop()
+        if not self.is_main:
+            return
+        try:
+            self.ledger.end(why_ended(error), spans.take())
+            self._draw_page()
+        except (RuntimeError, OSError) as trouble:
+            if error is None:
+                raise
+            get_logger().warning("the page is not up to date: %s", trouble)  # what ended the run says more
 
     def start(self, state: State) -> None:
         """Begins, or goes on from a checkpoint's state."""
@@ -54,18 +73,21 @@ class Report:
         self.run.directory.mkdir(parents=True, exist_ok=True)
         self.facts = provenance.write_run_file(self.run, state.step)
         self.journal.resume(state.step)
-        self.rows = self.journal.rows()
-        self.progress.start(self.rows)
+        self.ledger.resume(state.step)
+        rows = self.journal.rows()
+        self.curves = Curves(rows)
+        self.progress.start(rows)
         spans.take()
-        self.step_began = self.page_drawn = time.perf_counter()
+        self.step_began = time.perf_counter()
 
     def scores(self, state: State) -> None:
         """Records the newest validation."""
         if not self.is_main:
             return
-        taken = spans.take()
         # Validation generates and scores too; its own span already counts that.
-        self._count({name: seconds for name, seconds in taken.items() if name not in ("generate", "score")})
+        taken = {name: seconds for name, seconds in spans.take().items() if name not in PARTS_OF_VALIDATION}
+        self._count(taken)
+        self.ledger.add("validation", state.step, taken)
         found = state.scores[-1]
         self._add(state.step, validation_metrics(found))
         if not found.is_complete:
@@ -74,8 +96,7 @@ class Report:
                 "step %d: this validation decides nothing, for too few verdicts were reached (unjudged: %s)",
                 state.step, ", ".join(f"{share:.0%} of {domain}" for domain, share in missing.items()),
             )  # fmt: skip
-        if time.perf_counter() - self.page_drawn >= self.page_cost / PAGE_SHARE:
-            self._draw_page()
+        self._draw_page_if_due()
 
     def step(
         self, state: State, collected: Collected, batch: Batch, policy: PolicyView, updates: Sequence[Update]
@@ -83,7 +104,9 @@ class Report:
         """Records the step that led to `state`, and what was decided in it."""
         if not self.is_main:
             return
-        self._count(spans.take())
+        taken = spans.take()
+        self._count(taken)
+        self.ledger.add("step", state.step, taken)
         now = time.perf_counter()
         metrics = step_metrics(
             recipe=self.run.at_step(state.step - 1),
@@ -94,15 +117,19 @@ class Report:
             phase_seconds=self.phase_seconds,
             step_seconds=now - self.step_began,
             verifier_timeout_seconds=self.run.verifier_timeout_seconds,
+            num_devices=self.run.scale.num_devices,
+            memory=memory_in_use(self.run.scale),
         )
         self.step_began, self.phase_seconds = now, {}
         self._add(state.step, metrics, decisions(self.run.recipe, state))
+        self._draw_page_if_due()
 
     def finish(self) -> None:
-        """Draws the page a last time and says where everything is."""
+        """Draws the picture and says where everything is; the page is drawn when the report is left."""
         if not self.is_main:
             return
-        self._draw_page()
+        with spans.span("report"):
+            write_png(self.run.directory / PICTURE_NAME, self.curves, self._view().title)
         self.progress.summary(self.run.directory, FILES)
 
     def _count(self, seconds: dict[str, float]) -> None:
@@ -113,15 +140,38 @@ class Report:
     def _add(self, step: int, metrics: Metrics, decided: Sequence[str] = ()) -> None:
         row = {"step": step, **metrics, **({"decisions": list(decided)} if decided else {})}
         self.journal.append(row)
-        self.rows.append(row)
-        self.progress.add(self.rows[-1])
+        self.curves.add(row)
+        self.progress.add(row)
+
+    def _view(self) -> RunView:
+        return RunView(
+            name=self.run.directory.resolve().name,
+            facts=self.facts,
+            curves=self.curves,
+            attempts=ledger.read_attempts(self.run.directory),
+        )
 
     @spans.span("report")
+    def _draw_page_if_due(self) -> None:
+        if time.perf_counter() - self.page_drawn >= max(PAGE_SECONDS, self.page_cost / PAGE_SHARE):
+            self._draw_page()
+
     def _draw_page(self) -> None:
+        if not self.facts:  # nothing has begun
+            return
         began = time.perf_counter()
-        page.write_page(self.run.directory, self.rows, self.facts)
+        page.write_page(self.run.directory / page.FILE_NAME, [self._view()])
         self.page_drawn = time.perf_counter()
         self.page_cost = self.page_drawn - began
+
+
+def why_ended(error: BaseException | None) -> str:
+    """How an attempt ended, in a few words."""
+    if error is None:
+        return "finished"
+    if isinstance(error, Preempted):
+        return f"left: {error}"
+    return " ".join(f"failed: {type(error).__name__}: {error}".split())[:300]
 
 
 def decisions(recipe: Recipe, state: State) -> list[str]:

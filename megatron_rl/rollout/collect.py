@@ -144,7 +144,8 @@ class Rollouts:
                 scored.append((rows, self.scorer.submit(self._cases(at, rows))))
         with span("score"):
             mine = {row: found for rows, verdicts in scored for row, found in _judged(rows, verdicts.result())}
-        parts = parallel.gather((ranks.engine, mine, seconds, self.preemption.reason))
+        with span("idle"):
+            parts = parallel.gather((ranks.engine, mine, seconds, self.preemption.reason))
         if reasons := [reason for *_, reason in parts if reason]:
             raise Preempted(reasons[0])
         self._name_straggler(step, {engine: seconds for engine, _, seconds, _ in parts})

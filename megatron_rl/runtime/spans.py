@@ -20,11 +20,23 @@ class Progress(NamedTuple):
 
 
 _progress = Progress(0, "start", time.time())
+_detail = ""
 
 
 def progress() -> Progress:
     """The newest mark."""
     return _progress
+
+
+def tell(text: str) -> None:
+    """Says how far a long span has come, as in "312 of 512 groups"; forgotten when that span ends."""
+    global _detail
+    _detail = text
+
+
+def detail() -> str:
+    """What was told last."""
+    return _detail
 
 
 def _mark(where: str) -> None:

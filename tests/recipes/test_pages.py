@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from megatron_rl.commands.choose import find_recipe, recipe_files
+from megatron_rl.config.sources import sourced_values
 
 FOLDER = Path(__file__).parents[2] / "docs" / "recipes"
 
@@ -62,10 +63,10 @@ def test_every_variant_stands_on_one_page() -> None:
 
 
 def test_values_and_sources_are_read_as_they_are_written() -> None:
-    assert list(make.sourced_values(SOURCE)) == [
-        ("algorithm.clip_low", "`0.20`", "B2"),
-        ("algorithm.kl", "`None`", "JR"),
-        ("stages.run_2.from_step", "`1_000`", "chosen: late"),
+    assert list(sourced_values(SOURCE)) == [
+        ("algorithm.clip_low", "0.20", "B2"),
+        ("algorithm.kl", "None", "JR"),
+        ("stages.run_2.from_step", "1_000", "chosen: late"),
     ]
     assert make.notes(SOURCE) == ["A line of its own."]
     assert make.results(SOURCE) == ["Scores:\n\n| a | b | source |\n| --- | --- | --- |\n| one | 1.50 | P1 |"]

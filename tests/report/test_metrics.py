@@ -7,12 +7,14 @@ import re
 import pytest
 import torch
 
+from megatron_rl.config.records import CosineLength
 from megatron_rl.report.measures import (
     actor_metrics,
     dynamic_sampling_metrics,
     rollout_metrics,
     step_metrics,
     validation_metrics,
+    verifier_metrics,
 )
 from megatron_rl.report.metrics import METRICS, checked
 from megatron_rl.report.progress import facts_of
@@ -23,7 +25,7 @@ from tests.report.records import POLICY, collected, groups, update
 
 def test_names_are_phase_slash_name_and_every_metric_says_what_it_means() -> None:
     for name, metric in METRICS.items():
-        assert re.fullmatch(r"[a-z_]+/[a-z_]+", name), name
+        assert re.fullmatch(r"[a-z_]+/[a-z0-9_]+", name), name
         assert metric.meaning and metric.unit, name
         if name.startswith("time/"):
             assert name.endswith("_seconds")
@@ -49,7 +51,7 @@ def test_rollout_metrics_count_judged_samples_of_all_groups_tried() -> None:
         lengths=[[2, 4], [6, 8], [10, 12]],
         truncated=[[False, False], [False, False], [False, True]],
     )
-    found = rollout_metrics(tried, 0.6)
+    found = rollout_metrics(tried, RECIPE, 0)
     assert found["rollout/reward_mean"] == pytest.approx((1 + 0 + 1 + 1 + 0.25) / 5)
     assert found["rollout/reward_mean/math"] == pytest.approx(3 / 4)
     assert found["rollout/reward_mean/logic"] == pytest.approx(0.25)
@@ -57,10 +59,28 @@ def test_rollout_metrics_count_judged_samples_of_all_groups_tried() -> None:
     assert found["rollout/response_tokens_max"] == 12
     assert found["rollout/truncated_fraction"] == pytest.approx(1 / 6)
     assert found["rollout/unjudged_fraction"] == pytest.approx(1 / 6)
+    assert found["rollout/response_tokens_median"] == 6
+    assert found["rollout/response_tokens_p90"] == 12
+    assert found["rollout/response_tokens_median/math"] == 4
+    assert found["rollout/response_tokens_max/math"] == 8
+    assert found["rollout/right_tokens_median"] == 6  # of 2, 6 and 8
+    assert found["rollout/wrong_tokens_median"] == 4  # of 4 and 10; the one of 12 was not judged
+    assert "rollout/right_tokens_median/logic" not in found
+    assert found["rollout/truncated_fraction/logic"] == 0.5
+
+
+def test_the_shaped_reward_is_the_raw_one_less_what_length_costs() -> None:
+    length = CosineLength(eta_max=0.0, eta_min=-1.0, weight=0.5, steps_on=1, steps_off=1, starts_on=True)
+    algorithm = dataclasses.replace(RECIPE.algorithm, length=length)
+    sampling = dataclasses.replace(RECIPE.sampling, max_response_tokens=8)
+    recipe = dataclasses.replace(RECIPE, algorithm=algorithm, sampling=sampling)
+    tried = groups(rewards=[[1.0, 0.0]], domains=["math"], lengths=[[4, 8]])
+    assert rollout_metrics(tried, recipe, 0)["rollout/reward_shaped_mean"] == pytest.approx((0.75 - 0.5) / 2)
+    assert rollout_metrics(tried, recipe, 1)["rollout/reward_shaped_mean"] == pytest.approx(0.5)
 
 
 def test_a_domain_that_could_not_be_judged_has_no_reward_instead_of_zero() -> None:
-    found = rollout_metrics(groups(rewards=[[0.0, 0.0]], judged=[[False, False]], domains=["code"]), 0.6)
+    found = rollout_metrics(groups(rewards=[[0.0, 0.0]], judged=[[False, False]], domains=["code"]), RECIPE, 0)
     assert "rollout/reward_mean/code" not in found
     assert found["rollout/unjudged_fraction"] == 1
 
@@ -75,6 +95,9 @@ def test_the_three_published_filter_rules_are_told_apart() -> None:
     assert found["dynamic_sampling/keep_rate_by_mean"] == pytest.approx(3 / 5)  # 2, 3 and 4
     assert found["dynamic_sampling/keep_rate_by_correct"] == pytest.approx(1 / 5)  # 2
     assert found["dynamic_sampling/all_right_fraction"] == pytest.approx(1 / 5)  # 0
+    assert found["dynamic_sampling/all_wrong_fraction"] == pytest.approx(1 / 5)  # 1
+    assert found["dynamic_sampling/keep_rate/logic"] == pytest.approx(2 / 5)
+    assert found["dynamic_sampling/tried_count/logic"] == 5
     assert found["dynamic_sampling/tried_count"] == 5
     assert found["dynamic_sampling/trained_count"] == 2
     assert found["dynamic_sampling/rounds_count"] == 2
@@ -109,7 +132,7 @@ def test_a_validation_that_lacks_a_domain_has_no_accuracy_of_the_whole() -> None
 
 def test_verdicts_that_took_the_whole_time_limit_are_counted_by_domain() -> None:
     tried = groups(rewards=[[1.0, 0.0], [0.0, 0.0]], judged=[[True, True], [True, False]], domains=["math", "logic"])
-    counts = {limit: rollout_metrics(tried, limit) for limit in (0.5, 0.6)}  # each took 0.5 s
+    counts = {limit: verifier_metrics(tried, limit) for limit in (0.5, 0.6)}  # each took 0.5 s
     assert [counts[0.5][f"verifier/overtime_count{of}"] for of in ("", "/math", "/logic")] == [3, 2, 1]
     assert [counts[0.6][f"verifier/overtime_count{of}"] for of in ("", "/math", "/logic")] == [0, 0, 0]
 
@@ -125,6 +148,8 @@ def test_step_metrics_hold_every_declared_metric_of_a_step() -> None:
         phase_seconds=dict.fromkeys(phases, 0.5),
         step_seconds=10.0,
         verifier_timeout_seconds=5.0,
+        num_devices=2,
+        memory={"host": 3, "device": 4},
     )
     assert {name for name in METRICS if not name.startswith("validation/")} <= found.keys()
     assert all(type(value) is float for value in found.values())
@@ -134,6 +159,10 @@ def test_step_metrics_hold_every_declared_metric_of_a_step() -> None:
     assert sum(found[f"time/{name}_seconds"] for name in [*phases, "other"]) == pytest.approx(10.0)
     samples = collected().groups.rewards.numel()
     assert found["throughput/samples_per_second"] == pytest.approx(samples / (10.0 - 3 * 0.5))
+    assert found["throughput/updated_samples_per_second"] == pytest.approx(samples / 0.5)
+    assert found["throughput/generated_samples_per_second"] == pytest.approx(collected().tried.rewards.numel() / 0.5)
+    assert found["throughput/updated_tokens_per_second_per_device"] == pytest.approx(20 / 0.5 / 2)
+    assert found["memory/device_bytes"] == 4
 
 
 def test_a_step_that_found_no_group_leaves_no_kl_behind() -> None:
@@ -153,6 +182,8 @@ def test_a_step_that_found_no_group_still_has_its_metrics() -> None:
         phase_seconds={},
         step_seconds=1.0,
         verifier_timeout_seconds=5.0,
+        num_devices=2,
+        memory={},
     )
     assert found["dynamic_sampling/trained_count"] == 0
     assert "actor/loss" not in found
@@ -170,6 +201,8 @@ def test_a_step_without_an_update_has_no_entropy_and_is_counted() -> None:
         phase_seconds={},
         step_seconds=1.0,
         verifier_timeout_seconds=5.0,
+        num_devices=2,
+        memory={},
     )
     assert found["run/idle_steps_count"] == 2
     assert not [name for name in found if name.startswith(("actor/", "mismatch/"))]

@@ -1,15 +1,20 @@
 """The loop's view of the report: what stands in the run directory after which call."""
 
+import contextlib
 import dataclasses
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from megatron_rl.report.report import FILES, Report, decisions
+from megatron_rl.report.ledger import read_attempts
+from megatron_rl.report.metrics import MEASURED
+from megatron_rl.report.report import FILES, PAGE_SECONDS, PAGE_SHARE, Report, decisions
 from megatron_rl.runtime import spans
+from megatron_rl.runtime.preempt import Preempted
 from megatron_rl.types import Reset, Scores, State
 from recipes import prorl_v1, prorl_v2
 from tests.report.records import POLICY, batch, collected, update
@@ -50,14 +55,14 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
 
 
 def repeatable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "throughput/"))} for row in rows]
+    return [{k: v for k, v in row.items() if not k.startswith(MEASURED)} for row in rows]
 
 
 def test_a_run_leaves_all_its_files_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Report(make_run(tmp_path), MAIN) as report:
         play(report, State.fresh(), 4)
         report.finish()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "heartbeat.json"])
     assert [row["step"] for row in rows_of(tmp_path)] == [0, 1, 2, 2, 3, 4, 4]
     said = capsys.readouterr().out
     assert "accuracy" in said and "0.000 -> 0.400" in said
@@ -85,7 +90,9 @@ def test_other_ranks_write_and_say_nothing(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_validation_is_not_counted_as_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = iter([{}, {"refit": 1.0, "validate": 5.0, "generate": 4.0, "score": 0.5}, {"generate": 2.0, "save": 1.0}])
+    taken = iter(
+        [{}, {"refit": 1.0, "validate": 5.0, "generate": 4.0, "score": 0.5}, {"generate": 2.0, "save": 1.0}, {}]
+    )
     monkeypatch.setattr(spans, "take", lambda: next(taken))
     with Report(make_run(tmp_path), MAIN) as report:
         state = State.fresh()
@@ -100,15 +107,54 @@ def test_validation_is_not_counted_as_generation(tmp_path: Path, monkeypatch: py
 
 def test_the_page_costs_a_small_share_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
+    last = validated(dataclasses.replace(State.fresh(), step=6), 0.5)
     with Report(make_run(tmp_path), MAIN) as report:
-        monkeypatch.setattr(report, "_draw_page", lambda: drawn.append(len(report.rows)))
+        monkeypatch.setattr(report, "_draw_page", lambda: drawn.append(len(report.curves)))
+        report.page_drawn = time.perf_counter()
         play(report, State.fresh(), 6)  # in an instant: no time for a page
         assert drawn == []
-        report.page_drawn -= 1000.0
-        report.scores(validated(dataclasses.replace(State.fresh(), step=6), 0.5))
+        report.page_drawn -= PAGE_SECONDS
+        report.scores(last)
         assert len(drawn) == 1
-        report.finish()
+        report.page_cost = PAGE_SECONDS * PAGE_SHARE * 2
+        report.scores(last)
+        assert len(drawn) == 1  # a dear page is drawn more seldom
+        report.page_drawn -= PAGE_SECONDS
+        report.scores(last)
         assert len(drawn) == 2
+    assert len(drawn) == 3
+
+
+def test_there_is_a_page_from_the_first_step_on_and_on_every_way_out(tmp_path: Path) -> None:
+    for error, why in (
+        (None, "finished"),
+        (RuntimeError("a disk\nis full"), "failed: RuntimeError: a disk is full"),
+        (Preempted("SIGUSR1 was received"), "left: SIGUSR1 was received"),
+        (KeyboardInterrupt(), "failed: KeyboardInterrupt:"),
+    ):
+        directory = tmp_path / str(error)
+        with (
+            contextlib.suppress(RuntimeError, Preempted, KeyboardInterrupt),
+            Report(make_run(directory), MAIN) as report,
+        ):
+            report.start(State.fresh())
+            report.step(stepped(State.fresh()), collected(), batch(), POLICY, [update()])
+            assert "1 of 3000" in (directory / "report.html").read_text()
+            report.step(stepped(stepped(State.fresh())), collected(), batch(), POLICY, [update()])
+            assert "2 of 3000" not in (directory / "report.html").read_text()
+            if error is not None:
+                raise error
+        assert "2 of 3000" in (directory / "report.html").read_text()
+        (attempt,) = read_attempts(directory)
+        assert attempt.why == why and attempt.to_step == 2
+
+
+def test_a_page_that_cannot_be_drawn_does_not_hide_what_ended_the_run(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="the real reason"), Report(make_run(tmp_path), MAIN) as report:
+        report.start(State.fresh())
+        report.step(stepped(State.fresh()), collected(), batch(), POLICY, [update()])
+        (tmp_path / ".report.html.partial").mkdir()
+        raise RuntimeError("the real reason")
 
 
 def test_the_terminal_is_given_back_when_the_loop_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

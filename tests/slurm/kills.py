@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.report.journal import FILE_NAME, read_rows
+from megatron_rl.report.metrics import MEASURED
 from megatron_rl.runtime.rundir import SHARED_MEMORY, checkpoints, manifest_of, shared_memory_name
 from tests.slurm.cluster import Cluster
 
@@ -35,7 +36,7 @@ SETTINGS: Mapping[str, Any] = {
     "scale.sequences_per_wave": 16,  # two waves a step of each engine, or more
     "run.store_waves_longer_than_seconds": 0,
 }
-MEASURED = ("time/", "throughput/")  # all other metrics are equal in a repetition
+
 PHASES = ("rollout", "scoring", "update", "save", "commit")  # commit: the manifest stands, the rename is to come
 BY_SIGNAL = ("one", "all")  # of the ranks, by SIGKILL
 BY_SLURM = ("usr1", "time_limit", "requeue", "scancel", "power_cut")

@@ -1,0 +1,82 @@
+"""The page in a real browser: it draws, complains of nothing, asks for nothing, and fits a telephone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from megatron_rl.report.page import read_run, write_page
+from tests.report.browser import PROGRAM, open_page
+from tests.report.long_run import write_long_run
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium: apt-get install chromium")
+
+READY, CHARTS = "document.documentElement.dataset.ready", "document.querySelectorAll('.uplot canvas').length"
+OVERHANG = "document.documentElement.scrollWidth - innerWidth"
+MAX_BYTES, MAX_SECONDS = 3_000_000, 2.0
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Folders of runs by what is looked at."""
+    folder = tmp_path_factory.mktemp("runs")
+    long = write_long_run(folder / "long")
+    short = write_long_run(folder / "short", num_steps=3, num_resets=1, num_attempts=1)
+    resumed = write_long_run(folder / "resumed", num_steps=40, num_resets=3, num_attempts=3)
+    other = write_long_run(folder / "other", num_steps=60, num_resets=1, num_attempts=2)
+    facts = json.loads((other / "run.json").read_text())
+    facts["run"]["seed"] = 2
+    (other / "run.json").write_text(json.dumps(facts))
+    compared, many = [resumed, other], [resumed, other] * 4
+    return {"long": [long], "short": [short], "resumed": [resumed], "compared": compared, "many": many}
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+@pytest.mark.parametrize("which", ["long", "short", "resumed", "compared", "many"])
+def test_a_page_is_drawn_without_a_complaint_or_a_request(
+    runs: dict[str, list[Path]], which: str, width: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    write_page(path, [read_run(directory) for directory in runs[which]])
+    opened = min((open_page(path, width, READY, CHARTS, OVERHANG) for _ in range(2)), key=lambda one: one.load_seconds)
+    assert opened.values[READY] == "yes"
+    assert opened.values[CHARTS] >= 25
+    assert opened.values[OVERHANG] <= 0  # nothing to scroll to at the side
+    assert opened.complaints == [] and opened.requests == []
+    assert path.stat().st_size < MAX_BYTES
+    assert opened.load_seconds < MAX_SECONDS
+
+
+def test_the_controls_change_what_is_drawn(runs: dict[str, list[Path]], tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    write_page(path, [read_run(runs["resumed"][0])])
+    axis = (
+        "(() => { const axis = document.querySelector('#controls select'); axis.value = 'hours'; axis.onchange();"
+        " return document.querySelector('.u-legend .u-label').textContent; })()"
+    )
+    domain = (
+        "(() => { const select = document.querySelector('figure select'); select.value = 'math'; select.onchange();"
+        " return document.querySelectorAll('figure .u-legend')[0].querySelectorAll('.u-series').length; })()"
+    )
+    swapped = (
+        "(() => { for (const box of document.querySelectorAll('#controls input[type=checkbox]')) box.click();"
+        " const smooth = document.querySelector('#controls input[type=range]'); smooth.value = 20; smooth.oninput();"
+        " document.querySelector('#controls button').click(); return document.querySelectorAll('.uplot').length; })()"
+    )
+    opened = open_page(path, 1400, CHARTS, axis, domain, swapped)
+    assert opened.values[axis] == "hours of training"
+    assert opened.values[domain] == 2  # the axis and one curve
+    assert opened.values[swapped] == opened.values[CHARTS]
+    assert opened.complaints == [] and opened.requests == []
+
+
+def test_a_complaint_and_a_request_would_be_seen(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    text = "<html data-ready=yes><script>console.error('no'); nowhere()</script><img src='http://localhost:9/x.png'>"
+    path.write_text(text)
+    opened = open_page(path, 420, "new Promise(done => setTimeout(done, 300))")
+    assert any("nowhere is not defined" in one for one in opened.complaints)
+    assert any("no" in one for one in opened.complaints)
+    assert opened.requests == ["http://localhost:9/x.png"]

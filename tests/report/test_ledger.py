@@ -1,0 +1,150 @@
+"""Every second of every attempt is counted once, whatever ended it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megatron_rl.report.ledger import FILE_NAME, PARTS, Ledger, goodput, in_all, read_attempts
+from megatron_rl.runtime.heartbeat import last_beat, process_start
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(directory: Path, *lines: tuple[Any, ...], beat: dict[str, Any] | None = None) -> Path:
+    """A ledger of (attempt, event, at, step, seconds or reason) lines."""
+    found = []
+    for attempt, event, at, *more in lines:
+        line: dict[str, Any] = {"attempt": attempt, "event": event, "at": float(at)}
+        for value in more:
+            line[{int: "step", str: "why", dict: "seconds"}[type(value)]] = value
+        found.append(json.dumps(line) + "\n")
+    (directory / FILE_NAME).write_text("".join(found))
+    if beat is not None:
+        (directory / "heartbeat.json").write_text(json.dumps({"next_seconds": 1.0} | beat))
+    return directory
+
+
+KILLED_TWICE = (
+    (0, "start", 100),
+    (0, "resume", 110, 0),
+    (0, "validation", 112, 0, {"validate": 2.0}),
+    (0, "step", 120, 1, {"generate": 5.0, "update": 2.0}),
+    (0, "step", 130, 2, {"generate": 10.0}),
+    (0, "step", 140, 3, {"generate": 10.0}),
+    (0, "end", 145, "killed"),
+    (1, "start", 165),
+    (1, "end", 170, "killed"),  # before the engines stood
+    (2, "start", 171),
+    (2, "resume", 180, 1),
+    (2, "step", 190, 2, {"generate": 9.0, "update": 1.0}),
+    (2, "step", 200, 3, {"generate": 9.0}),
+    (2, "end", 203, "finished", {"save": 2.0}),
+)
+
+
+def test_the_parts_of_a_run_that_was_killed_twice_are_counted_by_hand(tmp_path: Path) -> None:
+    first, second, third = read_attempts(write(tmp_path, *KILLED_TWICE))
+    assert first.parts == pytest.approx(
+        {"waiting": 0, "start": 10, "validate": 2, "generate": 5, "update": 2, "other": 1, "redone": 20, "cut_off": 5}
+    )
+    assert second.parts == pytest.approx({"waiting": 20, "start": 5})
+    assert third.parts == pytest.approx(
+        {"waiting": 1, "start": 9, "generate": 18, "update": 1, "save": 2, "other": 1 + 1}
+    )
+    assert [one.why for one in (first, second, third)] == ["killed", "killed", "finished"]
+    assert [(one.from_step, one.to_step) for one in (first, second, third)] == [(0, 3), (0, 0), (1, 3)]
+
+
+def test_the_parts_sum_to_the_wall_time(tmp_path: Path) -> None:
+    attempts = read_attempts(write(tmp_path, *KILLED_TWICE))
+    for attempt in attempts:
+        assert sum(attempt.parts.values()) - attempt.parts["waiting"] == pytest.approx(attempt.ended - attempt.started)
+    everything = in_all(attempts)
+    assert list(everything) == list(PARTS)
+    assert sum(everything.values()) == pytest.approx(203 - 100)
+    assert goodput(everything) == pytest.approx((5 + 2 + 18 + 1) / 103)
+
+
+def test_the_validation_of_the_step_that_is_resumed_from_is_done_again(tmp_path: Path) -> None:
+    lines = (
+        (0, "start", 0),
+        (0, "resume", 1, 0),
+        (0, "step", 2, 1),
+        (0, "validation", 4, 1, {"validate": 2.0}),
+        (0, "end", 4, "left: SIGUSR1 was received", {}),
+        (1, "start", 4),
+        (1, "resume", 5, 1),
+        (1, "validation", 7, 1, {"validate": 2.0}),
+        (1, "end", 7, "finished", {}),
+    )
+    first, second = read_attempts(write(tmp_path, *lines))
+    assert first.parts["redone"] == 2 and second.parts["validate"] == 2
+
+
+def test_a_live_attempt_is_counted_up_to_its_heartbeat(tmp_path: Path) -> None:
+    now = time.time()
+    lines = ((0, "start", now - 20), (0, "resume", now - 10, 0))
+    (attempt,) = read_attempts(write(tmp_path, *lines, beat={"attempt": 0, "at": now - 1}))
+    assert attempt.why == "under way" and attempt.parts["cut_off"] == pytest.approx(9, abs=0.01)
+    (attempt,) = read_attempts(write(tmp_path, *lines, beat={"attempt": 0, "at": now - 5, "next_seconds": -40.0}))
+    assert attempt.why == "killed"
+    (attempt,) = read_attempts(write(tmp_path, *lines, beat={"attempt": 3, "at": now - 1}))  # another attempt's
+    assert attempt.ended == pytest.approx(now - 10)
+
+
+def test_a_directory_without_a_ledger_has_no_attempts(tmp_path: Path) -> None:
+    assert read_attempts(tmp_path) == []
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from megatron_rl.report.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]))
+ledger.begin()
+ledger.resume(0)
+ledger.add("step", 1, {"generate": 0.01})
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_ledger_agrees_with_a_clock_outside_on_a_process_that_is_killed_twice(tmp_path: Path) -> None:
+    outside, began = 0.0, time.time()
+    for _ in range(2):
+        started = time.time()
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        time.sleep(1.5)
+        process.kill()
+        process.communicate()
+        outside += time.time() - started
+    with (tmp_path / FILE_NAME).open("a") as file:
+        file.write('{"attempt": 1, "event": "st')  # a line that a kill cut short
+    ledger = Ledger(tmp_path)
+    ledger.begin()
+    ledger.resume(1)
+    ledger.end("finished", {})
+    first, second, third = read_attempts(tmp_path)
+    inside = sum(sum(one.parts.values()) - one.parts["waiting"] for one in (first, second))
+    assert inside == pytest.approx(outside, abs=2 * 0.25 + 0.02 * outside)  # a beat each, and 2 %
+    assert [one.why for one in (first, second, third)] == ["killed", "killed", "finished"]
+    assert third.started == pytest.approx(process_start(), abs=0.1)
+    assert first.started >= began - 0.05
+
+
+def test_the_heart_stops_with_the_attempt(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.begin()
+    ledger.end("finished", {})
+    beat = last_beat(tmp_path)
+    assert beat is None or beat["attempt"] == 0
+    time.sleep(0.5)
+    assert last_beat(tmp_path) == beat
