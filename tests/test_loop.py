@@ -55,7 +55,9 @@ class CountingActor:
         self.events, self.weights, self.reference = events, 0, 0
         self.ranks, self.places = ONE, {"of": "nothing"}
         self.limits = Limits(max_tokens=10_000, multiple=1, packs_multiple=1, one_length=False)
-        self.device: Any = type("Host", (), {"host_copy": staticmethod(torch.clone), "saves_in_background": False})
+        self.device: Any = type(
+            "Host", (), {"host_copy": staticmethod(torch.clone), "saves_in_background": False, "dtype": torch.float32}
+        )
         self.trained_on: list[list[tuple[int, float]]] = []
 
     def logprobs(self, batch: Batch, recipe: Any) -> PolicyView:
@@ -177,6 +179,10 @@ def attempt(tmp_path: Path, tokenizer: Any, scorer: Scorer, monkeypatch: pytest.
     def exported(run: Run, state: State, actor: CountingActor, folder: Path) -> None:
         actor.events.append(f"export {state.step}")
 
+    def agreed(actor: CountingActor, engine: Any, prompts: Any, recipe: Any, step: int) -> None:
+        actor.events.append(f"agreed {step}")
+
+    monkeypatch.setattr(train.agreement, "check_start", agreed)
     monkeypatch.setattr(train, "rollout_phase", phase)
     monkeypatch.setattr(train, "export", exported)
     return lambda name="run", **changes: Attempt(tmp_path / name, tokenizer, scorer, **changes)
@@ -187,7 +193,7 @@ def test_a_run_goes_through_its_phases_in_order(attempt: Callable[..., Attempt])
     state = one.go()
     step = [["asleep", f"update {k}", f"update {k}"] for k in range(STEPS)]
     assert one.events == [
-        "start 0",
+        "agreed 0", "start 0",
         "awake 0", "scores 0", "best? 0", *step[0], "step 1",
         "awake 1", *step[1], "step 2",
         "awake 2", "scores 2", "best? 2", *step[2], "reset", "step 3",
