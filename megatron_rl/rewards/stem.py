@@ -21,7 +21,7 @@ from megatron_rl.rewards.mathematics.expressions import UnreadableError, read_ex
 from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.science.choices import option_of_last_line, stated_option
 from megatron_rl.rewards.science.measures import Quantity, agree, leeway, quantity, with_unit
-from megatron_rl.rewards.science.remarks import without_remarks
+from megatron_rl.rewards.science.remarks import last_of_equal, without_remarks
 from megatron_rl.rewards.science.statements import sentences, statements
 from megatron_rl.rewards.science.wording import is_symbolic, same_words
 from megatron_rl.rewards.verdicts import right, wrong
@@ -79,7 +79,9 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
         return wrong("no answer after the thinking")
     reference = _reference(item)
     if reference is not None:
-        found = [quantity(text) for answer in answers for text in (answer, without_remarks(answer))]
+        found = [
+            quantity(text) for answer in answers for text in (answer, without_remarks(answer), last_of_equal(answer))
+        ]
         if any(value is not None and agree(value, reference, _tolerance(item)) for value in found):
             return right()
         if found[-1] is not None or "unit" in item:

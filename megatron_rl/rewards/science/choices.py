@@ -10,7 +10,7 @@ from megatron_rl.rewards.mathematics.notation import plain
 
 MAX_LINE_CHARACTERS = 300
 
-_MARKUP = re.compile(r"\\text ?|[{}$*`\"]")
+_MARKUP = re.compile(r"\\text ?|\\?[{}$*`\"]")
 _LEAD = r"(?:(?:so|therefore|thus|hence|it's|that's|it|ans|must|be|is|option|choice|answer|letter)\b[,:.]? ?)*"
 _LETTER = re.compile(rf"{_LEAD}[(\[]? ?([A-Za-z])(?: ?([)\]]))?(?![\w'])(.*)", re.IGNORECASE | re.DOTALL)
 # What may follow the letter: an end, a delimiter and the option's text, a reason, or a verdict.
@@ -18,7 +18,7 @@ _REASON = (
     r",? ?(?:because|since|as|which|(?:and |but )?not|rather than|instead of|over|unlike|except)\b"
     r"|,? (?:is|must be) (?:(?:the|also|only|clearly|equally|most|indeed) ){0,3}(?:correct|right|best|true|valid)\b"
 )
-_GOES_ON = re.compile(rf"[\s.,;:!)\]'。]*$|[).:\]]|{_REASON}| ?[:,;(]| - ", re.IGNORECASE)
+_GOES_ON = re.compile(rf" it is[\s.!]*$|[\s.,;:!)\]'。]*$|[).:\]]|{_REASON}| ?[:,;(]| - ", re.IGNORECASE)
 _GIVES_REASON = re.compile(_REASON, re.IGNORECASE)
 # What may not: another letter, or another option. "(A) is wrong" is a reason.
 _AND_LETTER = re.compile(
@@ -108,6 +108,8 @@ def _folded(text: str) -> str:
 def option_of_last_line(text: str, options: Mapping[str, str], is_same: Callable[[str, str], bool]) -> str | None:
     """The option that the last line chooses, None where the text goes through several options line by line."""
     line = re.sub(r"[*`]", "", text.strip().rpartition("\n")[2]).strip()
+    if line.endswith("?"):
+        return None
     label = chosen_option(line[:MAX_LINE_CHARACTERS], options, is_same)
     labels = set((_LETTER_LINE if _LETTER_LINE.fullmatch(line) else _LINE_LABEL).findall(text))
     return label if labels <= {label} else None

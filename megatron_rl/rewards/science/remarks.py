@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
-from megatron_rl.rewards.science.measures import quantity
+from megatron_rl.rewards.science.measures import agree, quantity
 
 _TOWARDS = """
     up down left right in out for back rear sea sky north south east west northeast northwest southeast southwest
@@ -14,11 +15,12 @@ _WHERE = """
     up down left right north south east west northeast northwest southeast southwest north-east north-west south-east
     south-west northerly southerly easterly westerly clockwise counterclockwise anticlockwise counter-clockwise
     anti-clockwise upstream downstream uphill downhill horizontal horizontally vertical vertically radially page paper
-    screen axis direction x-axis y-axis z-axis x-direction y-direction z-direction
+    screen center centre ground rms dc ac peak net axis direction x-axis y-axis z-axis x-direction y-direction
+    z-direction
 """
 _BESIDE = """
     to toward towards in into at on along of from away due straight directly pointing pointed directed acting the its a
-    an out positive side center centre ground plane above below x y z +x +y +z
+    an out positive side plane above below x y z +x +y +z
 """
 _DIRECTIONS = frozenset(
     [*_WHERE.split(), *(f"{end}{ward}" for end in _TOWARDS.split() for ward in ("ward", "wards"))],
@@ -49,3 +51,16 @@ def without_remarks(answer: str) -> str:
         start += 1  # inches
     says_where = any(word.strip(_AROUND).lower() in _DIRECTIONS for word in words[start:])
     return " ".join(words[:start]).rstrip(" ,(") if says_where else text
+
+
+def last_of_equal(answer: str) -> str:
+    """The last of several quantities with an equals sign between them, where all are the same; else the answer.
+
+    >>> last_of_equal("12 V = 12000 mV"), last_of_equal("12 V = 13 V")
+    ('12000 mV', '12 V = 13 V')
+    """
+    parts = re.split(r"=|\\approx", answer)
+    found = [quantity(part) for part in parts]
+    values = [value for value in found if value is not None]
+    are_equal = len(values) == len(parts) > 1 and all(agree(value, values[0], Fraction(0)) for value in values[1:])
+    return parts[-1].strip() if are_equal else answer

@@ -12,7 +12,7 @@ MAX_LINE_CHARACTERS = 300
 
 _SUBJECT = r"answers?|ans|(?:my|correct|right|best|final)\s+(?:option|choice|one|letter|statement|result)"
 _DENIES = r"(?:(?:is|are|was)n['’]t|(?:can|could)(?:not| not|n['’]t|['’]t) be)\b"
-_SAYS = r"(?:(?:is|are|was|would be|should be|must be|will be)\b|[:=]|→|->| - )(?:\s*:)?"
+_SAYS = r"(?:(?:is|are|was|would be|should be|must be|will be|(?:would )?ha(?:s|ve) to be)\b|[:=]|→|->| - )(?:\s*:)?"
 _BE = r"(?:['’]s| is| was| must be| has to be| should be| would be| ought to be| can only be)"
 _LETTER_ENDS = r"(?=(?:option |choice |answer )?\(?(?-i:[A-Z])\)?\s*(?:$|[.!;,]))"
 _SO = r"(?:(?:so|thus|hence|then|therefore|and|but|rather|instead|i think|i believe)\b[\s,]{0,3}){0,3}"
@@ -43,6 +43,7 @@ _ANCHOR = re.compile(
     r"|\b(?:which|that|this) is (?=(?:option|choice|answer) \(?(?-i:[A-Z])\b)"
     rf"|\b(?:{_SUBJECT})\b[^\n.:=→<]{{0,60}}?\s(?={_DENIES})"
     rf"|{_PAUSE}{_SO}it{_BE}\s{_LETTER_ENDS}"
+    r"|\b(?:so|thus|hence|therefore|leaves?|leaving|remains)(?: only)?,?\s(?=\(?(?-i:[A-Z])\)?(?: it is)?\s*(?:$|[.!]))"
     rf"|{_PAUSE}(?:{_CORRECTS})",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -55,7 +56,7 @@ _INSTEAD = re.compile(
 )
 _VERDICT = re.compile(
     r"(?<![\w'-])(?<!\bor )(?<!\band )(?<!\bnor )\(?([A-Z])\)?\s+is\s+(?:(?:the|therefore|thus|clearly)\s+)*"
-    r"(?:correct|right|best)\b"
+    r"(?:correct|right|best|answer)\b"
 )
 _EMPHASIS = re.compile(r"(?<![\w*])\*(?=\S)([^*\n]*)\*(?![\w*])")  # but 3*10^8 stays
 _MARKUP = re.compile(r"\*\*|`|^[ \t]{0,20}[#>]+", re.MULTILINE)
@@ -77,7 +78,7 @@ def statements(text: str) -> list[str]:
         stated = lines[0] if len(lines) == 1 else ""
     stated = stated.strip()[:MAX_LINE_CHARACTERS]
     sentence, *others = _END_OF_SENTENCE.split(stated, maxsplit=1)
-    if any(map(_HEDGE.match, others)):
+    if stated[len(sentence) :].startswith("?") or any(map(_HEDGE.match, others)):
         return []
     cuts = (stated, sentence, _REASON.split(sentence, maxsplit=1)[0])
     return [cut for cut in dict.fromkeys(cut.strip().rstrip(",") for cut in cuts) if cut]

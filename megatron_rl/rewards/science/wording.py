@@ -23,7 +23,14 @@ _CHARGE = re.compile(r"\^\(?(?:([0-9]*)([+-])|([+-])([0-9]+))\)?(?![0-9])")
 _BARE_CHARGE = re.compile(r"(?<=[A-Za-z0-9)\]])([+-])([0-9])$")
 _STATE = re.compile(r"\((?:s|l|g|aq)\)")
 _ISOTOPE = re.compile(r"(?:\^?([0-9]+)(?:_[0-9]+)?|_[0-9]+\^([0-9]+))([A-Z][a-z]?)|([A-Z][a-z]?)-([0-9]+)")
-_ARTICLES = re.compile(r"\b(?:the|an?) ")
+_ARTICLES = re.compile(r"\b(?:the|an?) |^[\s{]*(?:by|via|through|due to|because of) (?:means of )?")
+_GREEK = "alpha beta gamma delta epsilon lambda mu pi sigma omega"
+_LETTERS = dict(zip("αβγδελμπσω", _GREEK.split(), strict=True))
+_COMMANDS = re.compile(rf"\\({'|'.join(_GREEK.split())})(?![A-Za-z]) ?")
+_ABBREVIATION = re.compile(r"([^()]*[a-z][^()]*[^()\s])\s*\(([A-Z][A-Za-z0-9]{0,7})\)\W*")
+_GENOTYPE = re.compile(r"(?:([A-Za-z])(?i:\1)){1,8}")
+_SUBSHELL = re.compile(r"\[[A-Z][a-z]?\]|[1-7][spdf]\^[0-9]{1,2}(?=[1-7][spdf]|$)")
+_MATHEMATICAL = re.compile(r"\\(?:frac|sqrt)(?![A-Za-z])")
 _HYPHEN = re.compile(r"(?<=[^\W\d])-(?=\w)|(?<=\d)-(?=[^\W\d])|(?<!\d)\s+|\s+(?!\d)")  # or space, but not in 1-2
 _MARKUP = re.compile(r"[{}$\\\"'`]+|\*+(?!\w)|(?<!\w)\*+")
 _ORBITALS = re.compile(r"(?:\[[A-Z][a-z]?\])?(?:sp\^?[23]?(?:d\^?2?)?|(?:[1-7][spdf]\^?[0-9]+)+)")
@@ -42,7 +49,11 @@ def is_symbolic(text: str) -> bool:
     (True, False, False)
     """
     has_symbols = _SYMBOLIC.search(plain(text)) is not None
-    return has_symbols and not _is_formula(_formula(text)) and _PHRASE.search(_WRAPPER.sub("", plain(text))) is None
+    if not has_symbols or _is_formula(_formula(text)):
+        return False
+    if _MATHEMATICAL.search(text) and "\\text" not in text:
+        return True  # GMm is a product there
+    return _PHRASE.search(_WRAPPER.sub("", plain(text))) is None
 
 
 def same_words(answer: str, reference: str) -> bool:
@@ -51,11 +62,20 @@ def same_words(answer: str, reference: str) -> bool:
     >>> same_words("The X-ray", "x ray"), same_words("H₂O", "\\\\ce{H2O}"), same_words("CO", "Co")
     (True, True, False)
     """
+    if _GENOTYPE.fullmatch(reference.strip()):  # case is what it says
+        return "".join(_MARKUP.sub("", _WRAPPER.sub("", plain(answer))).split()) == reference.strip()
+    if any(same_words(mine, its) for mine, its in _shorter(answer, reference)):
+        return True
     if reference.lower() not in _SHORT.values() and _is_formula(its := _formula(reference)):
         mine = _formula(answer)
         if not _STATE.search(its):
             mine = _STATE.sub("", mine)
-        return _same_marks(mine, its) or "→" in its and _same_marks(_in_order(mine), _in_order(its))
+        is_reaction, is_configuration = "→" in its, "^" in mine and "".join(_SUBSHELL.findall(its)) == its
+        return (
+            _same_marks(mine, its)
+            or (is_reaction and _same_marks(_in_order(mine), _in_order(its)))
+            or (is_configuration and sorted(_SUBSHELL.findall(mine)) == sorted(_SUBSHELL.findall(its)))
+        )
     mine, its = _folded(answer), _folded(reference)
     if its in _SHORT.values():
         said = {word.lower() for word in re.findall(_VERDICT, answer)}
@@ -67,6 +87,15 @@ def _same_marks(answer: str, reference: str) -> bool:
     """Whether both are the same, though one may be typed without the carets of the other."""
     has_carets = "^" in answer and "^" in reference
     return answer == reference or not has_carets and answer.replace("^", "") == reference.replace("^", "")
+
+
+def _shorter(answer: str, reference: str) -> list[tuple[str, str]]:
+    """The pairs that are left where a name has its abbreviation in brackets behind it: "adenosine triphosphate (ATP)"."""
+    plain_answer, its = _WRAPPER.sub("", plain(answer)).strip("{} "), _ABBREVIATION.fullmatch(reference.strip())
+    if its:
+        return [(answer, its[1]), (answer, its[2])]
+    mine = _ABBREVIATION.fullmatch(plain_answer)
+    return [(mine[1], reference)] if mine and "(" not in reference else []
 
 
 def _in_order(reaction: str) -> str:
@@ -100,6 +129,7 @@ def _formula(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", _WRAPPER.sub("", plain(text)))
+    text = _COMMANDS.sub(r"\1", _WRAPPER.sub("", plain(text)))
+    decomposed = unicodedata.normalize("NFKD", "".join(_LETTERS.get(letter, letter) for letter in text))
     letters = "".join(character for character in decomposed if not unicodedata.combining(character)).casefold()
     return _HYPHEN.sub("", _MARKUP.sub("", _ARTICLES.sub("", letters))).strip(" .,;:!?*")
