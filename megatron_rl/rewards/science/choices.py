@@ -10,15 +10,22 @@ from megatron_rl.rewards.mathematics.notation import plain
 
 MAX_LINE_CHARACTERS = 300
 
-_MARKUP = re.compile(r"\\text ?|\\?[{}$*`\"]")
-_LEAD = r"(?:(?:so|therefore|thus|hence|it's|that's|it|ans|must|be|is|option|choice|answer|letter)\b[,:.]? ?)*"
+_MARKUP = re.compile(r"\\text ?|\\?[{}$*`\"<>]")
+_LEAD = (
+    r"(?:(?:so|therefore|thus|hence|it's|that's|it|ans|must|be|is|option|choice|answer|letter|probably|likely"
+    r"|most likely|clearly|definitely|certainly|obviously|simply)\b[,:.]? ?)*"
+)
+_SIGNS = re.compile(r"^[\s∴⇒→=>]+|[\s✓✔✅☑]+$")
 _LETTER = re.compile(rf"{_LEAD}[(\[]? ?([A-Za-z])(?: ?([)\]]))?(?![\w'])(.*)", re.IGNORECASE | re.DOTALL)
 # What may follow the letter: an end, a delimiter and the option's text, a reason, or a verdict.
 _REASON = (
     r",? ?(?:because|since|as|which|(?:and |but )?not|rather than|instead of|over|unlike|except)\b"
     r"|,? (?:is|must be) (?:(?:the|also|only|clearly|equally|most|indeed) ){0,3}(?:correct|right|best|true|valid)\b"
 )
-_GOES_ON = re.compile(rf" it is[\s.!]*$|[\s.,;:!)\]'。]*$|[).:\]]|{_REASON}| ?[:,;(]| - ", re.IGNORECASE)
+_GOES_ON = re.compile(
+    rf" (?:it is|remains|is left|fits|works|holds)[\s.!]*$|[\s.,;:!)\]'。]*$|[).:\]]|{_REASON}| ?[:,;(]| - ",
+    re.IGNORECASE,
+)
 _GIVES_REASON = re.compile(_REASON, re.IGNORECASE)
 # What may not: another letter, or another option. "(A) is wrong" is a reason.
 _AND_LETTER = re.compile(
@@ -35,10 +42,14 @@ _ALSO = re.compile(
     re.IGNORECASE,
 )
 _NO_CHOICE = re.compile(r"\b(?:not|neither|nor|never|no|or|but|rather|than|except|without|unlike)\b|n['’]t\b")
+_LETTER_IN_BRACKETS = re.compile(r"\(([A-Z])\)\W*$")
+_REASONED = re.compile(r",?\s(?:because|since|as)\b.*", re.DOTALL)
 _IN_BRACKETS = re.compile(r"\s*\([^()]*\)\W*$")
 _ADDS_NOTHING = re.compile(
-    r"(?:that |because )?(?:it |they |this |the (?:\w+ )?|an? )?\*"
+    r"(?:so |thus |hence |therefore )?(?:that |because )?(?:it |they |this |that )?(?:is |are |must be |would be )?"
+    r"(?:the (?:\w+ )?|an? )?\*"
     r"(?: (?:gas|molecules?|atoms?|ions?|compounds?|element|itself|only|alone))?"
+    r"(?: (?:in|of|on|from|at|along|for) (?:the |an? |its )?\w+)?"
 )
 _LINE_LABEL = re.compile(r"^[\s>#*\-(]{0,20}([A-J])[).:]", re.MULTILINE)
 _LETTER_LINE = re.compile(r"^[\s>#*\-(]{0,20}([A-J])[\s).*]{0,20}$", re.MULTILINE)
@@ -52,6 +63,7 @@ def chosen_option(answer: str, options: Mapping[str, str], is_same: Callable[[st
     >>> chosen_option("(B) a cell", {}, str.__eq__), chosen_option("A good one", {}, str.__eq__)
     ('B', None)
     """
+    answer = _SIGNS.sub("", answer)
     text = " ".join(_MARKUP.sub("", plain(unicodedata.normalize("NFKC", answer))).split())
     match = _LETTER.fullmatch(text)
     label, rest = (match[1].upper(), match[3]) if match else ("", "")
@@ -87,7 +99,8 @@ def stated_option(
 
 def _named_option(sentence: str, options: Mapping[str, str]) -> str | None:
     """The option that a sentence names among words that add nothing: "it decreases", "nitrogen gas (N2)"."""
-    said = _IN_BRACKETS.sub("", sentence)
+    said = _REASONED.sub("", _IN_BRACKETS.sub("", sentence))
+    letter = _LETTER_IN_BRACKETS.search(sentence)
     named = [
         label
         for label, text in options.items()
@@ -98,7 +111,9 @@ def _named_option(sentence: str, options: Mapping[str, str]) -> str | None:
         for label, text in options.items()
         if label not in named and f" {_folded(text)} " in f" {_folded(sentence)} "
     ]
-    return named[0] if len(named) == 1 and not others and not _NO_CHOICE.search(sentence) else None
+    if len(named) != 1 or others or _NO_CHOICE.search(said) or letter and letter[1] != named[0]:
+        return None
+    return named[0]
 
 
 def _folded(text: str) -> str:

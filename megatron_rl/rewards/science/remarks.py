@@ -15,12 +15,12 @@ _WHERE = """
     up down left right north south east west northeast northwest southeast southwest north-east north-west south-east
     south-west northerly southerly easterly westerly clockwise counterclockwise anticlockwise counter-clockwise
     anti-clockwise upstream downstream uphill downhill horizontal horizontally vertical vertically radially page paper
-    screen center centre ground rms dc ac peak net axis direction x-axis y-axis z-axis x-direction y-direction
-    z-direction
+    screen center centre ground rms dc ac peak net surface incline slope ramp motion axis direction
+    x-axis y-axis z-axis x-direction y-direction z-direction
 """
 _BESIDE = """
     to toward towards in into at on along of from away due straight directly pointing pointed directed acting the its a
-    an out positive side plane above below x y z +x +y +z
+    an out positive end side plane wall flowing moving going travelling traveling above below x y z +x +y +z
 """
 _DIRECTIONS = frozenset(
     [*_WHERE.split(), *(f"{end}{ward}" for end in _TOWARDS.split() for ward in ("ward", "wards"))],

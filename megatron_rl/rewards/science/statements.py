@@ -14,7 +14,7 @@ _SUBJECT = r"answers?|ans|(?:my|correct|right|best|final)\s+(?:option|choice|one
 _DENIES = r"(?:(?:is|are|was)n['’]t|(?:can|could)(?:not| not|n['’]t|['’]t) be)\b"
 _SAYS = r"(?:(?:is|are|was|would be|should be|must be|will be|(?:would )?ha(?:s|ve) to be)\b|[:=]|→|->| - )(?:\s*:)?"
 _BE = r"(?:['’]s| is| was| must be| has to be| should be| would be| ought to be| can only be)"
-_LETTER_ENDS = r"(?=(?:option |choice |answer )?\(?(?-i:[A-Z])\)?\s*(?:$|[.!;,]))"
+_LETTER_ENDS = r"(?=(?:option |choice |answer )?\(?(?-i:[A-Z])\)?\s*(?:$|[.!;✓]|,(?!\s?(?:and |or )?\(?(?-i:[A-Z])\b)))"
 _SO = r"(?:(?:so|thus|hence|then|therefore|and|but|rather|instead|i think|i believe)\b[\s,]{0,3}){0,3}"
 # What begins a correction, and what goes on to state what is right.
 _CUE = (
@@ -40,6 +40,8 @@ _ANCHOR = re.compile(
     r"|\b(?:corresponds? to|match(?:es)?) (?:the )?(?=option|choice|answer)"
     r"|\b(?:choose|select|pick|chose|(?:go|going|went)\s+with)\s+(?=(?:the )?(?:option|choice|answer|\(?(?-i:[A-Z])\b))"
     r"|\b(?:statement|claim)\s+is\s+(?=true\b|false\b)"
+    r"|\bonly\s(?=\(?(?-i:[A-Z])\)?\s(?:remains|is left|fits|works|holds)\b)"
+    rf"|\b(?:solution is|i(?: would|['’]d)? (?:guess|say|think|believe|conclude|answer)(?: it is)?)\s{_LETTER_ENDS}"
     r"|\b(?:which|that|this) is (?=(?:option|choice|answer) \(?(?-i:[A-Z])\b)"
     rf"|\b(?:{_SUBJECT})\b[^\n.:=→<]{{0,60}}?\s(?={_DENIES})"
     rf"|{_PAUSE}{_SO}it{_BE}\s{_LETTER_ENDS}"
@@ -55,8 +57,13 @@ _INSTEAD = re.compile(
     re.IGNORECASE,
 )
 _VERDICT = re.compile(
-    r"(?<![\w'-])(?<!\bor )(?<!\band )(?<!\bnor )\(?([A-Z])\)?\s+is\s+(?:(?:the|therefore|thus|clearly)\s+)*"
+    r"(?<![\w'-])(?<!\bor )(?<!\band )(?<!\bnor )\(?([A-Z])\)?\s+"
+    r"(?:is|seems|looks|must be|appears)\s+(?:(?:the|to be|therefore|thus|clearly)\s+)*"
     r"(?:correct|right|best|answer)\b"
+)
+_IS_THE_ANSWER = re.compile(
+    r"(?:^|(?<=[.!?:]\s))([^.!?:\n]{1,80}?) is (?:the|my) (?:(?:final|correct|right|best) )?(?:answer|choice)\b",
+    re.IGNORECASE | re.MULTILINE,
 )
 _EMPHASIS = re.compile(r"(?<![\w*])\*(?=\S)([^*\n]*)\*(?![\w*])")  # but 3*10^8 stays
 _MARKUP = re.compile(r"\*\*|`|^[ \t]{0,20}[#>]+", re.MULTILINE)
@@ -90,7 +97,8 @@ def _last_anchored(text: str) -> str | None:
     if verdicts and (not anchors or verdicts[-1].start() > anchors[-1].end()):
         return verdicts[-1][1]
     if not anchors:
-        return None
+        named = list(_IS_THE_ANSWER.finditer(text))
+        return named[-1][1] if named else None
     rest = text[anchors[-1].end() :].lstrip()
     if _DENIAL.match(rest) and (others := list(_INSTEAD.finditer(rest[:MAX_LINE_CHARACTERS]))):
         rest = rest[others[-1].end() :]

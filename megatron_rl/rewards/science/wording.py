@@ -79,7 +79,11 @@ def same_words(answer: str, reference: str) -> bool:
     mine, its = _folded(answer), _folded(reference)
     if its in _SHORT.values():
         said = {word.lower() for word in re.findall(_VERDICT, answer)}
-        mine = its if said == {its} and _BEGINS_WITH_VERDICT.match(answer) else _SHORT.get(mine, mine)
+        mine = (
+            its
+            if said == {its} and _BEGINS_WITH_VERDICT.match(_MARKUP.sub("", _WRAPPER.sub("", answer)).strip())
+            else _SHORT.get(mine, mine)
+        )
     return _same_marks(mine, its) or len(its) > 3 and mine.removesuffix("s") == its.removesuffix("s")
 
 
@@ -90,7 +94,7 @@ def _same_marks(answer: str, reference: str) -> bool:
 
 
 def _shorter(answer: str, reference: str) -> list[tuple[str, str]]:
-    """The pairs that are left where a name has its abbreviation in brackets behind it: "adenosine triphosphate (ATP)"."""
+    """The pairs left where a name has its abbreviation in brackets behind it: "adenosine triphosphate (ATP)"."""
     plain_answer, its = _WRAPPER.sub("", plain(answer)).strip("{} "), _ABBREVIATION.fullmatch(reference.strip())
     if its:
         return [(answer, its[1]), (answer, its[2])]
