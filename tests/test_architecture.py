@@ -32,6 +32,14 @@ OWNERS = {
 # Modules of one layer that must not know each other, and modules that only some files may import, as path prefixes.
 STRANGERS = {("actor", "rollout"), ("rollout", "actor")}
 ONLY_FOR = {"report": ("report/", "commands/readers.py", "commands/start.py", "commands/theory.py", "train.py")}
+# What a domain knows stands behind walls: a folder of rewards/ -> what of rewards/ it may import.
+WALLS = {
+    "instructions": ("instructions",),
+    "mathematics": ("mathematics", "response"),
+    "puzzles": ("puzzles",),
+    "sandbox": ("sandbox",),
+    "science": ("science", "mathematics"),
+}
 NO_TORCH = ("__init__.py", "__main__.py", "config/", "estimate/", "runtime/ranks.py", "runtime/preempt.py")
 NO_TORCH += tuple(
     f"commands/{name}.py"
@@ -89,6 +97,11 @@ def layer_violations(name: str, tree: ast.Module) -> Iterator[str]:
         top, *rest = imported.split(".")
         if top in OWNERS and not name.startswith(OWNERS[top]):
             yield f"{name}: imports {top}, which only {', '.join(OWNERS[top]) or 'slurm/launch.py'} may"
+        room = name.split("/")[1] if name.count("/") > 1 else ""
+        if here == "rewards" and room in WALLS and rest[:1] == ["rewards"] and len(rest) > 1:
+            if rest[1] not in WALLS[room]:
+                yield f"{name}: {room} imports {rest[1]}, and may only {', '.join(WALLS[room])} of rewards/"
+            continue
         if top != PACKAGE or not rest or rest[0] not in LAYER or rest[0] == here:
             continue
         there = rest[0]
@@ -145,6 +158,11 @@ def test_the_tree_is_as_designed() -> None:
         ("megatron_rl/config/run.py", "def f():\n    import megatron_rl.runtime.seeds\n", "layer 0 imports runtime"),
         ("megatron_rl/rewards/score.py", "from megatron_rl.actor.actor import Actor\n", "layer 3 imports actor"),
         ("megatron_rl/actor/pack.py", "import megatron_rl.rollout.engine\n", "actor imports rollout"),
+        (
+            "megatron_rl/rewards/mathematics/units.py",
+            "from megatron_rl.rewards.science.measures import agree\n",
+            "mathematics imports science",
+        ),
         ("megatron_rl/rollout/engine.py", "from megatron_rl.actor import actor\n", "rollout imports actor"),
         ("megatron_rl/checkpoint.py", "from megatron_rl import report\n", "imports report, which only"),
         (
