@@ -14,6 +14,7 @@ from torch import Tensor
 from megatron_rl.actor.actor import Actor
 from megatron_rl.config import lineage
 from megatron_rl.config.run import Run
+from megatron_rl.data.files import mixture_of
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.files import commit, sync
 from megatron_rl.runtime.log import get_logger
@@ -32,13 +33,15 @@ def export(run: Run, state: State, actor: Actor, folder: Path) -> None:
     once. Raises RuntimeError when the folder is there and holds something else.
     """
     facts = lineage.Parent(
-        release=run.published.release,
+        release=run.recipe.release,
         fingerprint=run.recipe.fingerprint,
         scale=run.scale.name,
         step=state.step,
         samples_seen=state.samples_seen,
         policy_digest=state.policy_digest,
         parent=run.parent,
+        data_digest=run.data_digest,
+        data_mixture=mixture_of(run.data_folder),
     )
     found = parallel.gather(_found(folder, facts) if actor.ranks.is_main else None)[0]
     if found == "something else":

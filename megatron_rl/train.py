@@ -44,7 +44,7 @@ def train(run: Run) -> State:
     preemption = Preemption(run.scale.time_limit_hours, run.preemption_lead_seconds)
     ranks = parallel.start(run.scale, hardware, run.stall_seconds)
     tokenizer, limit = load_tokenizer(run.model_folder), run.recipe.sampling.max_prompt_tokens
-    data = read_data(run.data_folder)
+    data = read_data(run.data_folder).of({domain.name for domain in run.recipe.domains})
     prompts = PromptStream(data.train, tokenizer, seed=run.seed, max_prompt_tokens=limit)
     validation = held_out(data.validation, tokenizer, max_prompt_tokens=limit, max_prompts=run.max_validation_prompts)
     with (

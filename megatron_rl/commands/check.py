@@ -32,12 +32,22 @@ def warnings(run: Run, lacking: Sequence[str]) -> Iterator[str]:
             "which is at once; give more, or set less"
         )
     yield from (f"`train` would refuse this: {refusal}" for refusal in refusals)
+    if run.data_folder.is_dir() and run.scale.miniature is None:  # the demo's model knows no words
+        yield from unasked(run)
     if (lacks := shortage(estimate(run), run.scale)) > 0:
         yield (
             f"does not fit: a device of scale {run.scale.name} has {gib(run.scale.device_memory_bytes)}, and "
             f"{gib(lacks)} more are needed, {gib(RESERVED_BYTES[run.scale.device])} for what is not estimated "
             "included; set less scale.kv_cache_bytes or scale.max_tokens_per_microbatch, or take more devices"
         )
+
+
+# What a verifier reads, and a text by which a prompt may ask for it.
+ASKED_FOR = {
+    "math": ("box", ("\\boxed", "\\fbox")),
+    "code": ("block in triple backticks", ("```", "backtick", "code block")),
+    "logic": ("answer tags", ("<answer>",)),
+}
 
 
 def show(run: Run, out: Console) -> None:
@@ -71,6 +81,13 @@ def show(run: Run, out: Console) -> None:
         out.print(f"{kind}: {folder}" + ("" if folder.is_dir() else " (not on this machine)"))
     if run.data_folder.is_dir():
         out.print(f"prompts: {prompts(run)}", soft_wrap=True)
+    if (parent := run.parent) is not None:
+        prompts_of = f", trained on {parent.data_mixture}" * bool(parent.data_mixture)
+        out.print(f"starts from {parent.release} after step {parent.step}{prompts_of}", soft_wrap=True)
+    if run.is_variant:
+        out.print(f"a variant of {run.published.release}, which never counts as it:", style="yellow")
+        for line in run.differences:
+            out.print(f"  {line}", style="yellow", soft_wrap=True)
     out.print(f"recipe fingerprint {run.published.fingerprint}: {release_status(run)}")
     out.print(f"run fingerprint    {run.recipe.fingerprint}" + (f", modified: {', '.join(run.modified)}" * bool(names)))
 
@@ -82,8 +99,25 @@ def prompts(run: Run) -> str:
     found = Counter(item.domain for item in read_data(run.data_folder).train)
     return ", ".join(
         f"{domain.name} {found[domain.name]:,} (published {domain.num_prompts:,} of {domain.source})"
-        for domain in run.published.domains
+        for domain in run.recipe.domains
     )
+
+
+def unasked(run: Run) -> Iterator[str]:
+    """One line for each domain whose prompts do not ask for the answer in the form that its verifier reads."""
+    from megatron_rl.data.items import read_data
+
+    trained_on = {domain.name for domain in run.recipe.domains}
+    for domain, (form, marks) in ASKED_FOR.items():
+        if domain not in trained_on:
+            continue
+        prompts = [item.prompt for item in read_data(run.data_folder).train if item.domain == domain]
+        silent = sum(not any(mark in prompt for mark in marks) for prompt in prompts)
+        if silent:
+            yield (
+                f"{silent:,} of {len(prompts):,} {domain} prompts ask for no {form}, which is all that their verifier "
+                "reads; make the data by `megatron-rl data prepare`, or say it in the prompts"
+            )
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -117,6 +151,8 @@ def release_status(run: Run) -> str:
     if (released := released_fingerprint(run.published.release)) is None:
         return f"{run.published.release} is not a released recipe"
     same = released == run.published.fingerprint
+    if same and run.is_variant:
+        return f"is the released {run.published.release}, which this run is a variant of"
     return f"is the released {run.published.release}" if same else f"DIFFERS from the released one, {released}"
 
 

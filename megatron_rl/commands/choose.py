@@ -7,13 +7,13 @@ import json
 import os
 import pkgutil
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import recipes
 from megatron_rl.commands.modules import run_module
-from megatron_rl.commands.settings import RUN_FIELDS, change, nearest, parse, path_of, sort_settings
+from megatron_rl.commands.settings import RUN_FIELDS, VARIED, change, nearest, parse, path_of, sort_settings
 from megatron_rl.config.checks import UserError, check_parent, require
 from megatron_rl.config.fit import fitted
 from megatron_rl.config.lineage import PUBLISHED, Parent, parent_of, read_parent
@@ -21,6 +21,7 @@ from megatron_rl.config.mounts import mounts_of, on_host, seen_here
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 from megatron_rl.config.run import Run
+from megatron_rl.config.variant import names_of, shortened, variant_of
 from megatron_rl.config.weights import check_tensors
 from megatron_rl.runtime import rundir
 
@@ -48,7 +49,7 @@ def build_run(
     training would say to that is added to `lacking`. Paths are then those of a job, perhaps within its container.
     Raises UserError.
     """
-    published, scale = find_recipe(recipe_name), find_scale(scale_name)
+    asked_for, scale = find_recipe(recipe_name), find_scale(scale_name)
     of_scale, of_run, of_recipe = sort_settings(settings)
     scale = change(scale, of_scale, "scale.")
     lacking = None if needs_files else lacking if lacking is not None else []
@@ -58,19 +59,25 @@ def build_run(
         parent = seen_here(parent) if parent is not None else None
     older, model_folder = find_parent(parent) if parent is not None else (None, fields.pop("model_folder", None))
     require("model_folder" not in fields, "--set run.model_folder: the policy of --parent is trained; give one of them")
+    varied = {name: of_recipe.pop(name) for name in VARIED if name in of_recipe}
+    if "model" in varied:
+        require(older is None, "--model: the policy of --parent is trained; give one of them")
+        require(model_folder is None, "--set run.model_folder: --model gives the folder; give one of them")
+        model_folder = find_model(varied["model"], lacking)
+    published = varied_recipe(asked_for, varied, model_folder)
+    scale = shortened(scale, published) if varied else scale
     with noted(lacking if older is None else None):
-        check_parent(published, older.release if older is not None else None)
+        check_parent(asked_for, older.release if older is not None else None)
     model, model_folder = choose_model(published, scale, model_folder, lacking)
     if older is not None and scale.miniature is not None:  # not its folder: that may move while the run goes on
         model = dataclasses.replace(model, name=f"{older.release} after step {older.step}")
     recipe = change(fitted(published, model, scale), of_recipe)
     data_folder = choose_data(published, scale, fields.pop("data_folder", None), lacking)
-    directory = directory or Path("runs") / f"{published.name}-{scale.name}"
-    for path in (directory, *directory.parents):
-        require(path.is_dir() or not path.exists(), f"directory {directory}: {path} is a file; choose another")
+    directory = directory or Path("runs") / f"{recipe.name}-{scale.name}"
+    check_directory(directory)
     run = Run(
         recipe=recipe,
-        published=published,
+        published=asked_for,
         scale=scale,
         directory=directory,
         model_folder=model_folder,
@@ -83,6 +90,12 @@ def build_run(
     )
     check_resume(run)
     return run
+
+
+def check_directory(directory: Path) -> None:
+    """Raises UserError where a file stands in the way of a run's directory."""
+    for path in (directory, *directory.parents):
+        require(path.is_dir() or not path.exists(), f"directory {directory}: {path} is a file; choose another")
 
 
 def rebuild_run(directory: Path) -> Run:
@@ -184,7 +197,7 @@ def choose_model(recipe: Recipe, scale: Scale, given: Path | None, lacking: list
         check_tensors(folder, model)
         # The name enters the fingerprint, and a run may be resumed from another place.
         return dataclasses.replace(model, name=str(given or scale.miniature.model_folder)), folder
-    found = given or _cached_snapshot(recipe.model.name)
+    found = given or _cached_snapshot(recipe.model.name) or _folder(recipe.model.name)
     if found is None:
         with noted(lacking):
             raise UserError(
@@ -201,6 +214,32 @@ def choose_model(recipe: Recipe, scale: Scale, given: Path | None, lacking: list
     require(not differing, f"model folder {found}: is not {recipe.model.name}: {'; '.join(differing)}")
     check_tensors(found, model)
     return model, found
+
+
+def varied_recipe(recipe: Recipe, varied: Mapping[str, str], model_folder: Path | None) -> Recipe:
+    """The recipe, or the variant of it that `--model` and `--domains` ask for. Raises UserError."""
+    if not varied:
+        return recipe
+    model = None
+    if "model" in varied and model_folder is not None:
+        model = dataclasses.replace(read_model(model_folder), name=varied["model"])
+    return variant_of(recipe, model, names_of(varied["domains"]) if "domains" in varied else None)
+
+
+def find_model(text: str, lacking: list[str] | None) -> Path | None:
+    """The folder that `--model` names, or a model of that name in the Hugging Face cache. Raises UserError."""
+    found = _folder(text) or _cached_snapshot(text)
+    with noted(lacking):
+        require(
+            found is not None,
+            f"--model {text}: is no folder, and not in the Hugging Face cache; run `hf download {text}`",
+        )
+    return found
+
+
+def _folder(text: str) -> Path | None:
+    path = path_of(f"model {text[:80]}", text)
+    return path if path.is_dir() else None
 
 
 def choose_data(recipe: Recipe, scale: Scale, given: Path | None, lacking: list[str] | None) -> Path:

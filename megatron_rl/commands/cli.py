@@ -23,6 +23,7 @@ from megatron_rl.commands.errors import (
     path_of,
     print_warning,
 )
+from megatron_rl.commands.recipe import app as recipe_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(recipe_app, name="recipe")
 command = partial(app.command, cls=OneLineCommand)
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Name of a recipe, or its file, such as recipes/prorl_v2.py.")
@@ -72,6 +74,14 @@ ParentRun = Annotated[
         help="The run, its exported policy, or the published one to start from.",
     ),
 ]
+ModelName = Annotated[
+    str | None,
+    typer.Option("--model", metavar="FOLDER|NAME", help="Another Qwen2, Qwen3 or Llama model; makes it a variant."),
+]
+DomainNames = Annotated[
+    str | None,
+    typer.Option("--domains", metavar="NAMES", help="Only these, as in math,logic; makes it a variant."),
+]
 AllowUnsafeSandbox = Annotated[
     bool, typer.Option("--allow-unsafe-sandbox", help="Run code rewards though a layer of the sandbox is missing.")
 ]
@@ -97,6 +107,8 @@ def train(
     settings: Settings = None,
     directory: Directory = None,
     parent: ParentRun = None,
+    model: ModelName = None,
+    domains: DomainNames = None,
     allow_unsafe_sandbox: AllowUnsafeSandbox = False,
 ) -> None:
     """Train by a recipe, or continue a run whose directory exists.
@@ -106,7 +118,10 @@ def train(
     from megatron_rl.commands.choose import build_run
     from megatron_rl.commands.start import on_every_rank
 
-    settings = [*(settings or []), *(["run.allows_unsafe_sandbox=true"] if allow_unsafe_sandbox else [])]
+    settings = [
+        *varied(settings, model, domains),
+        *(["run.allows_unsafe_sandbox=true"] if allow_unsafe_sandbox else []),
+    ]
 
     def chosen() -> Run:
         return build_run(recipe, scale, settings, directory, needs_files=True, parent=parent)
@@ -171,6 +186,8 @@ def check(
     settings: Settings = None,
     directory: Directory = None,
     parent: ParentRun = None,
+    model: ModelName = None,
+    domains: DomainNames = None,
     is_strict: Annotated[
         bool, typer.Option("--strict", help="End with exit code 2 where it warns: `train` would refuse, or no fit.")
     ] = False,
@@ -185,7 +202,8 @@ def check(
         lacking: list[str] = []
         world_from_environment()  # what `train` would read of the environment
         deadline(None, 0.0)
-        run = build_run(recipe, scale, settings or [], directory, needs_files=False, parent=parent, lacking=lacking)
+        chosen = varied(settings, model, domains)
+        run = build_run(recipe, scale, chosen, directory, needs_files=False, parent=parent, lacking=lacking)
         show(run, console())
         found = list(warnings(run, lacking))
         for warning in found:
@@ -283,6 +301,12 @@ def doctor() -> None:
 
 
 command()(readers.report)
+
+
+def varied(settings: list[str] | None, model: str | None, domains: str | None) -> list[str]:
+    """The settings with those that `--model` and `--domains` stand for: what a run records and its ranks are told."""
+    given = {"model": model, "domains": domains}
+    return [*(settings or []), *(f"{name}={text}" for name, text in given.items() if text is not None)]
 
 
 def console() -> Console:

@@ -85,6 +85,11 @@ def prepare(
         show(manifest, to)
 
 
+@app.callback()
+def _group() -> None:
+    """Make the prompts that a recipe trains on."""
+
+
 def find_mixture(name: str) -> Mixture:
     """The MIXTURE of a module of `recipes.mixtures`, or of a file when `name` ends with .py. Raises UserError."""
     folder = Path(recipes.mixtures.__file__).parent

@@ -17,6 +17,7 @@ from megatron_rl.config.run import Run
 
 # The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.
 FIXED = ("name", "version", "model", "scale.name")
+VARIED = ("model", "domains")  # as --model and --domains give them: the run is then of a variant
 GIVEN_OTHERWISE = {"recipe", "published", "scale", "directory", "asked_for", "modified", "parent", "data_digest"}
 RUN_FIELDS = {
     **{name: kind for name, kind in typing.get_type_hints(Run).items() if name not in GIVEN_OTHERWISE},
@@ -45,7 +46,7 @@ def sort_settings(settings: Sequence[str]) -> tuple[dict[str, str], dict[str, st
         name, equals, text = setting.partition("=")
         name = name.strip()
         require(bool(equals), f"--set '{setting}': write it as name=value")
-        fixed = [key for key in FIXED if name == key or name.startswith(f"{key}.")]
+        fixed = [key for key in FIXED if name not in VARIED and (name == key or name.startswith(f"{key}."))]
         require(not fixed, f"--set {name}: {fixed and fixed[0]} cannot be set; write a recipe or scale of your own")
         require(name in known, f"--set {name}: there is no such key; {nearest(name, known)}")
         require(name not in given, f"--set {name}={text.strip()}: is given twice; give it once")

@@ -25,6 +25,8 @@ class Parent:
     samples_seen: int
     policy_digest: str  # State.policy_digest
     parent: Parent | None  # where it started from
+    data_digest: str = ""  # of the prompts that it was trained on; empty where that is not stated
+    data_mixture: str = ""  # whose manifest lay beside them; empty for others
 
     @property
     def is_published(self) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_rl.config.checks import check_layout, check_recipe, check_scale, require
 from megatron_rl.config.lineage import Parent
-from megatron_rl.config.records import Recipe, Scale
+from megatron_rl.config.records import Recipe, Scale, canonical_json, differences
 
 SEEDS = 2**32  # that there are
 
@@ -25,7 +26,7 @@ class Run:
     directory: Path
     model_folder: Path
     data_folder: Path
-    data_digest: str = ""  # of train.jsonl: another order of prompts is another run
+    data_digest: str = ""  # of the prompts to train on: others are another run
     seed: int = 1
     validate_every_steps: int = 10
     max_validation_prompts: int = 1024  # taken evenly from the validation files
@@ -67,6 +68,22 @@ class Run:
         for field in ("save_every_minutes", "stall_seconds", "verifier_timeout_seconds"):
             value = getattr(self, field)
             require(0 < value < float("inf"), f"run.{field}={value}: must be above 0, and finite")
+
+    @property
+    def is_variant(self) -> bool:
+        """True where the recipe in force has another model or other domains than the published one."""
+        return self.recipe.name != self.published.name
+
+    @property
+    def differences(self) -> list[str]:
+        """What makes the run a variant, a line each: model, domains, and what their size changes."""
+        if not self.is_variant:
+            return []
+        old, new = (json.loads(canonical_json(recipe)) for recipe in (self.published, self.recipe))
+        for recipe in (old, new):
+            recipe["domains"] = ", ".join(domain["name"] for domain in recipe["domains"])
+        kept = ("model", "domains", "sampling", "stages")
+        return differences({key: old[key] for key in kept}, {key: new[key] for key in kept})
 
     def at_step(self, step: int) -> Recipe:
         """The recipe in force at `step`."""

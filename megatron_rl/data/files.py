@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,3 +58,18 @@ def unpacking_errors() -> tuple[type[Exception], ...]:
     import zstandard
 
     return (zstandard.ZstdError, EOFError, gzip.BadGzipFile, zlib.error)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a data folder; None where it has none, or one that cannot be read."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+
+
+def mixture_of(folder: Path) -> str:
+    """Name, version and fingerprint of the mixture that a data folder was made of; empty where it tells none."""
+    manifest = read_manifest(folder) or {}
+    return f"{manifest['mixture']} {manifest['fingerprint']}" if {"mixture", "fingerprint"} <= manifest.keys() else ""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -77,6 +77,12 @@ class Data:
     train: tuple[Item, ...]
     validation: tuple[Item, ...]
     digest: str  # SHA-256 of the lines to train on, unpacked, in the order of the files
+
+    def of(self, domains: Collection[str]) -> Data:
+        """The problems of these domains; of the validation all, where it has none of them."""
+        train = tuple(item for item in self.train if item.domain in domains)
+        validation = tuple(item for item in self.validation if item.domain in domains)
+        return Data(train=train, validation=validation or self.validation, digest=self.digest)
 
 
 def read_data(folder: Path) -> Data:

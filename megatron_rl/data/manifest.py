@@ -14,19 +14,10 @@ from megatron_rl.config.mixture import Mixture, Source
 from megatron_rl.data.choice import Chosen
 from megatron_rl.data.convert import lines_of, part_path, read_part
 from megatron_rl.data.drafts import MEANINGS, RULES
-from megatron_rl.data.files import MANIFEST, PACKED, Part
+from megatron_rl.data.files import PACKED, Part
 from megatron_rl.runtime.files import commit, replace_file, sync
 
 DROPPED = "dropped.jsonl"
-
-
-def read(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a data folder; None where it has none, or one that cannot be read."""
-    try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
 def write_items(

@@ -23,7 +23,7 @@ from megatron_rl.config.checks import UserError, require
 from megatron_rl.config.mixture import Mixture, Source
 from megatron_rl.data import choice, manifest
 from megatron_rl.data.convert import Job, Made, convert, part_path, read_part, start
-from megatron_rl.data.files import MANIFEST, Part
+from megatron_rl.data.files import MANIFEST, Part, read_manifest
 from megatron_rl.data.logic_tasks import OUT_OF_DISTRIBUTION, TASKS
 from megatron_rl.data.origins import Chunk, chunks, digest_of, locate
 from megatron_rl.data.similar import Overlaps, evaluation_files, evaluation_problems
@@ -77,7 +77,7 @@ def prepare(order: Order, progress: Progress) -> dict[str, Any]:
         files = {source.name: _files(source, order) for source in mixture.sources}
         progress.begin("checksums", sum(path.stat().st_size for found in files.values() for _, path in found))
         plan = _plan(order, mixture, files, progress)
-        if (done := manifest.read(order.folder)) is not None:
+        if (done := read_manifest(order.folder)) is not None:
             require(
                 done.get("plan") == plan,
                 f"data folder {order.folder}: holds data made of something else; give another with --to",

@@ -87,6 +87,7 @@ def one_run(run: RunView) -> str:
 {escaped(run.ending)}</p>
 <p class="soft">{escaped(facts["batch"])}</p>
 {f'<p class="note">modified: {modified}</p>' if modified else ""}
+{variant_of(facts)}
 {sections.tiles(run)}
 {sections.key()}
 <!-- charts -->
@@ -165,3 +166,11 @@ def web(name: str) -> str:
 def embedded(content: Any) -> str:
     """JSON that cannot end the element that it stands in, whatever text of a model is in it."""
     return json.dumps(content, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def variant_of(facts: Mapping[str, Any]) -> str:
+    """A paragraph on what the run is a variant of, and how; empty where it is none."""
+    if not facts.get("variant_of"):
+        return ""
+    how = "<br>".join(escaped(line) for line in facts["differences"])
+    return f'<p class="note">a variant of {escaped(facts["variant_of"])}, not that recipe:<br>{how}</p>'

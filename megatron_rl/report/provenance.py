@@ -14,6 +14,7 @@ from typing import Any
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.config.sources import sources_of
+from megatron_rl.data.files import read_manifest
 from megatron_rl.runtime.files import replace_file
 
 FILE_NAME = "run.json"
@@ -43,7 +44,10 @@ def write_run_file(run: Run, from_step: int) -> dict[str, Any]:
     except (FileNotFoundError, ValueError, KeyError):
         attempts = []
     content = {
-        "release": run.published.release,
+        "release": run.recipe.release,
+        "variant_of": run.published.release if run.is_variant else None,
+        "differences": run.differences,
+        "data": {"digest": run.data_digest, "manifest": read_manifest(run.data_folder)},
         "scale": run.scale.name,
         "fingerprint": run.recipe.fingerprint,
         "published_fingerprint": run.published.fingerprint,

@@ -93,7 +93,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         ("algorithm.truncation.value=0", "its record is None here"),
         ("algorithm.reference_reset.stall.drop=0", "stall.drop=0.0: must be above 0"),
         ("stages=none", "not a single value"),
-        ("domains=math", "not a single value"),
+        ("domains=maths", "did you mean 'math'"),
         ("model.num_layers=2", "model cannot be set"),
         ("version=3", "version cannot be set"),
         ("scale.name=x", "scale.name cannot be set"),

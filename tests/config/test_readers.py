@@ -20,6 +20,7 @@ NO_READERS = ("config/checks.py", "commands/check.py")
 READ_OTHERWISE = {
     "Domain.source": "the page of the recipe, for people",
     "Domain.num_prompts": "the page of the recipe, for people",
+    "Parent.data_mixture": "what `check` says of a parent, for people",
     "Run.asked_for": "from run.json, by what goes on with the run",
 }
 

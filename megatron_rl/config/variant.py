@@ -1,0 +1,63 @@
+"""Variants: a recipe with another model, or of fewer domains; it trains by its numbers and never counts as it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from megatron_rl.config.checks import UserError, require
+from megatron_rl.config.fit import cap
+from megatron_rl.config.records import Caps, Model, Recipe, Scale, Stage
+
+SUFFIX = "_variant"
+
+
+def variant_of(recipe: Recipe, model: Model | None, domains: Sequence[str] | None) -> Recipe:
+    """The recipe under another name, with the model and the domains that are not None.
+
+    A stage of none of these domains trains on all of them. Raises UserError for a domain that the recipe has not.
+    """
+    known = [domain.name for domain in recipe.domains]
+    for name in domains or ():
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        require(
+            name in known,
+            f"--domains {name}: {recipe.name} has {', '.join(known)}; did you mean '{nearest}'?",
+        )
+    require(domains is None or len(set(domains)) == len(domains) > 0, f"--domains {domains}: name each one once")
+    if domains is None:
+        stages, kept = recipe.stages, recipe.domains
+    else:
+        stages = tuple(_stage(stage, domains) for stage in recipe.stages)
+        kept = tuple(domain for domain in recipe.domains if domain.name in domains)
+    return replace(recipe, name=f"{recipe.name}{SUFFIX}", model=model or recipe.model, domains=kept, stages=stages)
+
+
+def _stage(stage: Stage, domains: Sequence[str]) -> Stage:
+    if stage.domains is None:
+        return stage
+    return replace(stage, domains=tuple(name for name in stage.domains if name in domains) or tuple(domains))
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """The names in `math,logic`. Raises UserError where one is empty."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise UserError(f"--domains {text}: write them as math,logic")
+    return names
+
+
+def shortened(scale: Scale, recipe: Recipe) -> Scale:
+    """The scale with caps under which prompt and response fit into the positions of the recipe's model.
+
+    A quarter of them is for the prompt, where the recipe's own limits are too long.
+    """
+    caps, sampling, positions = scale.caps, recipe.sampling, recipe.model.max_positions
+    longest = max([sampling.max_response_tokens, *(stage.max_response_tokens or 0 for stage in recipe.stages)])
+    prompt, response = cap(sampling.max_prompt_tokens, caps.max_prompt_tokens), cap(longest, caps.max_response_tokens)
+    if prompt + response <= positions:
+        return scale
+    prompt = min(prompt, max(1, positions // 4))
+    changes = {"max_prompt_tokens": prompt, "max_response_tokens": min(response, positions - prompt)}
+    return replace(scale, caps=Caps(**{**vars(caps), **changes}))

@@ -1,0 +1,75 @@
+"""`--model` and `--domains`, and the recipe files that are written from them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megatron_rl.commands.check import unasked
+from megatron_rl.commands.choose import build_run, find_recipe
+from megatron_rl.config.checks import UserError
+from megatron_rl.report.provenance import write_run_file
+
+ROOT = Path(__file__).parents[2]
+MODEL, FIVE_DOMAINS = ROOT / "demo" / "model", ROOT / "tests" / "data" / "five_domains"
+DATA = f"run.data_folder={FIVE_DOMAINS}"
+
+
+def test_a_run_with_another_model_and_fewer_domains_is_recorded_as_a_variant_with_all_that_differs(
+    tmp_path: Path,
+) -> None:
+    settings = [DATA, f"model={MODEL}", "domains=math"]
+    run = build_run("grpo_control", "gpu1", settings, tmp_path, needs_files=True)
+    assert run.is_variant and run.published == find_recipe("grpo_control")
+    facts = write_run_file(run, 0)
+    assert facts["release"].startswith("grpo_control_variant ")
+    assert facts["variant_of"] == run.published.release
+    assert "domains: math, code, stem, logic, instruct -> math" in facts["differences"]
+    assert any(line.startswith("model.num_layers: 28 -> 2") for line in facts["differences"])
+    assert facts["modified"] == settings
+    assert facts["data"]["digest"] == run.data_digest != ""
+    assert facts["data"]["manifest"]["mixture"] == "five_domains 1.0.0"
+
+
+def test_a_published_run_is_no_variant(tmp_path: Path) -> None:
+    run = build_run("grpo_control", "cpu", [], tmp_path, needs_files=True)
+    assert not run.is_variant and run.differences == []
+    assert write_run_file(run, 0)["variant_of"] is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "pattern"),
+    [
+        (["model=none/such"], "--model none/such: is no folder, and not in the Hugging Face cache"),
+        (["model=demo/model", "run.model_folder=demo/model"], "--model gives the folder; give one of them"),
+        (["model.num_layers=3"], "model cannot be set"),
+        (["domains=history"], "--domains history: grpo_control has math"),
+        ([DATA, f"model={MODEL}", "domains=math", "domains=logic"], "is given twice"),
+    ],
+)
+def test_what_cannot_be_a_variant_is_one_line(settings: list[str], pattern: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=pattern):
+        build_run("grpo_control", "cpu", settings, tmp_path, needs_files=True)
+
+
+def test_prompts_that_do_not_ask_for_the_form_their_verifier_reads_are_counted(tmp_path: Path) -> None:
+    run = build_run("grpo_control", "gpu1", [DATA, f"model={MODEL}", "domains=math,stem"], tmp_path, needs_files=True)
+    assert [line.partition(", which")[0] for line in unasked(run)] == ["8 of 8 math prompts ask for no box"]
+
+
+def test_a_recipe_file_is_written_that_is_the_variant(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    command = [sys.executable, "-m", "megatron_rl", "recipe", "new", "--from", "prorl_v1"]
+    command += ["--model", str(MODEL), "--domains", "math,instruct", "--to", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    recipe = find_recipe(str(path))
+    assert recipe.release == "mine 0.1.0" and recipe.model.num_layers == 2
+    assert [stage.domains for stage in recipe.stages[:3]] == [("math",), None, ("math", "instruct")]
+    run = build_run(str(path), "cpu", [DATA], tmp_path / "run", needs_files=True)
+    assert [domain.name for domain in run.recipe.domains] == ["math", "instruct"]
+    again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert again.returncode == 2 and "is there already" in again.stderr

@@ -1,0 +1,59 @@
+"""Variants of a recipe: another model or fewer domains, under a name of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from megatron_rl.config.checks import UserError, check_recipe
+from megatron_rl.config.fit import fitted
+from megatron_rl.config.variant import names_of, shortened, variant_of
+from recipes.prorl_v1 import RECIPE as PRORL_V1
+from recipes.prorl_v2 import RECIPE as PRORL_V2
+from recipes.scales import SCALES
+
+TINY = replace(PRORL_V2.model, name="tiny", max_positions=256)
+
+
+def test_a_variant_has_its_own_name_and_fingerprint_and_keeps_all_other_numbers() -> None:
+    variant = variant_of(PRORL_V2, TINY, ("logic", "math"))
+    assert variant.name == "prorl_v2_variant" and variant.fingerprint != PRORL_V2.fingerprint
+    assert [domain.name for domain in variant.domains] == ["math", "logic"]
+    same = replace(variant, name=PRORL_V2.name, model=PRORL_V2.model, domains=PRORL_V2.domains)
+    assert same == PRORL_V2
+
+
+def test_a_stage_of_none_of_the_domains_trains_on_all_of_them() -> None:
+    variant = variant_of(PRORL_V1, None, ("instruct",))
+    assert [stage.domains for stage in variant.stages[:3]] == [("instruct",), None, ("instruct",)]
+    check_recipe(variant)
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (("maths",), "--domains maths: prorl_v2 has math, .*; did you mean 'math'"),
+        (("math", "math"), "name each one once"),
+        ((), "name each one once"),
+    ],
+)
+def test_domains_that_cannot_be_meant_are_refused(names: tuple[str, ...], pattern: str) -> None:
+    with pytest.raises(UserError, match=pattern):
+        variant_of(PRORL_V2, None, names)
+
+
+def test_names_are_read_from_a_list_with_commas() -> None:
+    assert names_of("math, logic") == ("math", "logic")
+    with pytest.raises(UserError, match="write them as math,logic"):
+        names_of("math,,logic")
+
+
+def test_limits_are_shortened_to_the_positions_of_a_small_model_and_else_left_alone() -> None:
+    scale = SCALES["gpu1"]
+    assert shortened(scale, PRORL_V1) is scale
+    variant = variant_of(PRORL_V1, TINY, None)
+    recipe = fitted(variant, TINY, shortened(scale, variant))
+    check_recipe(recipe)
+    assert (recipe.sampling.max_prompt_tokens, recipe.sampling.max_response_tokens) == (64, 192)
+    assert all((stage.max_response_tokens or 0) <= 192 for stage in recipe.stages)
