@@ -19,11 +19,11 @@ _SIGNS = re.compile(r"^[\s∴⇒→=>]+|[\s✓✔✅☑]+$")
 _LETTER = re.compile(rf"{_LEAD}[(\[]? ?([A-Za-z])(?: ?([)\]]))?(?![\w'])(.*)", re.IGNORECASE | re.DOTALL)
 # What may follow the letter: an end, a delimiter and the option's text, a reason, or a verdict.
 _REASON = (
-    r",? ?(?:because|since|as|which|(?:and |but )?not|rather than|instead of|over|unlike|except)\b"
+    r",? ?(?:because|since|as|which|(?:and |but )?not|and nothing else|rather than|instead of|over|unlike|except)\b"
     r"|,? (?:is|must be) (?:(?:the|also|only|clearly|equally|most|indeed) ){0,3}(?:correct|right|best|true|valid)\b"
 )
 _GOES_ON = re.compile(
-    rf" (?:it is|remains|is left|fits|works|holds)[\s.!]*$|[\s.,;:!)\]'。]*$|[).:\]]|{_REASON}| ?[:,;(]| - ",
+    rf" (?:it is|remains|is left|fits|works|holds)[\s.!]*$|[\s.,;:!)\]'。]*$|[).:\]]|{_REASON}| ?[:,;(/]| - ",
     re.IGNORECASE,
 )
 _GIVES_REASON = re.compile(_REASON, re.IGNORECASE)
@@ -42,11 +42,13 @@ _ALSO = re.compile(
     re.IGNORECASE,
 )
 _NO_CHOICE = re.compile(r"\b(?:not|neither|nor|never|no|or|but|rather|than|except|without|unlike)\b|n['’]t\b")
+_ENDS_IN_LETTER = re.compile(r"(?:\b(?:is|be|say|pick|choose|believe)|[,:;—–-])\s+\(?([A-J])\)?\W*$")
+_NAMELY = re.compile(r"^(?:namely|i\.?e\b\.?|that is|which is|being|meaning)[\s,:]*|[\s).]+$", re.IGNORECASE)
 _LETTER_IN_BRACKETS = re.compile(r"\(([A-Z])\)\W*$")
 _REASONED = re.compile(r",?\s(?:because|since|as)\b.*", re.DOTALL)
 _IN_BRACKETS = re.compile(r"\s*\([^()]*\)\W*$")
 _ADDS_NOTHING = re.compile(
-    r"(?:so |thus |hence |therefore )?(?:that |because )?(?:it |they |this |that )?(?:is |are |must be |would be )?"
+    r"(?:so |thus |hence |therefore )?(?:that |because )?(?:it |they |this |that )?(?:s |is |are |must be |would be )?"
     r"(?:the (?:\w+ )?|an? )?\*"
     r"(?: (?:gas|molecules?|atoms?|ions?|compounds?|element|itself|only|alone))?"
     r"(?: (?:in|of|on|from|at|along|for) (?:the |an? |its )?\w+)?"
@@ -74,7 +76,7 @@ def chosen_option(answer: str, options: Mapping[str, str], is_same: Callable[[st
             return same[0]
     if not is_lettered or options and label not in options:
         return None
-    detail = rest.lstrip(" ).:]-,;=").strip()
+    detail = _NAMELY.sub("", rest.lstrip(" ).:]-,;=/").strip())
     if any(is_same(detail, wording) for wording in options.values()):
         return label if is_same(detail, options[label]) else None
     if _GIVES_REASON.match(rest):
@@ -93,6 +95,10 @@ def stated_option(
     """
     first, *others = sentences or [""]
     label = chosen_option(first, options, is_same) or _named_option(first, options)
+    for other in others:  # "Therefore I say D": whatever it is, it is another letter in the place of an answer
+        last = _ENDS_IN_LETTER.search(other)
+        if last and last[1] != label and not _NO_CHOICE.search(other):
+            return None
     chosen = {chosen_option(_ALSO.sub("", other, count=1), options, is_same) for other in others}
     return label if chosen <= {label, None} else None
 

@@ -29,6 +29,7 @@ _WORDS = _DIRECTIONS | set(_BESIDE.split())
 _AROUND = ",.()"
 _TEXT = re.compile(r"\\(?:text|mathrm|textrm|mbox) ?\{([^{}]*)\}")
 _REMARK = re.compile(r"\(([A-Za-z][A-Za-z ,.'-]{0,60})\)[\s.]*$")
+_TOWARDS_SOMETHING = re.compile(r" (?:towards?|away from) (?:the |its |an? )?[a-z]{2,20}[\s.)]*$")
 _CHANGES = re.compile(r"\b(?:or|and|not|no|at (?:least|most)|more|less|times|per|each)\b", re.IGNORECASE)
 
 
@@ -38,7 +39,8 @@ def without_remarks(answer: str) -> str:
     >>> without_remarks("5\\text{ m to the east}"), without_remarks("12 V (DC)"), without_remarks("5 m (or 6)")
     ('5 m', '12 V', '5 m (or 6)')
     """
-    text = " ".join(_TEXT.sub(r" \1 ", answer).split())
+    text = " ".join(_TEXT.sub(r" \1 ", answer).replace("\\ ", " ").split()).replace("( ", "(").replace(" )", ")")
+    text = _TOWARDS_SOMETHING.sub("", text)
     remark = _REMARK.search(text)
     if remark and not _CHANGES.search(remark[1]):
         before = quantity(text[: remark.start()])

@@ -10,7 +10,11 @@ import re
 
 MAX_LINE_CHARACTERS = 300
 
-_SUBJECT = r"answers?|ans|(?:my|correct|right|best|final)\s+(?:option|choice|one|letter|statement|result)"
+_SUBJECT = (
+    r"(?<!incorrect )(?<!wrong )(?<!false )answers?|ans"
+    r"|(?:my|correct|right|best|final)\s+(?:option|choice|one|letter|statement|result|pick|guess|selection)"
+    r"|correct\s+\w{3,20}"
+)
 _DENIES = r"(?:(?:is|are|was)n['’]t|(?:can|could)(?:not| not|n['’]t|['’]t) be)\b"
 _SAYS = r"(?:(?:is|are|was|would be|should be|must be|will be|(?:would )?ha(?:s|ve) to be)\b|[:=]|→|->| - )(?:\s*:)?"
 _BE = r"(?:['’]s| is| was| must be| has to be| should be| would be| ought to be| can only be)"
@@ -20,6 +24,7 @@ _SO = r"(?:(?:so|thus|hence|then|therefore|and|but|rather|instead|i think|i beli
 _CUE = (
     r"(?:(?:actually|wait|no|nope|sorry|oops|hm{1,9}|hold on|in fact|instead|apologies|pardon|my mistake|rather|better"
     r"|correction|on (?:second|further|closer) (?:thoughts?|reflection|inspection|look)|on reflection"
+    r"|after (?:checking|verifying|reconsidering|re-?reading|thinking)(?: again)?"
     r"|(?:scratch|strike) that|(?:i|let me) take (?:that|it) back"
     r"|i (?:misspoke|misread|was wrong|made an? (?:mistake|error))"
     r"|let me (?:correct|revise|rethink|reconsider|fix|change)(?: (?:that|this|it|myself|my answer))?"
@@ -41,7 +46,9 @@ _ANCHOR = re.compile(
     r"|\b(?:choose|select|pick|chose|(?:go|going|went)\s+with)\s+(?=(?:the )?(?:option|choice|answer|\(?(?-i:[A-Z])\b))"
     r"|\b(?:statement|claim)\s+is\s+(?=true\b|false\b)"
     r"|\bonly\s(?=\(?(?-i:[A-Z])\)?\s(?:remains|is left|fits|works|holds)\b)"
-    rf"|\b(?:solution is|i(?: would|['’]d)? (?:guess|say|think|believe|conclude|answer)(?: it is)?)\s{_LETTER_ENDS}"
+    r"|\b(?:solution is|i(?: would| now|['’]d)? (?:guess|say|think|believe|conclude|answer)(?: it is)?)"
+    rf"\s{_LETTER_ENDS}"
+    r"|\((?=(?:option|choice|answer)\s\(?(?-i:[A-Z])\)\W{0,9}$)"
     r"|\b(?:which|that|this) is (?=(?:option|choice|answer) \(?(?-i:[A-Z])\b)"
     rf"|\b(?:{_SUBJECT})\b[^\n.:=→<]{{0,60}}?\s(?={_DENIES})"
     rf"|{_PAUSE}{_SO}it{_BE}\s{_LETTER_ENDS}"
@@ -59,7 +66,7 @@ _INSTEAD = re.compile(
 _VERDICT = re.compile(
     r"(?<![\w'-])(?<!\bor )(?<!\band )(?<!\bnor )\(?([A-Z])\)?\s+"
     r"(?:is|seems|looks|must be|appears)\s+(?:(?:the|to be|therefore|thus|clearly)\s+)*"
-    r"(?:correct|right|best|answer)\b"
+    r"(?:correct|right|best|answer(?! to (?:another|a different)))\b"
 )
 _IS_THE_ANSWER = re.compile(
     r"(?:^|(?<=[.!?:]\s))([^.!?:\n]{1,80}?) is (?:the|my) (?:(?:final|correct|right|best) )?(?:answer|choice)\b",
