@@ -14,7 +14,7 @@ from pathlib import Path
 import recipes
 from megatron_rl.commands.modules import run_module
 from megatron_rl.commands.settings import RUN_FIELDS, VARIED, change, nearest, parse, path_of, sort_settings
-from megatron_rl.config.checks import UserError, check_parent, require
+from megatron_rl.config.checks import UserError, check_parent, check_scale, require
 from megatron_rl.config.fit import fitted
 from megatron_rl.config.lineage import PUBLISHED, Parent, parent_of, read_parent
 from megatron_rl.config.mounts import mounts_of, on_host, seen_here
@@ -52,6 +52,7 @@ def build_run(
     asked_for, scale = find_recipe(recipe_name), find_scale(scale_name)
     of_scale, of_run, of_recipe = sort_settings(settings)
     scale = change(scale, of_scale, "scale.")
+    check_scale(scale)
     lacking = None if needs_files else lacking if lacking is not None else []
     fields = {name: parse(f"run.{name}", RUN_FIELDS[name], text) for name, text in of_run.items()}
     if not needs_files:

@@ -16,7 +16,7 @@ from megatron_rl.config.records import Recipe, Scale
 from megatron_rl.config.run import Run
 
 # The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.
-FIXED = ("name", "version", "model", "scale.name")
+FIXED = ("name", "version", "starts_from", "model", "scale.name")
 VARIED = ("model", "domains")  # as --model and --domains give them: the run is then of a variant
 GIVEN_OTHERWISE = {"recipe", "published", "scale", "directory", "asked_for", "modified", "parent", "data_digest"}
 RUN_FIELDS = {

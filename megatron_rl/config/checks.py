@@ -28,7 +28,18 @@ COUNTS = (
 )
 
 # What no machine has more of: a slip of the hand must not start a million processes.
-MOST = {"devices_per_node": 256, "threads_per_process": 1024, "verifier_processes": 1024}
+MOST = {
+    "num_nodes": 100_000,
+    "devices_per_node": 256,
+    "max_requests_in_flight": 100_000,
+    "sequences_per_wave": 1_000_000,
+    "threads_per_process": 1024,
+    "verifier_processes": 1024,
+}
+MOST_STEPS = 999_999  # a checkpoint's folder has six digits
+MOST_SAMPLES = 1_000_000  # of a prompt
+KV_BLOCK_TOKENS = 128  # at most: the engine rounds a sequence up to blocks
+YEAR_SECONDS = 366 * 24 * 3600
 
 
 class UserError(ValueError):
@@ -58,6 +69,7 @@ def check_recipe(recipe: Recipe) -> None:
             "optimizer.max_grad_norm": optimizer.max_grad_norm,
         }
     )
+    check_sizes(recipe)
     not_below_zero(
         {
             "validation.temperature": recipe.validation.temperature,
@@ -82,6 +94,17 @@ def check_recipe(recipe: Recipe) -> None:
         check_in_force(
             recipe if step is None else recipe.at_step(step), "" if step is None else f"stage at step {step}: "
         )
+
+
+def check_sizes(recipe: Recipe) -> None:
+    """Raises UserError where a count is beyond anything that can be meant."""
+    for name, value, most in (
+        ("num_steps", recipe.num_steps, MOST_STEPS),
+        ("sampling.samples_per_prompt", recipe.sampling.samples_per_prompt, MOST_SAMPLES),
+        ("sampling.prompts_per_step", recipe.sampling.prompts_per_step, MOST_SAMPLES),
+        ("validation.samples_per_prompt", recipe.validation.samples_per_prompt, MOST_SAMPLES),
+    ):
+        require(value <= most, f"{name}={value}: must be at most {most}")
 
 
 def check_stages(recipe: Recipe) -> None:
@@ -258,6 +281,11 @@ def check_scale(scale: Scale) -> None:
         require(getattr(scale, field) >= 1, f"{where}: {field}={getattr(scale, field)} must be at least 1")
     for field, most in MOST.items():
         require(getattr(scale, field) <= most, f"{where}: {field}={getattr(scale, field)} must be at most {most}")
+    small = scale.miniature
+    require(
+        small is None or small.schedule_divisor >= 1,
+        f"{where}: miniature.schedule_divisor={small and small.schedule_divisor} must be at least 1",
+    )
     limit = scale.time_limit_hours
     require(limit is None or limit > 0, f"{where}: time_limit_hours={limit} must be above 0, or none")
     shard = scale.tensor_parallel * scale.pipeline_parallel
@@ -287,6 +315,12 @@ def check_scale(scale: Scale) -> None:
     )
 
 
+def longest_sequence(recipe: Recipe) -> int:
+    """Tokens of the longest prompt and response, over all stages."""
+    responses = [recipe.sampling.max_response_tokens] + [stage.max_response_tokens or 0 for stage in recipe.stages]
+    return recipe.sampling.max_prompt_tokens + max(responses)
+
+
 def check_layout(recipe: Recipe, scale: Scale) -> None:
     """Raises UserError where the model or the batch does not fit the layout."""
     model, where = recipe.model, f"scale '{scale.name}'"
@@ -299,14 +333,20 @@ def check_layout(recipe: Recipe, scale: Scale) -> None:
                 f"{where}: {field}={value} of model {model.name} does not divide into {degree_name}={degree}; "
                 f"use a divisor of {value}",
             )
+    longest = longest_sequence(recipe)
+    numbers = 2 * model.num_layers * model.num_kv_heads * model.head_dim // scale.rollout_tensor_parallel
+    needed = (4 if scale.precision == "fp32" else 2) * numbers * (longest + KV_BLOCK_TOKENS)
+    require(
+        scale.kv_cache_bytes >= needed,
+        f"{where}: kv_cache_bytes={scale.kv_cache_bytes} cannot hold one sequence of {longest} tokens; use at least "
+        f"{needed}",
+    )
     chunks = scale.pipeline_parallel * scale.virtual_pipeline
     require(
         model.num_layers % chunks == 0,
         f"{where}: num_layers={model.num_layers} of model {model.name} does not divide into pipeline_parallel="
         f"{scale.pipeline_parallel} x virtual_pipeline={scale.virtual_pipeline}; use a divisor of {model.num_layers}",
     )
-    longest = max([recipe.sampling.max_response_tokens] + [stage.max_response_tokens or 0 for stage in recipe.stages])
-    longest += recipe.sampling.max_prompt_tokens
     require(
         longest <= scale.max_tokens_per_microbatch,
         f"{where}: max_tokens_per_microbatch={scale.max_tokens_per_microbatch} cannot hold one sequence of "

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_rl.config.checks import check_layout, check_recipe, check_scale, require
+from megatron_rl.config.checks import YEAR_SECONDS, check_layout, check_recipe, check_scale, require
 from megatron_rl.config.lineage import Parent
 from megatron_rl.config.records import Recipe, Scale, canonical_json, differences
 
@@ -67,7 +67,7 @@ class Run:
             require(getattr(self, field) >= 0, f"run.{field}={getattr(self, field)}: must not be below 0")
         for field in ("save_every_minutes", "stall_seconds", "verifier_timeout_seconds"):
             value = getattr(self, field)
-            require(0 < value < float("inf"), f"run.{field}={value}: must be above 0, and finite")
+            require(0 < value <= YEAR_SECONDS, f"run.{field}={value}: must be above 0, and finite: a year at most")
 
     @property
     def is_variant(self) -> bool:

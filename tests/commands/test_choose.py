@@ -103,6 +103,12 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         ("run.stall_seconds=0", "must be above 0"),
         ("run.data_folder=", "must not be empty"),
         ("scale.tensor_parallel=3", "ranks do not divide into tensor_parallel=3"),
+        ("scale.devices_per_node=1000000", "devices_per_node=1000000 must be at most 256"),
+        ("scale.miniature.schedule_divisor=0", "miniature.schedule_divisor=0 must be at least 1"),
+        ("scale.kv_cache_bytes=1000", "kv_cache_bytes=1000 cannot hold one sequence of 56 tokens; use at least"),
+        ("num_steps=1000000", "num_steps=1000000: must be at most 999999"),
+        ("starts_from=none", "starts_from cannot be set"),
+        ("run.stall_seconds=1e15", "a year at most"),
         ("scale.max_tokens_per_microbatch=55", "cannot hold one sequence of 56 tokens"),
     ],
 )
