@@ -21,6 +21,7 @@ from megatron_rl.config.mounts import mounts_of, on_host, seen_here
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 from megatron_rl.config.run import Run
+from megatron_rl.config.typed import check_types
 from megatron_rl.config.variant import names_of, shortened, variant_of
 from megatron_rl.config.weights import check_tensors
 from megatron_rl.runtime import rundir
@@ -120,6 +121,10 @@ def find_recipe(name: str) -> Recipe:
     recipe = getattr(_module(name), "RECIPE", None)
     if not isinstance(recipe, Recipe):
         raise UserError(f"recipe '{name}': defines no RECIPE = Recipe(...)")
+    try:
+        check_types(recipe, Recipe, "")
+    except UserError as error:
+        raise UserError(f"recipe '{name}': {error}") from None
     return recipe
 
 

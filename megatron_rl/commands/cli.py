@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -24,6 +24,7 @@ from megatron_rl.commands.errors import (
     print_warning,
 )
 from megatron_rl.commands.recipe import app as recipe_app
+from megatron_rl.config.checks import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,14 +147,19 @@ def export(
 ) -> None:
     """Write the policy of a run's newest checkpoint as a Hugging Face folder, on the run's own scale."""
     from megatron_rl.commands.choose import rebuild_run
-    from megatron_rl.commands.start import on_every_rank
+    from megatron_rl.commands.start import check_export, on_every_rank
+
+    def chosen() -> Run:
+        rebuilt = rebuild_run(run)
+        check_export(rebuilt, to)
+        return rebuilt
 
     def action(rebuilt: Run) -> None:
         from megatron_rl.train import export_run
 
         export_run(rebuilt, to)
 
-    on_every_rank(lambda: rebuild_run(run), lambda _: ["export", str(run), "--to", str(to)], action, trains=False)
+    on_every_rank(chosen, lambda _: ["export", str(run), "--to", str(to)], action, trains=False)
 
 
 @command()
@@ -245,7 +251,7 @@ def verify(
     with one_line_errors():
         check_cases(cases, output)
         with ExitStack() as stack:
-            file = sys.stdout if output is None else stack.enter_context(output.open("w", encoding="utf-8"))
+            file = sys.stdout if output is None else stack.enter_context(opened(output))
             scorer = Scorer(processes, timeout_seconds, allows_unsafe_sandbox=allow_unsafe_sandbox)
             for line in score_cases(cases, stack.enter_context(scorer)):
                 file.write(line + "\n")
@@ -275,6 +281,7 @@ def theory(
 
     with one_line_errors():
         chosen = simulations(with_variants=with_variants, seed=seed)
+        made(directory)
         figures = reproduce(directory, track(chosen, "simulating", console=Console(stderr=True), transient=True))
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
@@ -307,6 +314,22 @@ def varied(settings: list[str] | None, model: str | None, domains: str | None) -
     """The settings with those that `--model` and `--domains` stand for: what a run records and its ranks are told."""
     given = {"model": model, "domains": domains}
     return [*(settings or []), *(f"{name}={text}" for name, text in given.items() if text is not None)]
+
+
+def opened(path: Path) -> TextIO:
+    """A file to write. Raises UserError where it cannot be."""
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"output {path}: cannot be written ({error.strerror}); name another") from None
+
+
+def made(folder: Path) -> None:
+    """Makes a folder unless it is there. Raises UserError where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"directory {folder}: cannot be made ({error.strerror}); name another") from None
 
 
 def console() -> Console:

@@ -11,7 +11,7 @@ from megatron_rl.config.checks import UserError, require
 # What a file of the user's own may raise while it is read.
 FAULTS = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError),
-    *(RuntimeError, SyntaxError, TypeError, ValueError),
+    *(RuntimeError, SyntaxError, SystemExit, TypeError, ValueError),
 )
 
 

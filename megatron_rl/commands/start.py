@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import typer
 
@@ -97,6 +98,17 @@ def show_finished(run: Run) -> None:
     progress = Progress(f"{run.published.release} at scale {run.scale.name}", run.recipe.num_steps)
     progress.rows = list(read_rows(run.directory / "metrics.jsonl"))
     progress.summary(run.directory, ("report.html", "model"))
+
+
+def check_export(run: Run, folder: Path) -> None:
+    """Raises UserError where the run has nothing to export, or `folder` can hold no export."""
+    if not rundir.checkpoints(run.directory):
+        raise UserError(f"{run.directory}: has no checkpoint yet; wait for the first")
+    if folder.exists() and not (folder / lineage.FILE_NAME).is_file():
+        raise UserError(f"{folder}: is there and is no export of a run; move it away, or export to another folder")
+    place = next(path for path in folder.resolve().parents if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be written, for {place} is no folder to write in; name another")
 
 
 def remove_leftovers(run: Run) -> None:

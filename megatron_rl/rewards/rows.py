@@ -42,7 +42,7 @@ def parse_row(line: bytes, keys: Sequence[str], flags: Sequence[str] = ()) -> di
 
 def _json_object(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line, parse_constant=_refuse)
+        row = json.loads(line, parse_constant=_refuse, object_pairs_hook=_unique)
     except UnicodeDecodeError:
         raise ValueError("not UTF-8; save the file as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -53,6 +53,15 @@ def _json_object(line: bytes) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"a JSON {type(row).__name__}; write one JSON object a line")
     return row
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key '{twice}' is given twice; write it once")
+    return found
 
 
 def _refuse(name: str) -> NoReturn:

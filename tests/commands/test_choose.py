@@ -15,6 +15,8 @@ from tests.folders import manifest, parent_facts, write_data, write_finished_run
 
 FIVE_DOMAINS = Path(__file__).parents[1] / "data" / "five_domains"
 
+CHANGED = "import dataclasses\nfrom recipes.prorl_v2 import RECIPE\nRECIPE = dataclasses.replace(RECIPE, {})\n"
+
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[str, str]:
@@ -45,6 +47,20 @@ def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path) -> None:
         ("RECIPE = {}['x']\n", "KeyError"),
         ("RECIPE = 1 / 0\n", "ZeroDivisionError"),
         ("RECIPE = open('none')\n", "FileNotFoundError"),
+        ("import sys\nsys.exit(0)\n", "SystemExit"),
+        (CHANGED.format("num_steps='10'"), "num_steps='10': must be of type int, not str"),
+        (CHANGED.format("num_steps=True"), "num_steps=True: must be of type int, not bool"),
+        (CHANGED.format("algorithm=None"), r"algorithm=None: must be Algorithm\(...\)"),
+        (CHANGED.format("stages=[]"), "stages=.*: must be a tuple"),
+        (CHANGED.format("domains=('math',)"), r"domains\[0\]='math': must be Domain\(...\)"),
+        (
+            CHANGED.format("sampling=dataclasses.replace(RECIPE.sampling, top_p=None)"),
+            "sampling.top_p=None: must be of type float, not NoneType",
+        ),
+        (
+            CHANGED.format("algorithm=dataclasses.replace(RECIPE.algorithm, advantage='best')"),
+            "algorithm.advantage='best': must be one of 'group_mean_and_std', ",
+        ),
         ("from megatron_rl.config.records import Kl\nRECIPE = Kl(estimator='k2')\n", "TypeError: .*coefficient"),
     ],
 )

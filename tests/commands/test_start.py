@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from megatron_rl.commands.choose import build_run
 from megatron_rl.commands.cli import app
 from megatron_rl.config.lineage import FILE_NAME, model_folder_of
+from megatron_rl.report.provenance import write_run_file
 from megatron_rl.runtime import rundir
 from recipes.prorl_v2 import RECIPE
 from tests.folders import manifest, parent_facts
@@ -118,3 +119,32 @@ def test_a_run_that_has_not_quite_finished_is_started(left: str, tmp_path: Path)
         (tmp_path / "model" / FILE_NAME).write_text(json.dumps(facts | {"release": "another 1.0.0"}))
     result = CliRunner().invoke(app, words("train", tmp_path))
     assert isinstance(result.exception, AssertionError) and "something was started" in str(result.exception)
+
+
+def test_an_export_that_cannot_be_starts_nothing(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    (tmp_path / "file").write_text("")
+
+    def line(to: Path) -> str:
+        result = CliRunner().invoke(app, ["export", str(directory), "--to", str(to)])
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+        return result.stderr
+
+    assert "is no run's directory" in line(tmp_path / "policy")
+    finished(directory)
+    write_run_file(build_run("prorl_v2", "cpu", ["num_steps=3"], directory, needs_files=True), 0)
+    assert "is there and is no export of a run" in line(tmp_path / "file")
+    assert "for " + str(tmp_path / "file") + " is no folder to write in" in line(tmp_path / "file" / "policy")
+    (directory / "checkpoints").rename(directory / "elsewhere")
+    assert "has no checkpoint yet" in line(tmp_path / "policy")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["verify", "demo/cases.jsonl", "--output", "/proc/x"], ["theory", "--directory", "/proc/x"]],
+)
+def test_a_result_that_cannot_be_written_is_told_at_once(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    result = CliRunner().invoke(app, words)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+    assert "/proc/x: cannot be" in result.stderr
