@@ -47,8 +47,7 @@ def build_run(
     the scale fitted it, so that a setting also lifts a cap. `parent` is the run, or its exported policy, that this one
     starts from, or the name of a published one. Without `needs_files` a scale without a miniature is accepted on a
     machine that has neither its model nor its data, and a recipe that continues another without the parent: what a
-    training would say to that is added to `lacking`. Paths are then those of a job, perhaps within its container.
-    Raises UserError.
+    training would say to that is added to `lacking`. Paths are then a job's, in its container. Raises UserError.
     """
     asked_for, scale = find_recipe(recipe_name), find_scale(scale_name)
     of_scale, of_run, of_recipe = sort_settings(settings)
