@@ -40,7 +40,7 @@ from megatron_rl.types import Reset, Scores, State
 class Saver:
     """Saves a run, one checkpoint at a time; owns the thread that writes.
 
-    Left by Preempted, it saves what it was last told of; left in peace, it waits for the checkpoint under way.
+    Left by Preempted, it saves the last step that was done; left in peace, it waits for the checkpoint under way.
 
     A save copies this rank's state to host memory and hands it to the thread. The checkpoint is committed once all
     ranks have written: at once, or where the device saves in the background, at a later call. Until then nothing that
@@ -63,14 +63,9 @@ class Saver:
         if kind is None or issubclass(kind, Preempted):
             self.finish()
 
-    def told(self, state: State) -> State:
-        """The state, which is saved where the run has to leave."""
-        self.state = state
-        return state
-
     def after(self, state: State) -> None:
         """Commits what has been written meanwhile, and begins the checkpoint that is due after a step."""
-        self.told(state)
+        self.state = state
         self.poll()
         run = self.run
         if is_due(state.step, run.save_every_steps, run.at_step(state.step).num_steps) or self.is_overdue():

@@ -115,7 +115,7 @@ def loop(
             recipe = run.at_step(state.step)
             with rollout_phase(actor, rollouts.engine, version=state.step):
                 if checkpoint.is_due(state.step, run.validate_every_steps, recipe.num_steps):
-                    state = saver.told(state.with_scores(evaluate(rollouts, validation, run, state.step)))
+                    state = state.with_scores(evaluate(rollouts, validation, run, state.step))
                     report.scores(state)
                     actor.keep_if_best(state)
                 if state.step == recipe.num_steps:
