@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.gpu import PHASES, Phase, attempt
 from tests.actor.test_layouts import largest_gap, merged, some_groups, transformers_logprobs
 from tests.models import make_folder
 from tests.ranks import run_ranks
@@ -44,3 +46,12 @@ def test_the_engine_holds_the_export_and_samples_as_the_actor_expects(folder: Pa
     ((result,),) = run_ranks("tests.refit.test_refit:colocated", 1, folder=str(folder), num_updates=20, scales=[ON_GPU])
     assert result["equal"] == [[], []]
     assert max(result["gaps"]) < 0.05
+
+
+@pytest.mark.parametrize("phase", PHASES, ids=[phase.name for phase in PHASES])
+def test_a_phase_of_the_gpu_check_passes(phase: Phase, tmp_path_factory: pytest.TempPathFactory) -> None:
+    work = tmp_path_factory.getbasetemp() / "gpu_check"  # the phases share a model
+    work.mkdir(exist_ok=True)
+    command = [sys.executable, "-W", "ignore", "benchmarks/gpu_phases.py", phase.name, "--work", str(work)]
+    found = attempt(command, phase.limit_seconds)
+    assert found["status"] == "passed", found
