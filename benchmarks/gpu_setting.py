@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.loop import Case
 from megatron_rl.commands.choose import REPOSITORY, build_run
-from megatron_rl.config.pretrained import tensor_names
 from megatron_rl.config.run import Run
+from megatron_rl.config.weights import tensor_names
 from megatron_rl.report.journal import is_validation
 from recipes.models import R1_DISTILL_QWEN_1_5B
 
