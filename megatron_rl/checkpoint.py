@@ -166,13 +166,13 @@ def is_due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
 
 
-def resume(run: Run, actor: Actor, prompts: PromptStream | None) -> State:
+def resume(run: Run, actor: Actor, prompts: PromptStream | None, only: Path | None = None) -> State:
     """Restores the newest undamaged checkpoint and returns its state; a fresh state when there is none at all.
 
     Collective over the world. A damaged checkpoint is passed over for the one before, with a warning. Raises
     UserError when it was made by another recipe, precision or seed, RuntimeError when all are damaged.
     """
-    folders = _as_rank_0(actor, rundir.checkpoints, run.directory)
+    folders = _as_rank_0(actor, rundir.checkpoints, run.directory) if only is None else [only]
     for folder in reversed(folders):
         manifest = _as_rank_0(actor, rundir.manifest_of, folder)
         if manifest is not None:

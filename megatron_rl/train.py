@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_rl import checkpoint, device
@@ -27,8 +26,8 @@ from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.runtime import parallel, rundir
-from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.runtime.preempt import Preemption
+from megatron_rl.runtime.sole import only_one
 from megatron_rl.runtime.watchdog import Watchdog
 from megatron_rl.types import Prompt, State
 
@@ -48,7 +47,7 @@ def train(run: Run) -> State:
     prompts = PromptStream(data.train, tokenizer, seed=run.seed, max_prompt_tokens=limit)
     validation = held_out(data.validation, tokenizer, max_prompt_tokens=limit, max_prompts=run.max_validation_prompts)
     with (
-        only_run(run.directory, ranks),
+        only_one(run.directory, ranks),
         rundir.clearing_shared_memory(run.directory, is_first_of_machine=ranks.is_first_of_machine),
         Scorer(
             run.scale.verifier_processes,
@@ -74,8 +73,8 @@ def train(run: Run) -> State:
     return state
 
 
-def export_run(run: Run, folder: Path) -> State:
-    """Writes the policy of the newest checkpoint into `folder`. Collective over the world, on the run's own layout.
+def export_run(run: Run, folder: Path, checkpoint_folder: Path | None = None) -> State:
+    """Writes the policy of the newest checkpoint, or a given one, into `folder`. Collective over the world.
 
     Raises UserError when the run's directory has no checkpoint.
     """
@@ -83,24 +82,10 @@ def export_run(run: Run, folder: Path) -> State:
         raise UserError(f"{run.directory}: has no checkpoint yet; wait for the first")
     hardware = device.select(run.scale)
     actor = Actor(run, parallel.start(run.scale, hardware, run.stall_seconds), hardware)
-    state = checkpoint.resume(run, actor, None)
+    state = checkpoint.resume(run, actor, None, only=checkpoint_folder)
     export(run, state, actor, folder)
     parallel.stop()
     return state
-
-
-@contextmanager
-def only_run(directory: Path, ranks: Ranks) -> Iterator[None]:
-    """Holds the run's directory against other runs. Collective over the world; all ranks end where it is not free."""
-    with ExitStack() as stack:
-        trouble = None
-        try:
-            if ranks.is_main:
-                stack.enter_context(rundir.locked(directory))
-        except UserError as error:
-            trouble = str(error)
-        parallel.raise_together(trouble, UserError)
-        yield
 
 
 def loop(

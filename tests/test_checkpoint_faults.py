@@ -76,7 +76,7 @@ def no_large_files(rank: int, ranks: parallel.Ranks) -> Iterator[None]:
 
 def faults(folder: str, directory: str, is_disk: bool, taken: str) -> dict[str, Any]:
     """Runs on every rank: saves that fail in several ways after one that does not, and saves in the background."""
-    from megatron_rl.train import only_run
+    from megatron_rl.runtime.sole import only_one
 
     run = Saving(folder, directory)
     one, at_once = run.one, run.saver(in_background=False)
@@ -84,11 +84,11 @@ def faults(folder: str, directory: str, is_disk: bool, taken: str) -> dict[str, 
     at_once.save(one.state)
     found: dict[str, Any] = {"first": run.now()}
     try:
-        with only_run(Path(taken), one.ranks):
+        with only_one(Path(taken), one.ranks):
             pass
     except UserError as error:
         found["taken"] = str(error)
-    with only_run(Path(directory), one.ranks):
+    with only_one(Path(directory), one.ranks):
         found["free"] = True
     one.step()
     with no_large_files(1, one.ranks):

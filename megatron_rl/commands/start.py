@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import typer
 
@@ -21,12 +22,29 @@ from megatron_rl.runtime.preempt import listen
 from megatron_rl.runtime.ranks import World, launch_ranks, process_environment, world_from_environment
 
 
+class HasPlace(Protocol):
+    """What ranks are started for: a Run, or an evaluation."""
+
+    @property
+    def scale(self) -> Scale: ...
+
+    @property
+    def directory(self) -> Path: ...
+
+
+Placed = TypeVar("Placed", bound=HasPlace)
+
+
 def on_every_rank(
-    choose: Callable[[], Run], words: Callable[[Run], list[str]], action: Callable[[Run], None], *, trains: bool
+    choose: Callable[[], Placed],
+    words: Callable[[Placed], list[str]],
+    action: Callable[[Placed], None],
+    *,
+    owns_directory: bool,
 ) -> None:
     """Does `action` in this process if it is one rank of a world, else starts the ranks with `words` as arguments.
 
-    What `trains` has the run's directory to itself.
+    What owns its directory has it to itself.
     """
     with one_line_errors():
         world = world_from_environment()
@@ -34,10 +52,10 @@ def on_every_rank(
     with one_line_errors(is_main):
         run = choose()
         check_world(run.scale, world)
-        is_over = trains and is_finished(run)
-        if is_over and is_main:
+        is_over = owns_directory and isinstance(run, Run) and is_finished(run)
+        if is_over and is_main and isinstance(run, Run):
             show_finished(run)
-        if trains and world is None and not is_over:
+        if owns_directory and world is None and not is_over:
             rundir.check_free(run.directory)
             with rundir.locked(run.directory):  # and, at its end, free again for rank 0
                 pass
@@ -47,13 +65,13 @@ def on_every_rank(
     if world is None and run.scale.num_devices > 1:
         started = {STARTED_AT: str(process_start())}
         code = launch_ranks(run.scale.num_devices, words(run), variables | started)
-        if trains:
+        if owns_directory:
             remove_leftovers(run)
         raise typer.Exit(code)
     os.environ.update(variables | (world.variables if world is not None else {}))
     listen()
     failures = run.directory / "logs" / f"failure_rank{world.rank if world else 0}.txt"
-    with one_line_errors(is_main, failures=failures if trains else None):
+    with one_line_errors(is_main, failures=failures if owns_directory else None):
         action(run)
 
 
@@ -111,7 +129,7 @@ def check_export(run: Run, folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written, for {place} is no folder to write in; name another")
 
 
-def remove_leftovers(run: Run) -> None:
+def remove_leftovers(run: HasPlace) -> None:
     """Removes the shared memory of ranks that were killed, unless another run has begun in the directory since."""
     with suppress(UserError), rundir.locked(run.directory):
         rundir.remove_shared_memory(run.directory)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from megatron_rl.config.checks import YEAR_SECONDS, check_layout, check_recipe, check_scale, require
 from megatron_rl.config.lineage import Parent
-from megatron_rl.config.records import Recipe, Scale, canonical_json, differences
+from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 
 SEEDS = 2**32  # that there are
 
@@ -84,6 +84,19 @@ class Run:
             recipe["domains"] = ", ".join(domain["name"] for domain in recipe["domains"])
         kept = ("model", "domains", "sampling", "stages")
         return differences({key: old[key] for key in kept}, {key: new[key] for key in kept})
+
+    @property
+    def model(self) -> Model:
+        """The shape of the policy."""
+        return self.recipe.model
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest prompt and its longest response, at any stage."""
+        sampling, stages = self.recipe.sampling, self.recipe.stages
+        return sampling.max_prompt_tokens + max(
+            [sampling.max_response_tokens, *(stage.max_response_tokens or 0 for stage in stages)]
+        )
 
     def at_step(self, step: int) -> Recipe:
         """The recipe in force at `step`."""

@@ -113,10 +113,11 @@ def main() -> None:
     parser.add_argument("--split", choices=tuple(SEEDS), required=True)
     parser.add_argument("--per-task", type=int, required=True, help="seeds per task; unusable entries are left out")
     parser.add_argument("--first", type=int, default=0, help="the first seed, counted from the start of the span")
+    parser.add_argument("--tasks", nargs="+", help="these alone; all of the split if not given")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    tasks = [task for names in TASKS.values() for task in names]
-    if arguments.split == "held_out":
+    tasks: list[str] = arguments.tasks or [task for names in TASKS.values() for task in names]
+    if arguments.split == "held_out" and not arguments.tasks:
         tasks += OUT_OF_DISTRIBUTION
     with arguments.out.open("w", encoding="utf-8") as file:
         for task in tasks:

@@ -17,10 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from megatron_rl.config.checks import UserError
-from megatron_rl.config.mixture import Source
 from megatron_rl.data.files import open_plain, unpacking_errors
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -43,17 +42,37 @@ class Chunk:
     num_bytes: int  # of the file on disk that it stands for
 
 
-def locate(source: Source, mirror: Path | None, given: Sequence[Path]) -> list[tuple[str, Path]]:
+class Origin(Protocol):
+    """What has files on the hub: a source of a mixture, or a benchmark's rows."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def repository(self) -> str: ...
+
+    @property
+    def revision(self) -> str: ...
+
+    @property
+    def files(self) -> tuple[str, ...]: ...  # patterns
+
+
+def locate(
+    source: Origin, mirror: Path | None, given: Sequence[Path], otherwise: str | None = None
+) -> list[tuple[str, Path]]:
     """(name, path) of the files of a source, by name: those given, else the mirror's, else the hub's.
 
-    Raises UserError where there is none, RuntimeError where the hub cannot be reached.
+    `otherwise` is what can be done without them. Raises UserError where there is none, RuntimeError where the hub
+    cannot be reached.
     """
+    otherwise = otherwise or f"leave it out with --without {source.name}"
     if given:
         return _given(source, given)
-    return _of_hub(source) if mirror is None else _of_mirror(source, mirror)
+    return _of_hub(source, otherwise) if mirror is None else _of_mirror(source, mirror, otherwise)
 
 
-def _given(source: Source, given: Sequence[Path]) -> list[tuple[str, Path]]:
+def _given(source: Origin, given: Sequence[Path]) -> list[tuple[str, Path]]:
     found: list[tuple[str, Path]] = []
     for path in given:
         inner = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -64,7 +83,7 @@ def _given(source: Source, given: Sequence[Path]) -> list[tuple[str, Path]]:
     return found
 
 
-def _of_mirror(source: Source, mirror: Path) -> list[tuple[str, Path]]:
+def _of_mirror(source: Origin, mirror: Path, otherwise: str) -> list[tuple[str, Path]]:
     """A mirror holds OWNER/NAME/FILE, as `hf download --local-dir` writes them, or the hub's own cache."""
     cached = mirror / f"datasets--{source.repository.replace('/', '--')}" / "snapshots" / source.revision
     folder = cached if cached.is_dir() else mirror / source.repository
@@ -73,12 +92,12 @@ def _of_mirror(source: Source, mirror: Path) -> list[tuple[str, Path]]:
     if not found:
         raise UserError(
             f"source '{source.name}': {folder} holds none of {', '.join(source.files)}; download {source.repository} "
-            f"at {source.revision} there, or leave it out with --without {source.name}"
+            f"at {source.revision} there, or {otherwise}"
         )
     return found
 
 
-def _of_hub(source: Source) -> list[tuple[str, Path]]:
+def _of_hub(source: Origin, otherwise: str) -> list[tuple[str, Path]]:
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -96,7 +115,7 @@ def _of_hub(source: Source) -> list[tuple[str, Path]]:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RuntimeError(
             f"source '{source.name}': {source.repository} cannot be fetched ({first}); log in with `hf auth login` "
-            f"where it is gated, give a folder of downloads with --mirror, or leave it out with --without {source.name}"
+            f"where it is gated, give a folder of downloads with --mirror, or {otherwise}"
         ) from None
 
 
@@ -195,8 +214,10 @@ def _of_array(path: Path, file: io.BufferedReader) -> Iterator[bytes]:
 
 def _of_csv(file: io.BufferedReader) -> Iterator[bytes]:
     csv.field_size_limit(MAX_LINE_BYTES)
-    for row in csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")):
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+    for row in csv.DictReader(text):
         yield json.dumps({key: value for key, value in row.items() if isinstance(key, str)}).encode()
+    text.detach()  # else the file is closed with it, while its position is still asked for
 
 
 def _of_parquet(path: Path, columns: Sequence[str]) -> Iterator[Piece]:

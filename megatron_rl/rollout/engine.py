@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from megatron_rl.config.checks import UserError
 from megatron_rl.config.positions import rope_parameters
 from megatron_rl.config.pretrained import ARCHITECTURES
 from megatron_rl.config.records import Model, Scale, YarnScaling
-from megatron_rl.config.run import Run
 from megatron_rl.device import Device
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.parallel import Ranks
@@ -25,26 +24,47 @@ from megatron_rl.runtime.spans import span
 from megatron_rl.types import Request, Sample
 
 
+class Job(Protocol):
+    """What an engine has to know: a Run tells it, and so does an evaluation."""
+
+    @property
+    def directory(self) -> Path: ...  # which names its shared memory
+
+    @property
+    def model_folder(self) -> Path: ...
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def scale(self) -> Scale: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def max_tokens(self) -> int: ...  # of a prompt and its response
+
+
 class Engine:
-    """A vLLM engine whose weights come from the actor.
+    """A vLLM engine whose weights are given to it: by the actor, or from a folder.
 
     Collective over the world: construction. Collective over the engine's ranks: `generate`, `load`, `sleep`, `wake`.
     """
 
-    def __init__(self, run: Run, ranks: Ranks, device: Device) -> None:
+    def __init__(self, job: Job, ranks: Ranks, device: Device) -> None:
         self.ranks = ranks
         self.version: int | None = None  # of the policy whose weights it holds
-        self.stop_tokens = stop_tokens(run.model_folder)
-        sampling, scale = run.recipe.sampling, run.scale
-        longest = max([sampling.max_response_tokens] + [s.max_response_tokens or 0 for s in run.recipe.stages])
+        self.stop_tokens = stop_tokens(job.model_folder)
+        scale = job.scale
         os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", VLLM_DO_NOT_TRACK="1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         parallel.barrier()  # rank 0 holds the directory's lock now, or has failed
         if ranks.is_first_of_machine:  # a killed attempt's shared memory fills the machine, or makes this start fail
-            remove_shared_memory(run.directory)
-        name_shared_memory(run.directory)
+            remove_shared_memory(job.directory)
+        name_shared_memory(job.directory)
         parallel.barrier()
-        device.prepare_rollout(shared_memory_name(run.directory))
+        device.prepare_rollout(shared_memory_name(job.directory))
         import vllm
 
         neighbours: dict[str, Any] = (
@@ -54,18 +74,18 @@ class Engine:
         )
         self.vllm = vllm
         self.llm = vllm.LLM(
-            model=str(run.model_folder),
+            model=str(job.model_folder),
             skip_tokenizer_init=True,
-            hf_overrides=config_overrides(run.recipe.model, scale),
+            hf_overrides=config_overrides(job.model, scale),
             dtype=scale.precision.replace("fp32", "float32").replace("bf16", "bfloat16"),
             load_format="dummy",  # the first refit fills it
-            max_model_len=sampling.max_prompt_tokens + longest,
+            max_model_len=job.max_tokens,
             max_num_seqs=scale.max_requests_in_flight,
             kv_cache_memory_bytes=scale.kv_cache_bytes,
             enable_prefix_caching=True,
             logprobs_mode="processed_logprobs",  # of the distribution that is sampled: logits / temperature
             generation_config="vllm",
-            seed=run.seed,
+            seed=job.seed,
             disable_log_stats=True,
             **device.engine_options,
             **neighbours,
@@ -84,11 +104,14 @@ class Engine:
         max_response_tokens: int,
         temperature: float,
         top_p: float,
+        keeps_logprobs: bool = True,
+        tells: Callable[[int], None] | None = None,
     ) -> list[tuple[Sample, ...]]:
         """The samples of each request, generated with nothing else in the engine.
 
         The same requests give the same bits, whatever was generated before, and torch's random state stays as it was.
-        Temperature 0 is greedy and keeps no log-probabilities.
+        Temperature 0 is greedy and keeps no log-probabilities. `tells` is given the number of samples of each request
+        as it is finished.
         """
         version = self.version
         assert version is not None, "the engine has no weights before its first refit"
@@ -104,7 +127,7 @@ class Engine:
                 max_tokens=max_response_tokens,
                 stop_token_ids=list(self.stop_tokens),
                 seed=request.seed if temperature > 0 else None,
-                logprobs=0 if temperature > 0 else None,
+                logprobs=0 if temperature > 0 and keeps_logprobs else None,
                 flat_logprobs=True,  # a list of numbers instead of an object per token
                 detokenize=False,
             )
@@ -112,7 +135,9 @@ class Engine:
         ]
         # On a CPU vLLM also draws from torch's own generator, whose state is the actor's and lies in its checkpoints.
         with torch.random.fork_rng(devices=[]):
-            outputs = self.llm.generate(prompts, options, use_tqdm=False)
+            # vLLM makes two bars: one over the requests as they are added, and the one that counts.
+            bar: Any = False if tells is None else lambda *added, **_: added[0] if added else _Told(tells)
+            outputs = self.llm.generate(prompts, options, use_tqdm=bar)
         return [tuple(_sample(completion, version) for completion in output.outputs) for output in outputs]
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> set[str]:
@@ -164,6 +189,22 @@ def config_overrides(model: Model, scale: Scale) -> dict[str, Any]:
     if isinstance(model.rope_scaling, YarnScaling):  # whose published configs leave the context as it was
         fields |= {"max_position_embeddings": model.max_positions}
     return fields if scale.fp32_logits == "neither" else fields | {"head_dtype": "float32"}
+
+
+class _Told:
+    """What vLLM takes for its progress bar: tells how many samples were finished."""
+
+    def __init__(self, tells: Callable[[int], None]) -> None:
+        self.tells, self.n, self.postfix = tells, 0, ""
+        self.format_dict = {"elapsed": 1.0}  # vLLM divides by it
+
+    def update(self, count: int) -> None:
+        self.n += count
+        self.tells(count)
+
+    def refresh(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def _sample(completion: Any, version: int) -> Sample:

@@ -7,8 +7,10 @@ import hashlib
 SAMPLES_PER_REQUEST = 1 << 16  # vLLM gives the samples of one request the seeds s, s + 1, ...
 
 
-def request_seed(run_seed: int, step: int, serial: int) -> int:
+def request_seed(run_seed: int, step: int | str, serial: int | str) -> int:
     """The seed of a prompt's first sample; seeds of different prompts lie at least 65,536 apart.
+
+    An evaluation has the names of benchmark and problem in place of the numbers of step and prompt.
 
     >>> request_seed(1, 0, 5) % SAMPLES_PER_REQUEST
     0
