@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, Self
 
-from megatron_rl.rewards import code, instruct, logic, math, stem
+from megatron_rl.rewards import code, instruct, logic, math, published, stem
 from megatron_rl.rewards.response import as_read
 from megatron_rl.rewards.workers import Workers
 from megatron_rl.types import Verdict
@@ -38,6 +38,11 @@ VERIFIERS: Mapping[str, Verifier] = {
     "logic": logic,
     "instruct": instruct,
 }
+# The scorers of others, for evaluation alone: domain of the item -> name of the judge.
+AS_PUBLISHED: Mapping[str, str] = {"logic": "logic_as_published"}
+_PREPARES = {domain: verifier.prepare for domain, verifier in VERIFIERS.items()} | {
+    AS_PUBLISHED["logic"]: published.prepare
+}
 
 
 class Case(NamedTuple):
@@ -55,9 +60,22 @@ class Scorer:
     Calls of any threads are served one after the other.
     """
 
-    def __init__(self, num_processes: int, timeout_seconds: float, *, allows_unsafe_sandbox: bool = False) -> None:
+    def __init__(
+        self,
+        num_processes: int,
+        timeout_seconds: float,
+        *,
+        allows_unsafe_sandbox: bool = False,
+        has_published: bool = False,  # judges as others do, too
+    ) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scorer")
-        start = partial(Workers, num_processes, timeout_seconds, allows_unsafe_sandbox=allows_unsafe_sandbox)
+        start = partial(
+            Workers,
+            num_processes,
+            timeout_seconds,
+            allows_unsafe_sandbox=allows_unsafe_sandbox,
+            has_published=has_published,
+        )
         self.workers = self._thread.submit(start).result()
 
     def score(self, cases: Sequence[Case]) -> list[Verdict]:
@@ -94,5 +112,5 @@ class Scorer:
 def _prepared(case: Case) -> Verdict | str:
     began = time.perf_counter()
     response = as_read(case.response, opens_thought=case.opens_thought)
-    found = VERIFIERS[case.domain].prepare(response, case.item)
+    found = _PREPARES[case.domain](response, case.item)
     return replace(found, seconds=time.perf_counter() - began) if isinstance(found, Verdict) else found

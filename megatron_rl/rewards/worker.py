@@ -2,8 +2,8 @@
 
 Both ways a frame is four bytes of length, most significant first, and that many bytes of JSON. The first frame out says
 which domains could not be loaded, and which layers the process itself and the sandbox of programs lack, with reasons.
-Run as `python -m megatron_rl.rewards.worker PARENT_PID SECONDS safe|unsafe` by workers.py, which is where time limits
-are kept, save the one of programs, which code.py keeps.
+Run as `python -m megatron_rl.rewards.worker PARENT_PID SECONDS safe|unsafe [published]` by workers.py, which is where
+time limits are kept, save the one of programs, which code.py keeps. `published`: the scorers of others are there, too.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from megatron_rl.rewards import code
+from megatron_rl.rewards import code, published
 from megatron_rl.rewards.sandbox import layers
 from megatron_rl.rewards.sandbox.run import Sandbox, SandboxError, source_root
 from megatron_rl.rewards.sandbox.slots import claim_user
-from megatron_rl.rewards.score import VERIFIERS
+from megatron_rl.rewards.score import AS_PUBLISHED, VERIFIERS
 from megatron_rl.rewards.workers import PATIENCE
 from megatron_rl.types import Verdict
 
@@ -40,11 +40,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to a whole job; the parent decides
         signal.signal(number, signal.SIG_IGN)
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    failures, sandbox = {}, None
-    try:  # before anything else: what it is forked from should have seen nothing
-        sandbox = Sandbox(allows_unsafe=sys.argv[3] == "unsafe")
-    except SandboxError as error:
-        failures["code"] = str(error)
+    failures: dict[str, str] = {}
+    # Before anything else: what programs are forked from should have seen nothing.
+    sandbox = _sandbox("code", failures)
+    has_published = sys.argv[4:] == ["published"]
+    of_others = _sandbox(AS_PUBLISHED["logic"], failures, [published.PACKAGE]) if has_published else None
     for domain, verifier in VERIFIERS.items():
         try:
             verifier.load()
@@ -55,12 +55,23 @@ def main() -> None:
     _send(sink, [failures, levels])
     judges: dict[str, Judge] = {domain: verifier.judge for domain, verifier in VERIFIERS.items()}
     judges["code"] = partial(code.judge, sandbox=sandbox, max_seconds=max_seconds)
+    if of_others is not None:
+        judges[AS_PUBLISHED["logic"]] = partial(published.judge, sandbox=of_others, max_seconds=max_seconds)
     while (case := _receive(source)) is not None:
         signal.alarm(int(PATIENCE * max_seconds) + LAST_RESORT_SECONDS)
         began = time.perf_counter()
         verdict = _judged(judges, *case)
         signal.alarm(0)
         _send(sink, [verdict.score, verdict.outcome, verdict.detail, time.perf_counter() - began])
+
+
+def _sandbox(name: str, failures: dict[str, str], preloads: Sequence[str] = ()) -> Sandbox | None:
+    """A sandbox for the judge of that name; None, with the reason among the failures, where there is none."""
+    try:
+        return Sandbox(allows_unsafe=sys.argv[3] == "unsafe", preloads=preloads)
+    except SandboxError as error:
+        failures[name] = str(error)
+        return None
 
 
 def _confine(parent: int) -> dict[str, str]:

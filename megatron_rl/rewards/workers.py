@@ -34,6 +34,7 @@ MAX_FAILED_STARTS = 3  # in a row
 PATIENCE = 6.0  # chosen: by the clock, times the time limit; beyond it the machine is not merely busy
 COMPUTED_SHARE = 0.9  # of the time limit, spent computing: the clock and the kernel's accounts are not read at once
 _TICKS = os.sysconf("SC_CLK_TCK")
+IN_SANDBOX = ("code", "logic_as_published")  # judges that run programs, which have time limits of their own
 _ENVIRONMENT_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT")
 
 Ticket = tuple[int, int]  # a call of judge, and the index of a case in it
@@ -46,9 +47,11 @@ class Workers:
     worker when the *thread* that started it ends.
     """
 
-    def __init__(self, num_processes: int, timeout_seconds: float, *, allows_unsafe_sandbox: bool) -> None:
+    def __init__(
+        self, num_processes: int, timeout_seconds: float, *, allows_unsafe_sandbox: bool, has_published: bool = False
+    ) -> None:
         self.timeout_seconds = timeout_seconds
-        self.allows_unsafe_sandbox = allows_unsafe_sandbox
+        self.allows_unsafe_sandbox, self.has_published = allows_unsafe_sandbox, has_published
         self._is_stopped = False
         self._num_calls = 0
         self._workers = [self._start() for _ in range(num_processes)]
@@ -111,7 +114,7 @@ class Workers:
         self._workers = []
 
     def _start(self) -> _Worker:
-        return _Worker(self.timeout_seconds, self.allows_unsafe_sandbox)
+        return _Worker(self.timeout_seconds, self.allows_unsafe_sandbox, self.has_published)
 
     def _replace(self, slot: int) -> None:
         self._workers[slot].kill()
@@ -129,7 +132,7 @@ class Workers:
 class _Worker:
     """One process, and the case it was given and has not answered."""
 
-    def __init__(self, timeout_seconds: float, allows_unsafe_sandbox: bool) -> None:
+    def __init__(self, timeout_seconds: float, allows_unsafe_sandbox: bool, has_published: bool) -> None:
         environment = {name: os.environ[name] for name in _ENVIRONMENT_KEPT if name in os.environ}
         inherited = os.environ.get("PYTHONPATH")
         environment["PYTHONPATH"] = os.pathsep.join([source_root(), inherited] if inherited else [source_root()])
@@ -137,10 +140,11 @@ class _Worker:
         environment.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         program = [sys.executable, "-P", "-m", "megatron_rl.rewards.worker"]
+        words = [str(os.getpid()), str(timeout_seconds), "unsafe" if allows_unsafe_sandbox else "safe"]
         # A program of its own: forking this process would copy its threads' locks, and multiprocessing's spawn
         # would import the main script, with torch and vLLM, again.
         self.process = subprocess.Popen(
-            [*program, str(os.getpid()), str(timeout_seconds), "unsafe" if allows_unsafe_sandbox else "safe"],
+            [*program, *words, *(["published"] if has_published else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -179,7 +183,7 @@ class _Worker:
         self.in_hand, self._domain = ticket, domain
         self._given, self._computed = time.monotonic(), _seconds_computed(self.process.pid)
         # Programs are stopped at the limit by their supervisor, which may need a while on a busy machine.
-        self.deadline = self._given + self.timeout_seconds + (2 * ANSWER_SECONDS if domain == "code" else 0.0)
+        self.deadline = self._given + self.timeout_seconds + (2 * ANSWER_SECONDS if domain in IN_SANDBOX else 0.0)
         return True
 
     def read(self) -> list[tuple[Ticket, Verdict]]:
@@ -225,7 +229,7 @@ class _Worker:
     def _overdue(self) -> Verdict | None:
         """What the time limit makes of the case in hand; None where it may go on, as the machine was busy."""
         limit, now = self.timeout_seconds, time.monotonic()
-        if self.in_hand is None or self._domain == "code":  # or it is still loading
+        if self.in_hand is None or self._domain in IN_SANDBOX:  # or it is still loading
             return self._failed("timeout", f"no verdict within {limit:g} s")
         spent = _seconds_computed(self.process.pid) - self._computed
         if spent >= COMPUTED_SHARE * limit:
@@ -236,7 +240,7 @@ class _Worker:
         return self._failed("timeout", f"no verdict within {PATIENCE * limit:g} s, of which it computed {spent:.1f} s")
 
     def _failed(self, outcome: Outcome, detail: str) -> Verdict:
-        is_sandbox = self._domain == "code"
+        is_sandbox = self._domain in IN_SANDBOX
         return Verdict(
             score=0.0,
             outcome="sandbox_failed" if is_sandbox else outcome,

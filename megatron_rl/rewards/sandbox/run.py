@@ -53,8 +53,12 @@ class Execution:
 class Sandbox:
     """Owns a zygote. Not for several threads; and the thread that made it must outlive it."""
 
-    def __init__(self, *, allows_unsafe: bool = False) -> None:
-        """Raises SandboxError where the zygote does not start, or its level does not suffice and may not be unsafe."""
+    def __init__(self, *, allows_unsafe: bool = False, preloads: Sequence[str] = ()) -> None:
+        """`preloads` are packages that programs find imported, beside those that they often import.
+
+        Raises SandboxError where the zygote does not start, or its level does not suffice and may not be unsafe.
+        """
+        self._preloads = list(preloads)
         claim = claim_user()
         self._claim = None if isinstance(claim, str) else claim[1]
         self._user = claim if isinstance(claim, str) else str(claim[0])
@@ -120,7 +124,7 @@ class Sandbox:
         python = [sys.executable, "-P", "-s", "-B", "-m", "megatron_rl.rewards.sandbox.zygote"]
         with theirs, tempfile.TemporaryFile() as errors:
             self._process = subprocess.Popen(
-                [*wrapper, *python, str(theirs.fileno()), self._user],
+                [*wrapper, *python, str(theirs.fileno()), self._user, *self._preloads],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

@@ -1,6 +1,7 @@
 """The clean process that programs are forked from: it holds Python's common modules, and nothing of any answer.
 
 It talks over the socket whose number is its first argument; its second is the user to become, or why there is none.
+Those behind it are packages to import before that.
 Each message it sends or takes is a datagram. First it says which layers are missing. Told to `RUN`, it makes the
 program's pipes, forks, and sends the other ends, through which alone the program's text and input go. When the program
 has ended it sends how. It ends, with its program, when told nothing more because the supervisor is gone.
@@ -10,6 +11,7 @@ Run as `python -P -s -B -m megatron_rl.rewards.sandbox.zygote` by run.py.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import resource
@@ -31,6 +33,8 @@ def main() -> None:
     """Serves one program at a time until the supervisor is gone."""
     control = socket.socket(fileno=int(sys.argv[1]))
     uid = sys.argv[2]
+    for package in sys.argv[3:]:
+        importlib.import_module(package)
     missing = _confine(int(uid) if uid.isdecimal() else uid)
     control.send(json.dumps(missing).encode())
     woken, wake = os.pipe()
