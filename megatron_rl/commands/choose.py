@@ -19,6 +19,7 @@ from megatron_rl.config.fit import fitted
 from megatron_rl.config.lineage import PUBLISHED, Parent, parent_of, read_parent
 from megatron_rl.config.mounts import mounts_of, on_host, seen_here
 from megatron_rl.config.pretrained import read_model
+from megatron_rl.config.publication import Publication
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 from megatron_rl.config.run import Run
 from megatron_rl.config.typed import check_types
@@ -127,13 +128,19 @@ def find_recipe(name: str) -> Recipe:
     return recipe
 
 
+def find_page(name: str) -> Publication | None:
+    """What the sources say about the recipe of that name; None where its module does not tell."""
+    page = getattr(_module(name), "PAGE", None)
+    return page if isinstance(page, Publication) else None
+
+
 def find_parent(given: Path) -> tuple[Parent, Path]:
     """The run that `given` is the directory or the exported policy of, or which was published under that name.
 
     With the folder that has the policy. Raises UserError.
     """
     for name in recipe_files():
-        page = getattr(_module(name), "PAGE", None)
+        page = find_page(name)
         if page is not None and page.checkpoint == str(given):
             folder, recipe = _cached_snapshot(str(given)), find_recipe(name)
             require(folder is not None, f"parent {given}: is not in the Hugging Face cache; run `hf download {given}`")

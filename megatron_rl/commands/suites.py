@@ -1,0 +1,84 @@
+"""From names to suites: those of recipes/suites, a file of one's own, or a single benchmark; and what was published."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import types
+from collections.abc import Mapping
+from pathlib import Path
+
+from megatron_rl.commands.choose import find_page, recipe_files
+from megatron_rl.commands.settings import nearest
+from megatron_rl.config.checks import UserError, require
+from megatron_rl.config.suites import Benchmark, Suite
+from recipes import suites
+
+USUAL = "prorl"  # whose way of answering a single benchmark takes
+MEANS = {"Math": "mean of math", "Code": "mean of code"}  # first word of a table -> what its column `mean` is
+
+
+def find_suite(name: str) -> Suite:
+    """The suite of that name, or of a file when `name` ends with .py, or of one benchmark. Raises UserError."""
+    if name.endswith(".py"):
+        found = getattr(_module(Path(name)), "SUITE", None)
+        if not isinstance(found, Suite):
+            raise UserError(f"suite '{name}': defines no SUITE = Suite(...)")
+        return found
+    known, single = all_suites(), all_benchmarks()
+    require(name in known or name in single, f"suite '{name}': there is none; {nearest(name, [*known, *single])}")
+    if name in known:
+        return known[name]
+    return Suite(name=name, title=single[name].title, benchmarks=(single[name],), answering=known[USUAL].answering)
+
+
+def all_suites() -> dict[str, Suite]:
+    """The suites of recipes/suites by name."""
+    found = [getattr(module, "SUITE", None) for module in _modules()]
+    return {suite.name: suite for suite in found if isinstance(suite, Suite)}
+
+
+def all_benchmarks() -> dict[str, Benchmark]:
+    """Every benchmark of recipes/suites by name."""
+    values = [value for module in _modules() for value in vars(module).values()]
+    lists = [value if isinstance(value, tuple) else (value,) for value in values]
+    lists += [suite.benchmarks for suite in all_suites().values()]
+    return {one.name: one for part in lists for one in part if isinstance(one, Benchmark)}
+
+
+def published_figures() -> dict[str, dict[str, float]]:
+    """Model -> column -> the figure in % that a recipe's page reports of it; the first page that has it counts."""
+    found: dict[str, dict[str, float]] = {}
+    for name in recipe_files():
+        page = find_page(name)
+        for table in page.results if page is not None else ():
+            mean = MEANS.get(table.title.partition(",")[0].partition(" ")[0], "")
+            columns = [mean if column == "mean" else column for column in table.columns[1:]]
+            for label, *values in table.rows:
+                _add(found.setdefault(str(label), {}), dict(zip(columns, values, strict=True)))
+    return {model: figures for model, figures in found.items() if figures}
+
+
+def _add(figures: dict[str, float], more: Mapping[str, str | float]) -> None:
+    known = {benchmark.column for benchmark in all_benchmarks().values()} | {*MEANS.values(), "Reasoning Gym"}
+    for column, value in more.items():
+        if column in known and column and isinstance(value, int | float):
+            figures.setdefault(column, float(value))
+
+
+def _modules() -> list[types.ModuleType]:
+    names = [module.name for module in pkgutil.iter_modules(suites.__path__)]
+    return [importlib.import_module(f"recipes.suites.{name}") for name in names]
+
+
+def _module(path: Path) -> types.ModuleType:
+    require(path.is_file(), f"suite '{path}': there is no such file")
+    specification = importlib.util.spec_from_file_location(f"suite_{path.stem}", path)
+    assert specification is not None and specification.loader is not None, f"{path}: a .py file has a loader"
+    module = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+        raise UserError(f"suite '{path}': {type(error).__name__}: {error}") from error
+    return module

@@ -1,0 +1,176 @@
+"""Runs an evaluation: problems, samples, verdicts, tables and page, going on where an earlier start left off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from megatron_rl import device
+from megatron_rl.config.suites import Scorer as ScorerName
+from megatron_rl.data.items import Item
+from megatron_rl.data.prompts import load_tokenizer
+from megatron_rl.evaluation import store
+from megatron_rl.evaluation.benchmarks import problems
+from megatron_rl.evaluation.generate import Asked, Generator, asked_of, prompts_of, samples_per_wave
+from megatron_rl.evaluation.judge import judge
+from megatron_rl.evaluation.plan import Ask, Evaluation, Policy
+from megatron_rl.evaluation.store import SAMPLES, Wave
+from megatron_rl.rewards.score import Scorer
+from megatron_rl.rollout.engine import Engine
+from megatron_rl.runtime import parallel
+from megatron_rl.runtime.log import get_logger
+from megatron_rl.runtime.parallel import Ranks
+from megatron_rl.runtime.preempt import Preempted, Preemption
+from megatron_rl.runtime.sole import only_one
+
+PATIENCE_SECONDS = 86400.0  # engines that are done wait for the last one's waves
+
+
+def answer_and_judge(evaluation: Evaluation) -> bool:
+    """Makes what is missing of samples and verdicts; True on the rank that shows them. Collective over the world.
+
+    Raises UserError where rows or an earlier start do not fit, RuntimeError where the directory is in use or verifiers
+    are broken, Preempted where the job has to leave and would go on if it were started again.
+    """
+    hardware = device.select(evaluation.scale)
+    preemption = Preemption(evaluation.scale.time_limit_hours, evaluation.preemption_lead_seconds)
+    ranks = parallel.start(evaluation.scale, hardware, PATIENCE_SECONDS)
+    with only_one(evaluation.directory, ranks):
+        asked = _asked(evaluation, ranks)
+        if _is_whole(asked, ranks):
+            parallel.barrier()
+        else:
+            engine = Engine(evaluation, ranks, hardware)
+            generator = Generator(evaluation, engine, ranks, load_tokenizer(evaluation.model_folder), preemption)
+            _work(evaluation, asked, generator, ranks, preemption)
+            parallel.barrier()
+            engine.close()
+    parallel.stop()
+    return ranks.is_main
+
+
+def items_of(evaluation: Evaluation, ask: Ask) -> tuple[Item, ...]:
+    """The problems of a benchmark, stored by the first that needs them."""
+    folder = store.problems_folder(evaluation.directory)
+    return problems.stored(ask.benchmark, folder, evaluation.mirror).items
+
+
+def _asked(evaluation: Evaluation, ranks: Ranks) -> list[tuple[Policy, list[Asked]]]:
+    """Every benchmark put to every policy; rank 0 notes them, and the others read what it noted."""
+    sizes: dict[tuple[str, str], int] = {}
+    tokenizer = load_tokenizer(evaluation.model_folder)
+    if ranks.is_main:
+        for policy in evaluation.policies:
+            store.note_policy(evaluation, policy)
+            for ask in evaluation.asks:
+                num_prompts = len(prompts_of(ask, items_of(evaluation, ask), tokenizer))
+                size = samples_per_wave(num_prompts * ask.answering.samples_per_problem, evaluation)
+                sizes[policy.name, ask.name] = store.note_ask(evaluation, policy, ask, size)
+    sizes = parallel.gather(sizes)[0]
+    prompts = {ask.name: prompts_of(ask, items_of(evaluation, ask), tokenizer) for ask in evaluation.asks}
+    return [
+        (
+            policy,
+            [
+                asked_of(evaluation, policy, ask, prompts[ask.name], sizes[policy.name, ask.name])
+                for ask in evaluation.asks
+            ],
+        )
+        for policy in evaluation.policies
+    ]
+
+
+def _is_whole(asked: Sequence[tuple[Policy, list[Asked]]], ranks: Ranks) -> bool:
+    """Whether nothing is missing, as rank 0 sees it. Collective over the world."""
+    kinds = ((one.ask, wave) for _, benchmarks in asked for one in benchmarks for wave, _ in one.waves)
+    is_whole = ranks.is_main and all(
+        wave.has(what) for ask, wave in kinds for what in (SAMPLES, *ask.benchmark.scorers)
+    )
+    return bool(parallel.gather(is_whole)[0])
+
+
+def _work(
+    evaluation: Evaluation,
+    asked: Sequence[tuple[Policy, list[Asked]]],
+    generator: Generator,
+    ranks: Ranks,
+    preemption: Preemption,
+) -> None:
+    """Generates what is missing, and judges it in the background, and then what earlier starts have left unjudged."""
+    items = {ask.name: {item.id: item for item in items_of(evaluation, ask)} for ask in evaluation.asks}
+    has_published = any("as_published" in ask.benchmark.scorers for ask in evaluation.asks)
+    with (
+        Scorer(
+            evaluation.scale.verifier_processes,
+            evaluation.verifier_timeout_seconds,
+            allows_unsafe_sandbox=evaluation.allows_unsafe_sandbox,
+            has_published=has_published,
+        ) as scorer,
+        ThreadPoolExecutor(1, thread_name_prefix="judge") as thread,
+        _progress(asked, ranks) as progress,
+    ):
+        pending: list[Future[None]] = []
+
+        def judge_later(ask: Ask, wave: Wave) -> None:
+            for name in ask.benchmark.scorers:
+                if not wave.has(name):
+                    pending.append(thread.submit(judge, wave, name, items[ask.name], scorer))
+
+        for policy, benchmarks in asked:
+            task = progress.add_task(policy.title, total=sum(one.num_samples for one in benchmarks))
+            done = sum(r.num_samples for one in benchmarks for w, part in one.waves for r in part if w.has(SAMPLES))
+            progress.update(task, completed=done)
+            factor = evaluation.scale.num_engines  # the others are about as far
+
+            def advance(count: int, task: object = task, factor: int = factor) -> None:
+                progress.advance(task, count * factor)  # type: ignore[arg-type]
+
+            generator.answer(policy, benchmarks, tells=advance, keeps=judge_later)
+            progress.update(task, completed=progress.tasks[task].total)
+        for found in pending:
+            found.result()
+        _judge_rest(asked, items, scorer, ranks, preemption)
+
+
+def _judge_rest(
+    asked: Sequence[tuple[Policy, list[Asked]]],
+    items: dict[str, dict[str, Item]],
+    scorer: Scorer,
+    ranks: Ranks,
+    preemption: Preemption,
+) -> None:
+    """Judges the waves that an earlier start generated and did not judge. Collective over the world."""
+    parallel.barrier()
+    waves = [(one.ask, wave) for _, benchmarks in asked for one in benchmarks for wave, _ in one.waves]
+    missing: list[tuple[int, ScorerName]] = [
+        (place, name)
+        for place, (ask, wave) in enumerate(waves)
+        for name in ask.benchmark.scorers
+        if ranks.is_main and not wave.has(name)
+    ]
+    reason = None
+    for place, name in parallel.gather(missing)[0][ranks.rank :: ranks.world]:
+        reason = preemption.reason
+        if reason is not None:
+            break
+        ask, wave = waves[place]
+        judge(wave, name, items[ask.name], scorer)
+    if reasons := [one for one in parallel.gather(reason) if one]:
+        raise Preempted(reasons[0])
+
+
+@contextmanager
+def _progress(asked: Sequence[tuple[Policy, list[Asked]]], ranks: Ranks) -> Iterator[Progress]:
+    """A bar on rank 0's terminal; without one, the log says when a policy is begun."""
+    out = Console(stderr=True)
+    is_shown = ranks.is_main and out.is_terminal
+    if ranks.is_main and not is_shown:
+        total = sum(one.num_samples for _, benchmarks in asked for one in benchmarks)
+        get_logger().info("%d samples of %d policies", total, len(asked))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, disable=not is_shown) as progress:
+        yield progress

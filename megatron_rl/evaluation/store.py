@@ -1,0 +1,128 @@
+"""What an evaluation keeps: samples and verdicts by wave, as JSON lines, whole or not at all.
+
+    problems/BENCHMARK.jsonl                              the problems, as a data file
+    policies/POLICY/policy.json                           its title, step and weights' digest
+    policies/POLICY/BENCHMARK/asked.json                  how it was asked
+    policies/POLICY/BENCHMARK/samples/wave_00000.jsonl    {id, sample, seed, finish, tokens, opens_thought, response}
+    policies/POLICY/BENCHMARK/SCORER/wave_00000.jsonl     {id, sample, score, outcome, detail}
+
+A wave holds the samples of fixed requests, decided when a benchmark is first asked. What is stored is never made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.records import differences
+from megatron_rl.evaluation.plan import Ask, Evaluation, Policy
+from megatron_rl.runtime.files import replace_file
+
+SAMPLES = "samples"
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wave:
+    """One wave of one benchmark put to one policy."""
+
+    folder: Path  # of the benchmark, within that of the policy
+    number: int
+
+    def path(self, what: str) -> Path:
+        """Where its samples, or the verdicts of a scorer, lie."""
+        return self.folder / what / f"wave_{self.number:05d}.jsonl"
+
+    def has(self, what: str) -> bool:
+        return self.path(what).is_file()
+
+
+def problems_folder(directory: Path) -> Path:
+    """Where the problems of all benchmarks lie."""
+    return directory / "problems"
+
+
+def folder_of(directory: Path, policy: str, benchmark: str) -> Path:
+    """Where a benchmark's samples and verdicts of a policy lie."""
+    return directory / "policies" / policy / benchmark
+
+
+def note_policy(evaluation: Evaluation, policy: Policy) -> None:
+    """Notes whose samples lie in a policy's folder. Raises UserError where they are of other weights."""
+    facts = {"title": policy.title, "step": policy.step, "weights": policy.digest()}
+    _same(evaluation.directory / "policies" / policy.name / "policy.json", facts, f"policy {policy.name}")
+
+
+def note_ask(evaluation: Evaluation, policy: Policy, ask: Ask, samples_per_wave: int) -> int:
+    """Notes how a benchmark is asked, and returns the samples of a wave, which stay those of the first start.
+
+    Raises UserError where it was asked otherwise before.
+    """
+    folder = folder_of(evaluation.directory, policy.name, ask.name)
+    path, problems = folder / "asked.json", problems_folder(evaluation.directory) / f"{ask.name}.jsonl"
+    if path.is_file():
+        samples_per_wave = _read(path)["samples_per_wave"]
+    facts = {
+        "answering": dataclasses.asdict(ask.answering),
+        "seed": evaluation.seed,
+        "precision": evaluation.scale.precision,
+        "problems": hashlib.sha256(problems.read_bytes()).hexdigest()[:16],
+        "samples_per_wave": samples_per_wave,
+    }
+    _same(path, facts, f"benchmark {ask.name}")
+    return samples_per_wave
+
+
+def policies_in(directory: Path) -> list[tuple[str, Line]]:
+    """(name, facts) of every policy that has samples in a folder, by their steps, then by name."""
+    found = [(path.parent.name, _read(path)) for path in (directory / "policies").glob("*/policy.json")]
+    return sorted(found, key=lambda one: (one[1]["step"] is None, one[1]["step"] or 0, one[0]))
+
+
+def write_lines(path: Path, lines: Sequence[Line]) -> None:
+    """Writes a file of JSON lines, which appears whole and on the disk."""
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes a file, which appears whole and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, content.encode(errors="backslashreplace"))
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The lines of a file. Raises RuntimeError where it was changed by something else."""
+    try:
+        return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
+    except ValueError as error:
+        raise RuntimeError(f"{path}: is no file of JSON lines ({error}); remove it, and it is made again") from None
+
+
+def all_lines(folder: Path, what: str) -> Iterator[Line]:
+    """The lines of all waves of a benchmark, in order."""
+    for path in sorted((folder / what).glob("wave_*.jsonl")):
+        yield from read_lines(path)
+
+
+def _same(path: Path, facts: Line, what: str) -> None:
+    if not path.is_file():
+        write_text(path, json.dumps(facts, indent=1))
+        return
+    if differing := differences(_read(path), json.loads(json.dumps(facts))):
+        raise UserError(f"{what}: {path} says otherwise ({'; '.join(differing)}); ask as before, or into another --to")
+
+
+def _read(path: Path) -> Line:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RuntimeError(f"{path}: is no JSON object; remove the folder {path.parent}, and it is made again")
+    return found

@@ -1,0 +1,85 @@
+"""The papers' analyses on figures worked by hand, and novelty against a search without an index."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from megatron_rl.config.checks import UserError
+from megatron_rl.evaluation import novelty
+from megatron_rl.evaluation.analyses import correlation, paired_t_test, student_tail
+
+
+def test_the_published_t_value_has_the_published_p_value() -> None:
+    """BroRL arXiv 2510.01180, Appendix D: t 4.84 over more than 10,000 problems, one-tailed p 6.5e-7."""
+    assert student_tail(4.84, 10_000) == pytest.approx(6.5e-7, rel=0.02)
+    assert student_tail(-4.84, 10_000) == pytest.approx(1 - 6.5e-7)
+
+
+def test_a_paired_test_by_hand() -> None:
+    """Differences 0.1, 0.2, 0.3: mean 0.2, standard deviation 0.1, t = 0.2 / (0.1 / sqrt 3)."""
+    before, after = {"a": 0.1, "b": 0.1, "c": 0.1, "d": 0.9}, {"a": 0.2, "b": 0.3, "c": 0.4}
+    found = paired_t_test(before, after)
+    assert found is not None and found.num_problems == 3
+    assert found.delta == pytest.approx(0.2) and found.t == pytest.approx(3.4641016)
+    assert found.p_one_tailed == pytest.approx(0.0370901, abs=1e-6)
+    assert paired_t_test({"a": 0.0}, {"a": 1.0}) is None
+    assert paired_t_test({"a": 0.0, "b": 0.0}, {"a": 1.0, "b": 1.0}) is None
+
+
+def test_a_correlation_needs_three_points_and_two_spreads() -> None:
+    assert correlation([(0, 0), (1, 1)]) is None
+    assert correlation([(0, 1), (1, 1), (2, 1)]) is None
+    assert correlation([(0, 1), (1, 3), (2, 2)]) == pytest.approx(0.5)
+
+
+def without_index(text: str, corpus: list[str]) -> float:
+    """The Creativity Index by looking for every run of words in every text of the corpus."""
+    words, total = novelty.words_of(text), 0.0
+    known = [novelty.words_of(one) for one in corpus]
+    for size in novelty.SIZES:
+        runs = {tuple(one[i : i + size]) for one in known for i in range(len(one) - size + 1)}
+        covered: set[int] = set()
+        for i in range(len(words) - size + 1):
+            if tuple(words[i : i + size]) in runs:
+                covered.update(range(i, i + size))
+        total += 1 - len(covered) / len(words)
+    return total
+
+
+@pytest.mark.parametrize("flush", [novelty.FLUSH_HASHES, 50])
+def test_the_index_finds_what_a_search_finds(flush: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(novelty, "FLUSH_HASHES", flush)
+    draw = random.Random(1)
+    corpus = [" ".join(draw.choice("abcdef") for _ in range(60)) for _ in range(20)]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in corpus))
+    index = novelty.index_of([tmp_path / "corpus.jsonl"], tmp_path / "out")
+    texts = [" ".join(draw.choice("abcdef") for _ in range(40)) for _ in range(10)]
+    texts += [corpus[3][10:70], corpus[0] + " x y z " + corpus[1]]
+    for text in texts:
+        assert novelty.creativity_index(text, index) == pytest.approx(without_index(text, corpus))
+    assert novelty.creativity_index(corpus[5], index) == 0.0
+    assert novelty.creativity_index("one two three four five six", index) == 8.0
+    assert novelty.creativity_index("too short", index) is None
+
+
+def test_an_index_is_built_once_and_anew_for_another_corpus(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("one two three four five six seven\n")
+    index = novelty.index_of([tmp_path / "texts"], tmp_path)
+    made = (index / "5.npy").stat().st_mtime_ns
+    assert novelty.index_of([tmp_path / "texts"], tmp_path) == index
+    assert (index / "5.npy").stat().st_mtime_ns == made
+    (tmp_path / "texts" / "b.txt").write_text("eight nine\n")
+    assert novelty.index_of([tmp_path / "texts"], tmp_path) != index
+
+
+def test_a_corpus_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none: holds no file"):
+        novelty.index_of([tmp_path / "none"], tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"words": "x"}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl:1: is no JSON object with a text under 'text'"):
+        novelty.index_of([tmp_path / "a.jsonl"], tmp_path)
