@@ -56,7 +56,7 @@ NO_TORCH += tuple(
     f"commands/{name}.py"
     for name in ("__init__", "campaign", "check", "choose", "cli", "errors", "readers", "settings")
 )
-NO_TORCH += ("commands/evaluate.py", "commands/suites.py")
+NO_TORCH += ("commands/evaluate.py", "commands/evaluation.py", "commands/suites.py")
 NO_TORCH += ("evaluation/__init__.py", "evaluation/plan.py")
 RECIPE_IMPORTS = tuple(f"{PACKAGE}.config.{name}" for name in ("records", "publication", "mixture"))
 RECIPE_IMPORTS += ("recipes.domains", "recipes.models")

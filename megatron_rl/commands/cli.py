@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from megatron_rl.commands import readers
+from megatron_rl.commands import evaluation, readers
 from megatron_rl.commands.data import app as data_app
 from megatron_rl.commands.errors import (
     MACHINE_ERROR,
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from megatron_rl.config.run import Run
-    from megatron_rl.evaluation.plan import Evaluation
 
 app = typer.Typer(
     cls=OneLineGroup,
@@ -83,31 +82,6 @@ ModelName = Annotated[
 DomainNames = Annotated[
     str | None,
     typer.Option("--domains", metavar="NAMES", help="Only these, as in math,logic; makes it a variant."),
-]
-SuiteNames = Annotated[
-    list[str] | None,
-    typer.Option("--suite", metavar="NAME", help="mini, prorl, a benchmark, or a file of your own; repeatable."),
-]
-SamplesPerProblem = Annotated[
-    int | None,
-    typer.Option("--samples", parser=number_between(1, 65536, int), metavar="NUMBER", help="Instead of the suite's."),
-]
-ResponseTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--max-response-tokens",
-        parser=number_between(1, 1 << 24, int),
-        metavar="NUMBER",
-        help="Instead of the suite's.",
-    ),
-]
-Mirror = Annotated[
-    Path | None,
-    typer.Option("--mirror", parser=path_of, metavar="FOLDER", help="Downloads as OWNER/NAME/FILE; else the hub."),
-]
-Corpus = Annotated[
-    list[Path] | None,
-    typer.Option("--corpus", parser=path_of, metavar="PATH", help="Texts to measure novelty against; repeatable."),
 ]
 AllowUnsafeSandbox = Annotated[
     bool, typer.Option("--allow-unsafe-sandbox", help="Run code rewards though a layer of the sandbox is missing.")
@@ -186,54 +160,6 @@ def export(
         export_run(rebuilt, to)
 
     on_every_rank(chosen, lambda _: ["export", str(run), "--to", str(to)], action, owns_directory=False)
-
-
-@command()
-def evaluate(
-    target: Annotated[
-        Path,
-        typer.Argument(parser=path_of, metavar="RUN|CHECKPOINT|MODEL", help="Whose policies: a run's first and last."),
-    ],
-    suites: SuiteNames = None,
-    to: Annotated[
-        Path | None,
-        typer.Option("--to", parser=path_of, metavar="FOLDER", help="For the results; RUN/evaluation if not given."),
-    ] = None,
-    scale: Annotated[
-        str | None, typer.Option("--scale", metavar="NAME", help="Where; the run's own if not given, gpu1 or cpu.")
-    ] = None,
-    settings: Settings = None,
-    samples: SamplesPerProblem = None,
-    max_response_tokens: ResponseTokens = None,
-    mirror: Mirror = None,
-    corpus: Corpus = None,
-    allow_unsafe_sandbox: AllowUnsafeSandbox = False,
-) -> None:
-    """Answer benchmarks, and show pass@1 and pass@k beside the papers' figures. Goes on where it stopped."""
-    from megatron_rl.commands.evaluate import Wanted, export_missing, figures_of, show
-    from megatron_rl.commands.start import on_every_rank
-
-    wanted = Wanted(
-        target=target,
-        suites=tuple(suites or ()),
-        to=to,
-        scale=scale,
-        settings=tuple(settings or ()),
-        samples=samples,
-        max_response_tokens=max_response_tokens,
-        mirror=mirror,
-        corpus=tuple(corpus or ()),
-        allows_unsafe_sandbox=allow_unsafe_sandbox,
-    )
-
-    def action(evaluation: Evaluation) -> None:
-        from megatron_rl.evaluation.run import answer_and_judge
-
-        export_missing(evaluation)
-        if answer_and_judge(evaluation):
-            show(figures_of(evaluation), console())
-
-    on_every_rank(wanted.plan, lambda _: wanted.words(), action, owns_directory=True)
 
 
 @command()
@@ -381,6 +307,7 @@ def doctor() -> None:
     raise typer.Exit(MACHINE_ERROR if any(finding.blocks for finding in findings) else 0)
 
 
+command()(evaluation.evaluate)
 command()(readers.report)
 
 
