@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from megatron_rl.rewards.instructions.counting import holds
 
+MAX_MARKS = 30  # combining marks on one character, as in Unicode's stream-safe text; sorting more is quadratic
+
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u2060-\u2064\ufeff]")
 
 
@@ -43,4 +45,17 @@ def letter_frequency(text: str, letter: str, let_frequency: int, let_relation: s
 
 def _plain(text: str) -> str:
     """Small letters, without invisible characters and typographic variants."""
-    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).replace("’", "'").strip().lower()
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", _stream_safe(text))).replace("’", "'").strip().lower()
+
+
+def _stream_safe(text: str) -> str:
+    """The text without the combining marks that follow `MAX_MARKS` others."""
+    marks = "".join(character for character in set(text) if not character.isascii() and _is_mark(character))
+    if not marks:
+        return text
+    return re.sub(rf"([{re.escape(marks)}]{{{MAX_MARKS}}})[{re.escape(marks)}]+", r"\1", text)
+
+
+def _is_mark(character: str) -> bool:
+    """Whether a character becomes nothing but combining marks, as a half-width voiced sound mark does."""
+    return all(unicodedata.combining(part) for part in unicodedata.normalize("NFKD", character))
