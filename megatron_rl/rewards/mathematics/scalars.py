@@ -49,7 +49,7 @@ _DEGREES, _RADIANS = {"deg": 1}, {"rad": 1}
 _ARTICLES = frozenset(("the", "a", "an"))
 
 
-def is_same_scalar(reference: str, answer: str, rules: Rules) -> bool:
+def is_same_scalar(reference: str, answer: str, rules: Rules, *, may_have_units: bool = True) -> bool:
     """Whether an answer has the value of the reference.
 
     Raises Undecided where that takes an evaluation the rules do not allow.
@@ -63,11 +63,13 @@ def is_same_scalar(reference: str, answer: str, rules: Rules) -> bool:
         return False
     labelled = _CHOICE_AND_VALUE.fullmatch(answer)
     if labelled and not _CHOICE.fullmatch(reference):
-        return is_same_scalar(reference, labelled[1], rules)
+        return is_same_scalar(reference, labelled[1], rules, may_have_units=may_have_units)
     for is_same in (is_same_time, _is_same_choice, _is_same_in_base, _is_same_modulo, _is_same_ratio, _is_same_wording):
         verdict = is_same(reference, answer)
         if verdict is not None:
             return verdict
+    if not may_have_units:
+        return _is_same_expression(reference, answer, rules)
     return _is_same_quantity(reference, answer, value is not None, rules)
 
 
@@ -181,7 +183,7 @@ def _is_same_quantity(reference: str, answer: str, reference_is_number: bool, ru
     value, other = plain_number(text), plain_number(other_text)
     if value is None or other is None:
         if (text, other_text) != (reference, answer):
-            return is_same_scalar(text, other_text, rules)
+            return is_same_scalar(text, other_text, rules, may_have_units=False)
         return _is_same_expression(text, other_text, rules)
     if unit == PERCENT and not other_unit:
         return _is_near(value, other, rules) or _is_near(value / 100, other, rules)
