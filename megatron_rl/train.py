@@ -53,6 +53,7 @@ def train(run: Run) -> State:
             run.scale.verifier_processes,
             run.verifier_timeout_seconds,
             allows_unsafe_sandbox=run.allows_unsafe_sandbox,
+            own_rewards=data.own_rewards,
         ) as scorer,
         Report(run, ranks) as report,
         Watchdog(run.directory, ranks.rank, run.stall_seconds),

@@ -29,6 +29,7 @@ from megatron_rl.runtime import rundir
 
 NO_RECIPES = ("domains", "models", "scales")  # modules of recipes/ that recipes are made of, or placed by
 REPOSITORY = Path(recipes.__file__).resolve().parent.parent
+OWN_REWARD_SECONDS = 5.0  # that a reward of one's own has to say whether an item is one of its own
 MOUNTS_UNKNOWN = ", after `source slurm/site.env`, which says what a container's paths are on this machine"
 
 
@@ -282,8 +283,15 @@ def check_data(folder: Path, recipe: Recipe, *, needs_all: bool) -> None:
     Of every domain of the stage, where it `needs_all`: without one it would be another recipe. A miniature is anyway.
     """
     from megatron_rl.data.items import read_data
+    from megatron_rl.rewards import own
 
-    found = {item.domain for item in read_data(folder).train}
+    data = read_data(folder)
+    found = {item.domain for item in data.train}
+    asked = ((item.id, item.domain, item.opened()) for item in (*data.train, *data.validation))
+    try:
+        own.check_items(data.own_rewards, asked if data.own_rewards else (), OWN_REWARD_SECONDS)
+    except ValueError as error:
+        raise UserError(f"data folder {folder}: {error}") from None
     for step in (0, *(stage.from_step for stage in recipe.stages)):
         wanted = [domain.name for domain in recipe.at_step(step).domains]
         require(

@@ -249,10 +249,12 @@ def verify(
     from megatron_rl.rewards.score import Scorer
 
     with one_line_errors():
-        check_cases(cases, output)
+        own_rewards = check_cases(cases, output)
         with ExitStack() as stack:
             file = sys.stdout if output is None else stack.enter_context(opened(output))
-            scorer = Scorer(processes, timeout_seconds, allows_unsafe_sandbox=allow_unsafe_sandbox)
+            scorer = Scorer(
+                processes, timeout_seconds, allows_unsafe_sandbox=allow_unsafe_sandbox, own_rewards=own_rewards
+            )
             for line in score_cases(cases, stack.enter_context(scorer)):
                 file.write(line + "\n")
 

@@ -19,6 +19,7 @@ Not covered: a file that is written over, not replaced, while a run reads it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import mmap
@@ -30,6 +31,7 @@ from typing import Any
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.data.files import PACKED, PARTS, files_of, open_lines, unpacking_errors
+from megatron_rl.rewards import own
 from megatron_rl.rewards.rows import parse_row
 
 _KEYS = ("id", "domain", "prompt", "item")
@@ -76,13 +78,14 @@ class Data:
 
     train: tuple[Item, ...]
     validation: tuple[Item, ...]
-    digest: str  # SHA-256 of the lines to train on, unpacked, in the order of the files
+    digest: str  # SHA-256 of the lines to train on, unpacked, in the order of the files, and of rewards of one's own
+    own_rewards: Mapping[str, str]  # domain -> text of its file
 
     def of(self, domains: Collection[str]) -> Data:
         """The problems of these domains; of the validation all, where it has none of them."""
         train = tuple(item for item in self.train if item.domain in domains)
         validation = tuple(item for item in self.validation if item.domain in domains)
-        return Data(train=train, validation=validation or self.validation, digest=self.digest)
+        return dataclasses.replace(self, train=train, validation=validation or self.validation)
 
 
 def read_data(folder: Path) -> Data:
@@ -92,6 +95,7 @@ def read_data(folder: Path) -> Data:
     """
     files = {part: files_of(folder, part) for part in PARTS}
     stats = [(path, path.stat()) for part in PARTS for path in files[part]]
+    stats += [(path, path.stat()) for path in sorted(folder.glob("*.py"))]
     signature = tuple((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
     return _read(tuple(files["train"]), tuple(files["validation"]), signature)
 
@@ -99,8 +103,14 @@ def read_data(folder: Path) -> Data:
 @lru_cache(maxsize=1)
 def _read(train: tuple[Path, ...], validation: tuple[Path, ...], signature: object) -> Data:
     digest = hashlib.sha256()
-    items = _read_part(train, digest)
-    return Data(train=items, validation=_read_part(validation, hashlib.sha256()), digest=digest.hexdigest())
+    items, held_out = _read_part(train, digest), _read_part(validation, hashlib.sha256())
+    try:
+        sources = own.read_sources(train[0].parent, {item.domain for item in (*items, *held_out)})
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    for text in sources.values():
+        digest.update(text.encode())
+    return Data(train=items, validation=held_out, digest=digest.hexdigest(), own_rewards=sources)
 
 
 def read_items(*paths: Path) -> tuple[Item, ...]:

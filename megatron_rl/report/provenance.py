@@ -15,6 +15,7 @@ from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.config.sources import sources_of
 from megatron_rl.data.files import read_manifest
+from megatron_rl.rewards import own
 from megatron_rl.runtime.files import replace_file
 
 FILE_NAME = "run.json"
@@ -47,7 +48,7 @@ def write_run_file(run: Run, from_step: int) -> dict[str, Any]:
         "release": run.recipe.release,
         "variant_of": run.published.release if run.is_variant else None,
         "differences": run.differences,
-        "data": {"digest": run.data_digest, "manifest": read_manifest(run.data_folder)},
+        "data": {"digest": run.data_digest, "manifest": read_manifest(run.data_folder), **rewards_of(run)},
         "scale": run.scale.name,
         "fingerprint": run.recipe.fingerprint,
         "published_fingerprint": run.published.fingerprint,
@@ -73,6 +74,13 @@ def read_run_file(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); start the run again, which writes it anew") from None
     return found
+
+
+def rewards_of(run: Run) -> dict[str, Any]:
+    """The digest of the file of each reward of one's own; nothing where there is none."""
+    names = {domain.name for domain in run.recipe.domains}
+    found = own.digests(own.read_sources(run.data_folder, names))
+    return {"rewards": found} if found else {}
 
 
 def attempt(from_step: int) -> dict[str, Any]:

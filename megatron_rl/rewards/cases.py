@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.rewards.own import read_sources
 from megatron_rl.rewards.rows import parse_row
 from megatron_rl.rewards.score import Case, Scorer
 
@@ -22,7 +23,7 @@ CASES_AT_ONCE = 512  # they are held in memory
 _KEYS, _FLAGS = ("id", "domain", "response", "item"), ("opens_thought",)
 
 
-def check_cases(path: Path, output: Path | None) -> None:
+def check_cases(path: Path, output: Path | None) -> dict[str, str]:
     """Reads the whole file, so that a job does not end at its last line; `output` is where the verdicts shall go.
 
     Raises UserError `path:line: what is wrong; remedy` at the first line that cannot be meant.
@@ -31,8 +32,13 @@ def check_cases(path: Path, output: Path | None) -> None:
         raise UserError(f"output {output}: the cases themselves, or no file of an existing folder; name another")
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a file with one case a line")
-    if not sum(1 for _ in _cases(path)):
+    domains = {row["domain"] for row in _cases(path)}
+    if not domains:
         raise UserError(f"{path}:1: the file is empty; write one case a line")
+    try:
+        return read_sources(path.parent, domains)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def score_cases(path: Path, scorer: Scorer) -> Iterator[str]:

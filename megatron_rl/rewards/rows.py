@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from megatron_rl.rewards.own import is_own
 from megatron_rl.rewards.score import VERIFIERS
 
 
@@ -32,11 +33,14 @@ def parse_row(line: bytes, keys: Sequence[str], flags: Sequence[str] = ()) -> di
     for key in ("id", "domain"):
         if not row[key].strip():
             raise ValueError(f"{key} is {row[key]!r}; write a text that is not empty")
-    if row["domain"] not in VERIFIERS:
-        raise ValueError(f"unknown domain '{row['domain']}'; use one of {', '.join(VERIFIERS)}")
+    if row["domain"] not in VERIFIERS and not is_own(row["domain"]):
+        raise ValueError(
+            f"unknown domain '{row['domain']}'; use one of {', '.join(VERIFIERS)}, or a class as my_rewards.py:Sum"
+        )
     if not isinstance(row["item"], dict):
         raise ValueError(f"item is a JSON {type(row['item']).__name__}; write an object as docs/data.md says")
-    VERIFIERS[row["domain"]].check_item(row["item"])
+    if row["domain"] in VERIFIERS:  # a class of one's own is asked in a confined process
+        VERIFIERS[row["domain"]].check_item(row["item"])
     return row
 
 

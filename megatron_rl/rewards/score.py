@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, Self
 
-from megatron_rl.rewards import code, instruct, logic, math, published, stem
+from megatron_rl.rewards import code, instruct, logic, math, own, published, stem
 from megatron_rl.rewards.response import as_read
-from megatron_rl.rewards.workers import Workers
+from megatron_rl.rewards.workers import OWN, Workers
 from megatron_rl.types import Verdict
 
 
@@ -67,7 +67,9 @@ class Scorer:
         *,
         allows_unsafe_sandbox: bool = False,
         has_published: bool = False,  # judges as others do, too
+        own_rewards: Mapping[str, str] | None = None,  # domain -> text of its file, of those of one's own
     ) -> None:
+        self._own_rewards = own_rewards or {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scorer")
         start = partial(
             Workers,
@@ -96,11 +98,22 @@ class Scorer:
         self._thread.shutdown()
 
     def _score(self, cases: Sequence[Case]) -> list[Verdict]:
-        found = [_prepared(case) for case in cases]
+        found = [self._prepared(case) for case in cases]
         hard = [index for index, verdict in enumerate(found) if isinstance(verdict, str)]
-        judged = self.workers.judge([(cases[index].domain, str(found[index]), cases[index].item) for index in hard])
+        judged = self.workers.judge([self._hard(cases[index], str(found[index])) for index in hard])
         by_index = dict(zip(hard, judged, strict=True))
         return [verdict if isinstance(verdict, Verdict) else by_index[i] for i, verdict in enumerate(found)]
+
+    def _prepared(self, case: Case) -> Verdict | str:
+        """The verdict where it is plain; what is one's own runs in a worker alone."""
+        if case.domain in self._own_rewards:
+            return as_read(case.response, opens_thought=case.opens_thought)
+        return _prepared(case)
+
+    def _hard(self, case: Case, answer: str) -> tuple[str, str, Mapping[str, Any]]:
+        if (source := self._own_rewards.get(case.domain)) is None:
+            return case.domain, answer, case.item
+        return OWN, answer, own.packed(case.domain, source, case.item)
 
     def __enter__(self) -> Self:
         return self

@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from megatron_rl.rewards import code, published
+from megatron_rl.rewards import code, own, published
 from megatron_rl.rewards.sandbox import layers
 from megatron_rl.rewards.sandbox.run import Sandbox, SandboxError, source_root
 from megatron_rl.rewards.sandbox.slots import claim_user
 from megatron_rl.rewards.score import AS_PUBLISHED, VERIFIERS
-from megatron_rl.rewards.workers import PATIENCE
+from megatron_rl.rewards.workers import OWN, PATIENCE
 from megatron_rl.types import Verdict
 
 MAX_ADDRESS_BYTES = 4 << 30
@@ -54,6 +54,7 @@ def main() -> None:
     levels = {"verifiers": missing} | ({"code": dict(sandbox.level.missing)} if sandbox else {})
     _send(sink, [failures, levels])
     judges: dict[str, Judge] = {domain: verifier.judge for domain, verifier in VERIFIERS.items()}
+    judges[OWN] = own.judge
     judges["code"] = partial(code.judge, sandbox=sandbox, max_seconds=max_seconds)
     if of_others is not None:
         judges[AS_PUBLISHED["logic"]] = partial(published.judge, sandbox=of_others, max_seconds=max_seconds)

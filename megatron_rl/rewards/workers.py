@@ -31,6 +31,7 @@ from megatron_rl.types import Outcome, Verdict
 
 LOAD_SECONDS = 300.0  # imports from a cold shared file system
 MAX_FAILED_STARTS = 3  # in a row
+OWN = "own"  # the domain that all rewards of one's own have here
 PATIENCE = 6.0  # chosen: by the clock, times the time limit; beyond it the machine is not merely busy
 COMPUTED_SHARE = 0.9  # of the time limit, spent computing: the clock and the kernel's accounts are not read at once
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -229,7 +230,8 @@ class _Worker:
     def _overdue(self) -> Verdict | None:
         """What the time limit makes of the case in hand; None where it may go on, as the machine was busy."""
         limit, now = self.timeout_seconds, time.monotonic()
-        if self.in_hand is None or self._domain in IN_SANDBOX:  # or it is still loading
+        # Or it is still loading; or the reward is one's own, and its fault, not the answer's.
+        if self.in_hand is None or self._domain in (*IN_SANDBOX, OWN):
             return self._failed("timeout", f"no verdict within {limit:g} s")
         spent = _seconds_computed(self.process.pid) - self._computed
         if spent >= COMPUTED_SHARE * limit:
