@@ -56,7 +56,7 @@ class CountingActor:
         self.ranks, self.places = ONE, {"of": "nothing"}
         self.limits = Limits(max_tokens=10_000, multiple=1, packs_multiple=1, one_length=False)
         self.device: Any = type(
-            "Host", (), {"host_copy": staticmethod(torch.clone), "saves_in_background": False, "dtype": torch.float32}
+            "Host", (), {"host_copy": staticmethod(torch.clone), "saves_in_background": True, "dtype": torch.float32}
         )
         self.trained_on: list[list[tuple[int, float]]] = []
 
@@ -89,6 +89,7 @@ class CountingActor:
         self.events.append(f"best? {state.scores[-1].step}")
 
     def state(self) -> dict[str, Any]:
+        self.events.append(f"saved {self.weights // UPDATES}")
         numbers = {"weights": [torch.tensor([self.weights])], "reference": [torch.tensor([self.reference])]}
         return numbers | {"best": None, "optimizer": {}, "torch_rng": torch.zeros(1), "places": self.places}
 
@@ -195,10 +196,10 @@ def test_a_run_goes_through_its_phases_in_order(attempt: Callable[..., Attempt])
     assert one.events == [
         "agreed 0", "start 0",
         "awake 0", "scores 0", "best? 0", *step[0], "step 1",
-        "awake 1", *step[1], "step 2",
+        "awake 1", *step[1], "step 2", "saved 2",
         "awake 2", "scores 2", "best? 2", *step[2], "reset", "step 3",
-        "awake 3", *step[3], "step 4",
-        "awake 4", "scores 4", "best? 4", *step[4], "step 5",
+        "awake 3", *step[3], "step 4", "saved 4",
+        "awake 4", "scores 4", "best? 4", *step[4], "step 5", "saved 5",
         "awake 5", "scores 5", "best? 5", "asleep",
         "export 5", "finish",
     ]  # fmt: skip
@@ -207,6 +208,13 @@ def test_a_run_goes_through_its_phases_in_order(attempt: Callable[..., Attempt])
     assert [path.name for path in rundir.checkpoints(one.run.directory)] == ["step_000004", "step_000005"]
     manifest = rundir.manifest_of(checkpoint.folder_of(one.run, 4))
     assert manifest is not None and manifest["prompt_position"] == 4 * PROMPTS_PER_STEP
+
+
+def test_a_checkpoint_is_saved_after_every_step_that_outlasts_the_interval(attempt: Callable[..., Attempt]) -> None:
+    slow = attempt()
+    slow.run = dataclasses.replace(slow.run, save_every_minutes=1e-9)
+    slow.go()
+    assert [event for event in slow.events if event.startswith("saved")] == [f"saved {k}" for k in range(1, STEPS + 1)]
 
 
 def test_a_kl_in_the_reward_makes_what_strays_from_the_reference_worth_less(attempt: Callable[..., Attempt]) -> None:
@@ -239,6 +247,8 @@ def test_a_run_told_to_leave_in_any_wave_goes_on_to_the_same_end(attempt: Callab
     assert first.events[-1] not in ("finish", f"export {STEPS}")
     saved = [rundir.step_of(path) for path in rundir.checkpoints(first.run.directory)]
     assert (saved or [0])[-1] == num_steps, "a step that was done is saved"
+    saves = [event for event in first.events if event.startswith("saved")]
+    assert len(saves) == len(set(saves)), "and none is saved twice"
     assert again.go() == expected
     assert first.actor.trained_on + again.actor.trained_on == whole.actor.trained_on
     assert (again.actor.weights, again.actor.reference) == (whole.actor.weights, whole.actor.reference)

@@ -296,6 +296,13 @@ def test_another_policy_s_waves_are_left_alone(rollouts, stream: PromptStream, r
     assert len(again.engine.asked) == 2
 
 
+def test_a_group_larger_than_a_wave_is_answered_as_a_whole_one(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    whole = rollouts({0, 2, 3, 5}).collect(stream, recipe, at(0))
+    stream.seek(0)
+    pieces = rollouts({0, 2, 3, 5}, sequences_per_wave=2).collect(stream, recipe, at(0))
+    assert dict(pieces.groups.samples) == dict(whole.groups.samples)
+
+
 def test_a_step_that_has_to_leave_goes_on_with_what_it_finished(rollouts, stream: PromptStream, recipe: Recipe) -> None:
     leaving, again = (rollouts({0, 2, 3, 5}, sequences_per_wave=3, stores=True) for _ in range(2))
     generate = leaving.engine.generate
