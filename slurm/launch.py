@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, only the script's folder is there
 
@@ -72,9 +72,17 @@ def main_of(request: Request) -> int:
         return 1
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A command line whose mistakes are told in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with code 2."""
+        self.exit(2, f"error: {message}; `python slurm/launch.py --help` shows what there is\n")
+
+
 def parse(words: Sequence[str] | None) -> Request:
     """A command line as a Request."""
-    parser = argparse.ArgumentParser(description="Launch a recipe through NeMo-Run.", epilog="See docs/cluster.md.")
+    parser = OneLineParser(description="Launch a recipe through NeMo-Run.", epilog="See docs/cluster.md.")
     parser.add_argument("recipe", help="a recipe's name, or its file, such as recipes/prorl_v2.py")
     parser.add_argument("--scale", required=True, help="a scale of recipes/scales.py: nodes, GPUs, time limit")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as for `train`; repeatable")

@@ -110,7 +110,8 @@ def one_line_errors(prints_user_errors: bool = True, failures: Path | None = Non
         print_error(f"{type(error).__name__}: {error}" + (f" (traceback: {kept})" if kept else ""))
         raise typer.Exit(MACHINE_ERROR) from None
     except Preempted as reason:
-        typer.echo(f"{reason}: start the same command again to go on", err=True)
+        if prints_user_errors:  # all ranks leave for the same reason
+            typer.echo(f"{reason}: start the same command again to go on", err=True)
         raise typer.Exit(INTERRUPTED if str(reason) == CTRL_C else REQUEUE_EXIT_CODE) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None

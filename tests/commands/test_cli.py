@@ -231,6 +231,15 @@ def test_errors_become_exit_codes(
     assert path.exists() == isinstance(raised, RuntimeError | OSError)
 
 
+@pytest.mark.parametrize(("reason", "code"), [("SIGTERM was received", 85), ("Ctrl-C", 130)])
+def test_one_rank_says_that_the_run_leaves(reason: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    for is_main in (True, False):
+        with pytest.raises(errors.typer.Exit) as caught, errors.one_line_errors(is_main):
+            raise errors.Preempted(reason)
+        assert caught.value.exit_code == code
+    assert capsys.readouterr().err == f"{reason}: start the same command again to go on\n"
+
+
 def test_an_error_is_told_even_where_its_traceback_can_not_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

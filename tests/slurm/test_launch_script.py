@@ -123,6 +123,16 @@ def test_what_can_not_work_is_refused_in_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [((), "required: --scale"), (("--scale", "cpu", "--jobs", "two"), "invalid int value"), (("--scal",), "--scale")],
+)
+def test_wrong_words_end_in_one_line(words: tuple[str, ...], expected: str, tmp_path: Path) -> None:
+    done = launched(tmp_path, "prorl_v2", *words)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert done.stderr.startswith("error: ") and expected in done.stderr
+
+
 def test_a_path_in_the_container_is_looked_for_on_the_host() -> None:
     site = Site(account="a", partition="p", image="i", mounts=("/big/data:/data:ro", "/home/me", "/x/:/dat/"))
     assert on_host(Path("/data/math"), site.mounts) == Path("/big/data/math")
