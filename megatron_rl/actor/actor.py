@@ -120,7 +120,7 @@ class Actor:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         rate = optimizer.set_rates(self.optimizer, recipe.optimizer, step)
-        sums = TokenSums.zero()
+        sums = TokenSums.zero(self.device.torch_device)
 
         def loss(head: Head, pack: Pack) -> tuple[Tensor, Tensor]:
             nonlocal sums
@@ -133,7 +133,7 @@ class Actor:
 
         schedule.forward_backward(self.chunks, packs, loss)
         _, norm, _ = self.optimizer.step()
-        sums, norm = TokenSums.of(parallel.total(sums.values)), float(norm)
+        sums, norm = TokenSums.of(parallel.total(sums.values.cpu())), float(norm)
         if not math.isfinite(norm):
             raise RuntimeError(f"step {step}: the gradient norm is {norm}; the newest checkpoint is from before it")
         return Update(

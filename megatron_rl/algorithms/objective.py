@@ -34,17 +34,17 @@ class TokenSums:
         return cls(**dict(zip((field.name for field in dataclasses.fields(cls)), values.double(), strict=True)))
 
     @classmethod
-    def zero(cls) -> TokenSums:
-        """Of no tokens."""
-        return cls.of(torch.zeros(len(dataclasses.fields(cls))))
+    def zero(cls, device: torch.device | None = None) -> TokenSums:
+        """Of no tokens; what is added lies on the same device, which then need not wait for the host."""
+        return cls.of(torch.zeros(len(dataclasses.fields(cls)), device=device))
 
     def __add__(self, other: TokenSums) -> TokenSums:
         return TokenSums.of(self.values + other.values)
 
     @property
     def values(self) -> Tensor:
-        """[8] float64 on the host, in the order of the fields."""
-        return torch.stack([getattr(self, field.name) for field in dataclasses.fields(self)]).cpu()
+        """[8] float64 in the order of the fields."""
+        return torch.stack([getattr(self, field.name) for field in dataclasses.fields(self)])
 
 
 def objective(logprobs: Tensor, pack: Pack, algorithm: Algorithm) -> tuple[Tensor, TokenSums]:
