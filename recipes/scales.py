@@ -147,4 +147,49 @@ H100X64 = Scale(
     time_limit_hours=4.0,  # the usual limit of a queue
 )
 
-SCALES = {scale.name: scale for scale in (CPU, CPU_TP2_PP2, GPU1, H100X8, H100X32, H100X64)}
+H100X16_TP2 = Scale(
+    name="h100x16_tp2",
+    device="cuda",
+    num_nodes=2,  # eight replicas of a 7B or 8B model
+    devices_per_node=8,  # DGX
+    tensor_parallel=2,  # 7B on one GPU would be 43 GiB of weights and gradients before its optimizer
+    pipeline_parallel=1,  # two GPUs hold it
+    rollout_tensor_parallel=1,  # 15 GiB of weights leave room for the cache, and no message for each token
+    precision="bf16",
+    device_memory_bytes=80 * 10**9,  # an H100 of 80 GB
+    max_tokens_per_microbatch=17408,  # as scale h100x8
+    sequence_parallel=True,  # norms and residuals are split, too
+    recomputes_activations=True,  # as scale h100x8
+    fp32_logits="both",  # as scale h100x8
+    kv_cache_bytes=20 * GIB,  # 380,000 tokens of Qwen2.5-7B, beside the actor at rest
+    max_requests_in_flight=256,  # 1,500 tokens each when all are running
+    sequences_per_wave=256,  # what is in flight
+    threads_per_process=8,  # as scale h100x8
+    verifier_processes=8,  # as scale h100x8
+    time_limit_hours=4.0,  # the usual limit of a queue
+)
+
+H100X64_TP8_PP2 = Scale(
+    name="h100x64_tp8_pp2",
+    device="cuda",
+    num_nodes=8,  # four replicas of a 32B model
+    devices_per_node=8,  # DGX
+    tensor_parallel=8,  # within a node, where the wires are
+    pipeline_parallel=2,  # 32B on eight GPUs would leave no room for the cache
+    rollout_tensor_parallel=8,  # 8 GiB of weights a GPU
+    precision="bf16",
+    device_memory_bytes=80 * 10**9,  # an H100 of 80 GB
+    max_tokens_per_microbatch=17408,  # as scale h100x8
+    sequence_parallel=True,  # norms and residuals are split, too
+    recomputes_activations=True,  # as scale h100x8
+    fp32_logits="both",  # as scale h100x8
+    kv_cache_bytes=30 * GIB,  # 980,000 tokens of Qwen2.5-32B in an engine of eight GPUs
+    max_requests_in_flight=512,  # 1,900 tokens each when all are running
+    sequences_per_wave=512,  # what is in flight
+    threads_per_process=8,  # as scale h100x8
+    verifier_processes=8,  # as scale h100x8
+    time_limit_hours=4.0,  # the usual limit of a queue
+)
+
+ALL = (CPU, CPU_TP2_PP2, GPU1, H100X8, H100X32, H100X64, H100X16_TP2, H100X64_TP8_PP2)
+SCALES = {scale.name: scale for scale in ALL}

@@ -45,7 +45,7 @@ RecipeName = Annotated[
 ]
 ScaleName = Annotated[
     str,
-    typer.Option("--scale", metavar="NAME", help="Where it runs: cpu, cpu_tp2_pp2, gpu1, h100x8, h100x32 or h100x64."),
+    typer.Option("--scale", metavar="NAME", help="Where it runs: cpu, gpu1, h100x8, ... of recipes/scales.py."),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -1,20 +1,22 @@
 import dataclasses
 from pathlib import Path
 
+import pytest
+
 from megatron_rl.actor import vocabulary
-from megatron_rl.config.records import Scale
+from megatron_rl.config.records import Recipe, Scale
 from megatron_rl.config.run import Run
-from megatron_rl.estimate.memory import VOCABULARY_AT_ONCE, estimate
+from megatron_rl.estimate.memory import RESERVED_BYTES, VOCABULARY_AT_ONCE, estimate
 from recipes.prorl_v2 import RECIPE
-from recipes.scales import H100X8
+from recipes.scales import H100X8, H100X16_TP2, H100X64_TP8_PP2
 
 GIB = 2**30
 PLAIN = dataclasses.replace(H100X8, recomputes_activations=False)
 
 
-def run_at(scale: Scale) -> Run:
+def run_at(scale: Scale, recipe: Recipe = RECIPE) -> Run:
     return Run(
-        recipe=RECIPE,
+        recipe=recipe,
         published=RECIPE,
         scale=scale,
         directory=Path("runs/x"),
@@ -79,3 +81,41 @@ def test_in_fp32_the_optimizer_keeps_no_second_copy_of_the_weights() -> None:
     assert memory.weights == 4 * 1_777_088_000
     assert memory.optimizer == 8 * 1_777_088_000 // 8
     assert memory.everything == memory.training + memory.generation - memory.resting
+
+
+# Qwen2.5-7B and -32B as their config.json files have them.
+SHAPES = {
+    "7B": dataclasses.replace(
+        RECIPE.model, name="7B", num_layers=28, hidden_size=3584, num_heads=28, num_kv_heads=4, ffn_hidden_size=18944,
+        vocab_size=152064,
+    ),
+    "32B": dataclasses.replace(
+        RECIPE.model, name="32B", num_layers=64, hidden_size=5120, num_heads=40, num_kv_heads=8, ffn_hidden_size=27648,
+        vocab_size=152064,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "fits"),
+    [
+        ("7B", H100X16_TP2, True),
+        ("32B", H100X64_TP8_PP2, True),
+        ("7B", H100X8, False),
+        ("32B", H100X16_TP2, False),
+    ],
+)
+def test_larger_models_fit_the_scales_that_are_made_for_them_and_no_smaller_ones(
+    shape: str, scale: Scale, fits: bool
+) -> None:
+    recipe = dataclasses.replace(RECIPE, model=SHAPES[shape])
+    memory = estimate(run_at(scale, recipe))
+    assert scale.device_memory_bytes is not None
+    room = scale.device_memory_bytes - RESERVED_BYTES["cuda"]
+    assert (max(memory.training, memory.generation) < room) is fits
+
+
+def test_the_shapes_have_the_published_number_of_weights() -> None:
+    # 7.62 and 32.76 billion, by the two models' own pages.
+    assert round(SHAPES["7B"].num_parameters / 1e9, 2) == 7.62
+    assert round(SHAPES["32B"].num_parameters / 1e9, 2) == 32.76
