@@ -27,7 +27,7 @@ _ARTICLES = re.compile(r"\b(?:the|an?) |^[\s{]*(?:by|via|through|due to|because 
 _GREEK = "alpha beta gamma delta epsilon lambda mu pi sigma omega"
 _LETTERS = dict(zip("αβγδελμπσω", _GREEK.split(), strict=True))
 _COMMANDS = re.compile(rf"\\({'|'.join(_GREEK.split())})(?![A-Za-z]) ?")
-_ABBREVIATION = re.compile(r"([^()]*[a-z][^()]*[^()\s])\s*\(([A-Z][A-Za-z0-9]{0,7})\)\W*")
+_ABBREVIATION = re.compile(r"([^()]*[^()\s])\s*\(([A-Z][A-Za-z0-9]{0,7})\)\W*")
 _GENOTYPE = re.compile(r"(?:([A-Za-z])(?i:\1)){1,8}")
 _SUBSHELL = re.compile(r"\[[A-Z][a-z]?\]|[1-7][spdf]\^[0-9]{1,2}(?=[1-7][spdf]|$)")
 _MATHEMATICAL = re.compile(r"\\(?:frac|sqrt)(?![A-Za-z])")
@@ -95,11 +95,17 @@ def _same_marks(answer: str, reference: str) -> bool:
 
 def _shorter(answer: str, reference: str) -> list[tuple[str, str]]:
     """The pairs left where a name has its abbreviation in brackets behind it: "adenosine triphosphate (ATP)"."""
-    plain_answer, its = _WRAPPER.sub("", plain(answer)).strip("{} "), _ABBREVIATION.fullmatch(reference.strip())
+    plain_answer, its = _WRAPPER.sub("", plain(answer)).strip("{} "), _abbreviation(reference.strip())
     if its:
         return [(answer, its[1]), (answer, its[2])]
-    mine = _ABBREVIATION.fullmatch(plain_answer)
+    mine = _abbreviation(plain_answer)
     return [(mine[1], reference)] if mine and "(" not in reference else []
+
+
+def _abbreviation(text: str) -> re.Match[str] | None:
+    """A name with a small letter, and its abbreviation in brackets."""
+    match = _ABBREVIATION.fullmatch(text)
+    return match if match and re.search("[a-z]", match[1]) else None
 
 
 def _in_order(reaction: str) -> str:

@@ -1,0 +1,320 @@
+"""Whatever reads a response in the trainer takes time linear in its length, on any text that one can think of.
+
+A text of a shape is doubled, from a few characters on. What is linear doubles its time, what is quadratic quadruples
+it, and what backtracks squares it. Times are of the processor, the least of several tries, and compared with each other
+only: with half the text, and with a pattern that reads the same text once. So a slow or busy machine changes nothing.
+
+Not covered: what `judge` does in a worker, which is killed.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from megatron_rl.rewards.code import last_program
+from megatron_rl.rewards.instruct import INSTRUCTIONS, NEEDS_LANGUAGE
+from megatron_rl.rewards.instructions.counting import says_something
+from megatron_rl.rewards.mathematics.answers import read_answer
+from megatron_rl.rewards.mathematics.boxes import boxed_answer
+from megatron_rl.rewards.mathematics.clock import is_same_time
+from megatron_rl.rewards.mathematics.labels import is_label
+from megatron_rl.rewards.mathematics.notation import compact, nesting, plain
+from megatron_rl.rewards.mathematics.numbers import plain_number
+from megatron_rl.rewards.mathematics.quantities import split_unit
+from megatron_rl.rewards.mathematics.scalars import Rules, Undecided, is_same_scalar, words
+from megatron_rl.rewards.response import after_thinking, as_read
+from megatron_rl.rewards.science.measures import quantity
+from megatron_rl.rewards.science.remarks import without_remarks
+from megatron_rl.rewards.science.statements import sentences, statements
+from megatron_rl.rewards.science.wording import same_words
+from megatron_rl.rewards.score import VERIFIERS
+
+MIN_CHARACTERS, MAX_CHARACTERS, LAST_CHARACTERS = 16, 1_024, 65_536  # the last where growth looks suspicious
+MAX_GROWTH = 2.8  # of the time when the text is doubled: 2 is linear, 4 is quadratic
+MAX_JUMP = 100.0  # at once
+CHEAP = 5.0  # times the yardstick: what costs less may grow as it likes
+TRIES = 5
+YARDSTICK = re.compile(r"(?:[^\W\d_]+|\d+|\s+|.)", re.DOTALL)
+
+UNITS = r"""
+a 1 . - ( ) { } [ ] \ $ * ** *** ` ``` _ ^ & | : ; , ' " + / = ! % # < > << >> ~ é ½ √ √( ² ₁ ０ ﬁ ﷺ 。 ! … ... ..
+-- a_ x_1 x^ x^2 {x}_1 1, 1: 1/ 1+ =1 1.1 1e 1,2, 111, 1,111 10^ 3:30 (1,2), (0,1)\cup (0,1)U {1}\cup [0,1] \{
+\} \{1\} \{1, \\ \! 1\! \, \; \quad ~1 \% \$ \circ ^\circ ^{\circ} \frac \frac{ \frac{1}{ \frac12 \sqrt{ \sqrt[
+\over {\over {a\over a\over \text \text{ \text{a} \text{a}\text{b} \text{\text{ \mathbf{\text{ \text{and}
+\text{or} \text{:} \color{ \color{red} \bf \boxed \boxed{ \boxed{1} \fbox{ \boxed{\text{ \left( \right) \left[
+\begin{matrix} \end{matrix} \begin{array}{c} \begin{aligned} \pm \pm1 \mp \cup \cap \setminus \in \mid \le \ne
+x\ne1, x<1, \ldots \ldots, 1,\ldots, \dots \overline{ \bar{3} \pmod \bmod7 \infty \cdot \cdot1 \times10^ \SI{
+\qty{1}{ \ce{ <think> </think> <answer> </answer> <a> ```python ```py [a] [a [] ** ****** P.S. p. s. a.b. A) (A)
+A. A, (A) (A answer Answer: a? a! a@ http:// a-b a'b a/b 'a' "a" a"b" °C m/s km^ N·m x=
+"""
+WORDS = (
+    "a ",
+    " a",
+    "1 ",
+    "- ",
+    "* ",
+    "# ",
+    ". ",
+    "? ! ",
+    "! ",
+    ": ",
+    "; ",
+    ", ",
+    "= ",
+    "\n",
+    "\r\n",
+    "\t",
+    "\n\n",
+    "\n- ",
+    "\n* a",
+    " \n",
+    "\n1. ",
+    "\nA. ",
+    "\n```\n",
+    "```\n",
+    "```python\n",
+    "km ",
+    "km/",
+    "apples ",
+    "apple",
+    "5 apples ",
+    "m to the east ",
+    "per ",
+    "million ",
+    "of the ",
+    "a b ",
+    "or ",
+    "and ",
+    "A or ",
+    "and A ",
+    "not ",
+    "no ",
+    "wait no ",
+    "so ",
+    "it is ",
+    "the answer is ",
+    "The answer is A. ",
+    "is not A. ",
+    "Actually, it is ",
+    "because ",
+    "also ",
+    "maybe ",
+    "but A ",
+    "option ",
+    "the option A ",
+    "answer ",
+    "answer\n",
+    "final answer: ",
+    "the final ",
+    "is correct ",
+    "A is correct. ",
+    "It is B. ",
+    "I choose ",
+    "either ",
+    "\\text{ km} ",
+    "\\text{a b} ",
+    "\\text{ } ",
+    "\\, ",
+    "\\ ",
+    "\\! ",
+    "1 111 ",
+    "1 234",
+    "1 1/",
+    "12 \\frac",
+    "\\boxed{1} or ",
+    "\\boxed{1} so ",
+    "\\boxed{1}\n",
+    "\\boxed ",
+    "\\frac {1} ",
+    "\\begin {matrix} ",
+    "& ",
+    "\\\\ ",
+    "x \\le ",
+    "\\text {",
+    "P. S. ",
+    "Mr. ",
+    "e.g. ",
+    "Section 1 ",
+    "<< a ",
+    " >>",
+    "[ ",
+    "***\n",
+    "e\u0301",
+    "\u0301",
+    "\u0315\u0300",
+    "\uff9e\u0301",
+    "\u0344\u0315",
+    "\u200b",
+    "\ud800",
+    "\U0001d7d9",
+    "A\u0301\u0316 ",
+    "east ",
+    "(a) ",
+    "(a ",
+    "up, ",
+    "m (",
+    "is ",
+    "is the ",
+    "therefore ",
+)
+SHAPES = [*dict.fromkeys([*UNITS.split(), *WORDS])]
+ENDS = ("x", "", "} 7")
+
+Reader = Callable[[str], object]
+MATH, NONE = Rules(may_evaluate=False), {"answer": "x+1"}
+ARGUMENTS = {
+    "keywords": ["tea"],
+    "forbidden_words": ["tea", "a"],
+    "keyword": "a",
+    "letter": "a",
+    "language": "en",
+    "first_word": "a",
+    "relation": "at least",
+    "let_relation": "at least",
+    "capital_relation": "at least",
+    "section_spliter": "Section",
+    "postscript_marker": "P.S.",
+    "prompt_to_repeat": "a a",
+    "end_phrase": "x",
+    "num_paragraphs": 2,
+    "nth_paragraph": 2,
+}
+
+
+def scalar(reference: str) -> Reader:
+    def compare(text: str) -> None:
+        with suppress(Undecided):
+            is_same_scalar(reference, text, MATH)
+
+    return compare
+
+
+def prepared(domain: str, item: dict[str, object], wrap: str = "%s") -> Reader:
+    return lambda text: VERIFIERS[domain].prepare(wrap % text, item)
+
+
+def instruction(identifier: str) -> Reader:
+    check = INSTRUCTIONS[identifier]
+    names = check.__code__.co_varnames[1 : check.__code__.co_argcount]
+    given = {name: ARGUMENTS.get(name, 3) for name in names}
+    return lambda text: check(text, **given)
+
+
+ENTRY = {"question": "hello", "answer": "olleh", "metadata": {"word": "hello"}}
+CHOICES = {"answer": "B", "choices": ["5 m", "a"]}
+READERS: dict[str, tuple[Reader, int]] = {  # and how long a text it is given at most
+    "as_read": (lambda text: as_read(text, opens_thought=True), LAST_CHARACTERS),
+    "after_thinking": (after_thinking, LAST_CHARACTERS),
+    "boxed_answer": (boxed_answer, LAST_CHARACTERS),
+    "plain": (plain, LAST_CHARACTERS),
+    "compact": (compact, LAST_CHARACTERS),
+    "nesting": (nesting, LAST_CHARACTERS),
+    "plain_number": (plain_number, 20_000),
+    "read_answer": (lambda text: read_answer(plain(text)), 2_000),
+    "split_unit": (lambda text: split_unit(text, False), 4_000),
+    "split_unit with letters": (lambda text: split_unit(text, True), 4_000),
+    "words": (words, 4_000),
+    "is_same_time": (lambda text: is_same_time("8:40", text), 4_000),
+    "is_label": (is_label, 4_000),
+    **{
+        f"scalar {reference}": (scalar(reference), 4_000) for reference in ("7", "x+1", "B", "12 cm", "3 : 2", "1011_2")
+    },
+    "last_program": (last_program, LAST_CHARACTERS),
+    "statements": (statements, 10_000),
+    "sentences": (sentences, 10_000),
+    "quantity": (quantity, 300),
+    "without_remarks": (without_remarks, 300),
+    "same_words": (lambda text: same_words(text, "carbon dioxide"), 300),
+    "same_words of a formula": (lambda text: same_words(text, "H_2O"), 300),
+    "says_something": (says_something, LAST_CHARACTERS),
+    **{name: (instruction(name), LAST_CHARACTERS) for name in sorted(INSTRUCTIONS.keys() - NEEDS_LANGUAGE)},
+    **{
+        f"math {answer}": (prepared("math", {"answer": answer}, "\\boxed{%s}"), 20_000)
+        for answer in ("5", "\\{1,2\\}", "(0,1)")
+    },
+    "math without a box": (prepared("math", NONE), LAST_CHARACTERS),
+    "math before a box": (prepared("math", NONE, "%s\\boxed{1}"), LAST_CHARACTERS),
+    "math between boxes": (prepared("math", NONE, "\\boxed{1}%s\\boxed{2}"), LAST_CHARACTERS),
+    "code": (prepared("code", {"tests": [{"input": "", "output": "6"}]}), LAST_CHARACTERS),
+    "code in a block": (prepared("code", {"tests": [{"input": "", "output": "6"}]}, "```py\n%s\n```"), LAST_CHARACTERS),
+    "stem choices": (prepared("stem", CHOICES, "The answer is B %s"), LAST_CHARACTERS),
+    "stem choices in a box": (prepared("stem", CHOICES, "\\boxed{%s}"), 1_000),
+    "stem words": (prepared("stem", {"answer": "photosynthesis"}), LAST_CHARACTERS),
+    "stem quantity": (prepared("stem", {"answer": "9.81", "unit": "m/s^2"}), LAST_CHARACTERS),
+    "stem quantity in a box": (prepared("stem", {"answer": "9.81", "unit": "m/s^2"}, "\\boxed{9 %s}"), 1_000),
+    "stem formula": (prepared("stem", {"answer": "x^2+1"}, "\\boxed{%s}"), 1_000),
+    "logic": (prepared("logic", {"task": "spell_backward", "entry": ENTRY}), LAST_CHARACTERS),
+    "logic in a tag": (prepared("logic", {"task": "spell_backward", "entry": ENTRY}, "<answer>%s</answer>"), 10_000),
+    "instruct": (
+        prepared("instruct", {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}),
+        LAST_CHARACTERS,
+    ),
+    "instruct, loosely": (
+        prepared("instruct", {"instruction_id_list": ["startend:quotation"], "kwargs": [{}], "mode": "loose"}),
+        LAST_CHARACTERS,
+    ),
+}
+
+
+def seconds(reader: Reader, text: str, tries: int) -> float:
+    """The least processor time of several tries."""
+    times = []
+    for _ in range(tries):
+        began = time.thread_time()
+        reader(text)
+        times.append(time.thread_time() - began)
+    return min(times)
+
+
+def texts(unit: str, end: str, max_characters: int) -> Iterator[str]:
+    size = MIN_CHARACTERS
+    while size <= max_characters:
+        yield unit * max(1, size // len(unit)) + end
+        size *= 2
+
+
+def growth(reader: Reader, unit: str, end: str, max_characters: int) -> str:
+    """Where the time of a text grows faster than its length twice in a row, an empty text if nowhere.
+
+    Once is no sign: another length may be read in another way.
+    """
+    half, before, num_strikes = "", 0.0, 0
+    for text in texts(unit, end, max_characters):
+        now = seconds(reader, text, 1)
+        is_strike = bool(before) and _is_too_much(now, before, text, 1)
+        if is_strike:
+            before, now = max(before, seconds(reader, half, TRIES)), seconds(reader, text, TRIES if now < 0.1 else 2)
+            is_strike = _is_too_much(now, before, text, TRIES)
+        num_strikes = num_strikes + 1 if is_strike else 0
+        if num_strikes == 2 or (is_strike and now > MAX_JUMP * before):
+            return f"{unit!r} to {len(text)} characters, then {end!r}: {now / before:.1f} times the half's time"
+        if len(text) >= MAX_CHARACTERS and now <= MAX_GROWTH * before:
+            break
+        half, before = text, now
+    return ""
+
+
+def _is_too_much(now: float, before: float, text: str, tries: int) -> bool:
+    return now > MAX_GROWTH * before and now > CHEAP * seconds(YARDSTICK.findall, text, tries)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_time_is_linear_in_the_length_of_a_response(name: str) -> None:
+    reader, max_characters = READERS[name]
+    ends = ENDS[:1] if name.startswith(tuple(VERIFIERS)) else ENDS  # their parts have read the others
+    found = [growth(reader, unit, end, max_characters) for unit in SHAPES for end in ends]
+    assert not any(found), [line for line in found if line]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"\s+$", r"(?:[a-z]+ ?)+$", r"(?: ?[+-]? ?[a-z])*\d", r"\([^)]*\)", r"(?:a|b|ab)*c", r"x+x+y"],
+)
+def test_a_pattern_that_backtracks_is_found(pattern: str) -> None:
+    compiled = re.compile(pattern)
+    assert any(growth(compiled.search, unit, "!", LAST_CHARACTERS) for unit in (" ", "a ", "(", "ab", "x", "y"))
