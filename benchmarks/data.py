@@ -189,11 +189,18 @@ def measure(folder: Path, rows: int, processes: int) -> dict[str, Any]:
     code = process.wait()
     watcher.join()
     assert code == 0, f"the command ended with {code}"
-    return figures(folder, planted, files, time.monotonic() - began, peak)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return figures(folder, planted, files, time.monotonic() - began, cpu_seconds, peak)
 
 
 def figures(
-    folder: Path, planted: dict[str, Problems], files: dict[str, list[Path]], seconds: float, peak: int
+    folder: Path,
+    planted: dict[str, Problems],
+    files: dict[str, list[Path]],
+    seconds: float,
+    cpu_seconds: float,
+    peak: int,
 ) -> dict[str, Any]:
     """Speed and memory, and recall and precision of what was planted."""
     manifest = read_manifest(folder / "data")
@@ -215,6 +222,7 @@ def figures(
         "kept": sum(source["kept"] for source in manifest["sources"].values()),
         "seconds": round(seconds, 1),
         "rows_per_second": round(num_rows / seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "peak_gib": round(peak / 2**30, 2),
         "source_gib": round(sum(path.stat().st_size for paths in files.values() for path in paths) / 2**30, 2),
         "data_gib": round(sum(facts["bytes"] for facts in manifest["files"].values()) / 2**30, 2),

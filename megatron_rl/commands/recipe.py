@@ -60,12 +60,17 @@ def recipe_text(base: str, name: str, recipe: Recipe, varied: Recipe, file: Path
     module = f"recipes.variants.{base}" if file.parent.name == "variants" else f"recipes.{base}"
     changes = [f'    name="{name}",', '    version="0.1.0",']
     imports = ["from dataclasses import replace", "", f"from {module} import RECIPE as PUBLISHED"]
+    records = ["Domain"] * (not {*varied.domains} <= {*recipe.domains}) + ["Model"] * (varied.model != recipe.model)
+    if records:
+        imports.insert(2, f"from megatron_rl.config.records import {', '.join(records)}")
     if varied.model != recipe.model:
-        imports.insert(2, "from megatron_rl.config.records import Model")
         changes.append(f"    model={_source(varied.model)},")
     if varied.domains != recipe.domains:
-        names = tuple(domain.name for domain in varied.domains)
-        changes.append(f"    domains=tuple(domain for domain in PUBLISHED.domains if domain.name in {names!r}),")
+        names = tuple(domain.name for domain in varied.domains if domain in recipe.domains)
+        changes.append("    domains=(")
+        changes.append(f"        *(domain for domain in PUBLISHED.domains if domain.name in {names!r}),")
+        changes += [f"        {domain!r}," for domain in varied.domains if domain not in recipe.domains]
+        changes.append("    ),")
     if varied.stages != recipe.stages:
         changes.append("    stages=tuple(")
         changes.append("        replace(stage, domains=names)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,10 @@ MOST_STEPS = 999_999  # a checkpoint's folder has six digits
 MOST_SAMPLES = 1_000_000  # of a prompt
 KV_BLOCK_TOKENS = 128  # at most: the engine rounds a sequence up to blocks
 YEAR_SECONDS = 366 * 24 * 3600
+
+
+DOMAINS = ("math", "code", "stem", "logic", "instruct")
+OWN_DOMAIN = re.compile(r"[A-Za-z_]\w*\.py:[A-Za-z_]\w*")  # a class in a file beside the data
 
 
 class UserError(ValueError):
@@ -116,6 +121,11 @@ def check_stages(recipe: Recipe) -> None:
     )
     known = [domain.name for domain in recipe.domains]
     require(bool(known), "domains: there is none; a recipe needs one to train on")
+    for name in known:
+        require(
+            name in DOMAINS or OWN_DOMAIN.fullmatch(name) is not None,
+            f"domains: name='{name}': must be one of {', '.join(DOMAINS)}, or a class as my_rewards.py:Sum",
+        )
     for stage in recipe.stages:
         where = f"stage at step {stage.from_step}"
         require(

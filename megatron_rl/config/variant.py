@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, cast
 
-from megatron_rl.config.checks import UserError, require
+from megatron_rl.config.checks import OWN_DOMAIN, UserError, require
 from megatron_rl.config.fit import cap
 from megatron_rl.config.records import Caps, Domain, Model, Recipe, Scale, Stage
 
 SUFFIX = "_variant"
-OWN = re.compile(r"\w+\.py:\w+")  # a class in a file beside the data
 
 
 def variant_of(recipe: Recipe, model: Model | None, domains: Sequence[str] | None) -> Recipe:
@@ -23,7 +20,7 @@ def variant_of(recipe: Recipe, model: Model | None, domains: Sequence[str] | Non
     """
     known = [domain.name for domain in recipe.domains]
     for name in domains or ():
-        if OWN.fullmatch(name):
+        if OWN_DOMAIN.fullmatch(name):
             continue
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         require(
@@ -42,8 +39,7 @@ def variant_of(recipe: Recipe, model: Model | None, domains: Sequence[str] | Non
 
 def _own(name: str) -> Domain:
     """A domain whose reward is a class in a file beside the data."""
-    named = cast('Literal["math"]', name)  # the five are those that a published recipe can have
-    return Domain(name=named, num_prompts=0, source="of one's own", reward="fraction", accuracy="fraction")
+    return Domain(name=name, num_prompts=0, source="of one's own", reward="fraction", accuracy="fraction")
 
 
 def _stage(stage: Stage, domains: Sequence[str]) -> Stage:

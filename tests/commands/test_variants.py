@@ -63,13 +63,13 @@ def test_prompts_that_do_not_ask_for_the_form_their_verifier_reads_are_counted(t
 def test_a_recipe_file_is_written_that_is_the_variant(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     command = [sys.executable, "-m", "megatron_rl", "recipe", "new", "--from", "prorl_v1"]
-    command += ["--model", str(MODEL), "--domains", "math,instruct", "--to", str(path)]
+    command += ["--model", str(MODEL), "--domains", "math,instruct,my.py:Sum", "--to", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     recipe = find_recipe(str(path))
     assert recipe.release == "mine 0.1.0" and recipe.model.num_layers == 2
     assert [stage.domains for stage in recipe.stages[:3]] == [("math",), None, ("math", "instruct")]
     run = build_run(str(path), "cpu", [DATA], tmp_path / "run", needs_files=True)
-    assert [domain.name for domain in run.recipe.domains] == ["math", "instruct"]
+    assert [domain.name for domain in run.recipe.domains] == ["math", "instruct", "my.py:Sum"]
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert again.returncode == 2 and "is there already" in again.stderr

@@ -57,3 +57,13 @@ def test_limits_are_shortened_to_the_positions_of_a_small_model_and_else_left_al
     check_recipe(recipe)
     assert (recipe.sampling.max_prompt_tokens, recipe.sampling.max_response_tokens) == (64, 192)
     assert all((stage.max_response_tokens or 0) <= 192 for stage in recipe.stages)
+
+
+@pytest.mark.parametrize(("name", "is_known"), [("my_rewards.py:Sum", True), ("history", False), ("a/b.py:Sum", False)])
+def test_a_domain_is_one_of_the_five_or_a_class_in_a_file(name: str, is_known: bool) -> None:
+    recipe = replace(PRORL_V2, domains=(replace(PRORL_V2.domains[0], name=name),))
+    if is_known:
+        check_recipe(recipe)
+        return
+    with pytest.raises(UserError, match="must be one of math, code, .*, or a class as my_rewards.py:Sum"):
+        check_recipe(recipe)
