@@ -91,6 +91,9 @@ class Saver:
             "fingerprint": run.recipe.fingerprint,
             "seed": run.seed,
             "data": run.data_digest,
+            "identity": dict(run.identity),
+            "max_validation_prompts": run.max_validation_prompts,
+            "num_steps": run.recipe.num_steps,
             "scale": run.scale.name,
             "layout": run.scale.layout,
             "parent": dataclasses.asdict(run.parent) if run.parent is not None else None,
@@ -170,7 +173,7 @@ def resume(run: Run, actor: Actor, prompts: PromptStream | None, only: Path | No
     """Restores the newest undamaged checkpoint and returns its state; a fresh state when there is none at all.
 
     Collective over the world. A damaged checkpoint is passed over for the one before, with a warning. Raises
-    UserError when it was made by another recipe, precision or seed, RuntimeError when all are damaged.
+    UserError when it was made by another recipe, precision, seed, model or data, RuntimeError when all are damaged.
     """
     folders = _as_rank_0(actor, rundir.checkpoints, run.directory) if only is None else [only]
     for folder in reversed(folders):
@@ -183,13 +186,19 @@ def resume(run: Run, actor: Actor, prompts: PromptStream | None, only: Path | No
         actor.load_state(_state_for(actor, folder, manifest, run))
         if prompts is not None:
             prompts.seek(manifest["prompt_position"])
-        return state_of(manifest["state"])
+        return _going_on(state_of(manifest["state"]), manifest, run)
     if folders:
         raise RuntimeError(
             f"{run.directory}: none of its {len(folders)} checkpoints can be used; restore one of them, "
             "or start again in another --directory"
         )
     return State.fresh()
+
+
+def _going_on(state: State, manifest: dict[str, Any], run: Run) -> State:
+    """The state, with what is decided by going on as this run does."""
+    before, now = manifest["num_steps"], run.recipe.num_steps
+    return state if before == now else state.with_news(f"the run was made longer: num_steps {before} -> {now}")
 
 
 def _as_rank_0(actor: Actor, look: Callable[[Path], Any], path: Path) -> Any:
@@ -259,6 +268,7 @@ def state_of(saved: dict[str, Any]) -> State:
             "scores": tuple(Scores(**one) for one in saved["scores"]),
             "reference_resets": tuple(Reset(**one) for one in saved["reference_resets"]),
             "kl_history": tuple(saved["kl_history"]),
+            "news": tuple(saved["news"]),
         }
     )
 

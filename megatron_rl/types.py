@@ -244,6 +244,7 @@ class State:
     scores: tuple[Scores, ...]
     idle_steps: int  # that had nothing to update on, since the run began
     idle_streak: int  # of them in a row, up to this one
+    news: tuple[str, ...]  # decisions since the last step, which the next one tells of
     policy_digest: str  # hash of all that the optimizer did: equal in two runs that went the same way to the bit
 
     @classmethod
@@ -258,6 +259,7 @@ class State:
             scores=(),
             idle_steps=0,
             idle_streak=0,
+            news=(),
             policy_digest="",
         )
 
@@ -276,6 +278,7 @@ class State:
             samples_seen=self.samples_seen + collected.tried.rewards.numel(),
             tokens_seen=self.tokens_seen + num_tokens,
             keep_rate=collected.keep_rate,
+            news=(),
             idle_steps=self.idle_steps + (num_tokens == 0),
             idle_streak=0 if num_tokens else self.idle_streak + 1,
             kl_history=(*self.kl_history, kl / num_tokens) if num_tokens else self.kl_history,
@@ -291,6 +294,10 @@ class State:
         """True when the newest validation is complete and none before it was as good."""
         means = [scores.mean for scores in self.scores if scores.is_complete]
         return self.scores[-1].is_complete and all(mean < means[-1] for mean in means[:-1])
+
+    def with_news(self, decision: str) -> State:
+        """The state with a decision that the next step tells of."""
+        return dataclasses.replace(self, news=(*self.news, decision))
 
     def with_reset(self, reason: str) -> State:
         """The state with a reference reset after its step."""

@@ -28,6 +28,11 @@ CONFIG = {
     "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
     "tie_word_embeddings": False,
     "use_sliding_window": False,
+    "eos_token_id": 1,
+}
+TOKENIZER = {
+    "added_tokens": [{"id": 0, "content": "<pad>", "special": True}, {"id": 1, "content": "<eos>", "special": True}],
+    "model": {"type": "BPE", "vocab": {chr(95 + number): number for number in range(2, 28)}, "merges": []},
 }
 
 
@@ -49,6 +54,8 @@ def write_model(folder: Path, num_shards: int = 1, **config: Any) -> Path:
     folder.mkdir(parents=True)
     fields = {key: value for key, value in (CONFIG | config).items() if value is not None}
     (folder / "config.json").write_text(json.dumps(fields))
+    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<eos>", "pad_token": "<pad>"}))
     shapes = tensor_names(read_model(folder))
     if num_shards == 1:
         write_safetensors(folder / "model.safetensors", shapes)
@@ -74,9 +81,18 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
-def manifest(fingerprint: str, layout: dict[str, Any], data: str) -> dict[str, Any]:
+def manifest(
+    fingerprint: str,
+    layout: dict[str, Any],
+    identity: Mapping[str, str],
+    *,
+    data: str = "",
+    num_steps: int = 150,
+    validated: int = 1024,
+) -> dict[str, Any]:
     """What a checkpoint says of itself, as far as a start looks at it."""
     facts = {"format": CHECKPOINT_FORMAT, "fingerprint": fingerprint, "layout": layout, "seed": 1, "data": data}
+    facts |= {"identity": dict(identity), "num_steps": num_steps, "max_validation_prompts": validated}
     return sealed(facts | {"state": {}, "prompt_position": 0, "files": {}})
 
 

@@ -354,6 +354,7 @@ def test_a_state_survives_its_json_form() -> None:
         kl_history=(0.25, 1 / 3),
         idle_steps=2,
         idle_streak=1,
+        news=("longer",),
         policy_digest="0123456789abcdef",
         scores=(Scores(step=0, accuracy={"logic": 0.25, "math": 0.5}), Scores(step=2, accuracy={"math": 1 / 3})),
     )

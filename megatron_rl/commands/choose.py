@@ -16,12 +16,14 @@ from megatron_rl.commands.modules import run_module
 from megatron_rl.commands.settings import RUN_FIELDS, VARIED, change, nearest, parse, path_of, sort_settings
 from megatron_rl.config.checks import UserError, check_parent, check_scale, require
 from megatron_rl.config.fit import fitted
+from megatron_rl.config.identity import identity
 from megatron_rl.config.lineage import PUBLISHED, Parent, parent_of, read_parent
 from megatron_rl.config.mounts import mounts_of, on_host, seen_here
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.publication import Publication
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 from megatron_rl.config.run import Run
+from megatron_rl.config.tokenizer import check_tokenizer, stop_tokens
 from megatron_rl.config.typed import check_types
 from megatron_rl.config.variant import names_of, shortened, variant_of
 from megatron_rl.config.weights import check_tensors
@@ -78,6 +80,7 @@ def build_run(
     data_folder = choose_data(published, scale, fields.pop("data_folder", None), lacking)
     directory = directory or Path("runs") / f"{recipe.name}-{scale.name}"
     check_directory(directory)
+    stops = stop_tokens(model_folder, model.vocab_size) if model_folder.is_dir() else ()
     run = Run(
         recipe=recipe,
         published=asked_for,
@@ -86,6 +89,7 @@ def build_run(
         model_folder=model_folder,
         data_folder=data_folder,
         data_digest=digest_of_data(data_folder),
+        identity=identity(model_folder, data_folder, stops),
         asked_for=recipe_name,
         modified=tuple(settings),
         parent=older,
@@ -208,8 +212,9 @@ def choose_model(recipe: Recipe, scale: Scale, given: Path | None, lacking: list
         folder = given or REPOSITORY / scale.miniature.model_folder
         model = read_model(folder)
         check_tensors(folder, model)
-        # The name enters the fingerprint, and a run may be resumed from another place.
-        return dataclasses.replace(model, name=str(given or scale.miniature.model_folder)), folder
+        check_tokenizer(folder, model.vocab_size)
+        # The name enters the fingerprint, and the folder may move; what is in it is part of the run's identity.
+        return dataclasses.replace(model, name=f"{model.family} of {model.num_parameters:,} weights"), folder
     found = given or _cached_snapshot(recipe.model.name) or _folder(recipe.model.name)
     if found is None:
         with noted(lacking):
@@ -226,6 +231,7 @@ def choose_model(recipe: Recipe, scale: Scale, given: Path | None, lacking: list
     ]
     require(not differing, f"model folder {found}: is not {recipe.model.name}: {'; '.join(differing)}")
     check_tensors(found, model)
+    check_tokenizer(found, model.vocab_size)
     return model, found
 
 

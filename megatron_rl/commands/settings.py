@@ -18,7 +18,17 @@ from megatron_rl.config.run import Run
 # The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.
 FIXED = ("name", "version", "starts_from", "model", "scale.name")
 VARIED = ("model", "domains")  # as --model and --domains give them: the run is then of a variant
-GIVEN_OTHERWISE = {"recipe", "published", "scale", "directory", "asked_for", "modified", "parent", "data_digest"}
+GIVEN_OTHERWISE = {
+    "recipe",
+    "published",
+    "scale",
+    "directory",
+    "asked_for",
+    "modified",
+    "parent",
+    "data_digest",
+    "identity",
+}
 RUN_FIELDS = {
     **{name: kind for name, kind in typing.get_type_hints(Run).items() if name not in GIVEN_OTHERWISE},
     "model_folder": Path,

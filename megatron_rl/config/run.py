@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ class Run:
     model_folder: Path
     data_folder: Path
     data_digest: str = ""  # of the prompts to train on: others are another run
+    identity: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of what config/identity.py names
     seed: int = 1
     validate_every_steps: int = 10
     max_validation_prompts: int = 1024  # taken evenly from the validation files

@@ -22,7 +22,7 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 # The exponents of numbers that are not finite, by the type's name and width.
 EXPONENTS = {"BF16": ("<u2", 0x7F80), "F16": ("<u2", 0x7C00), "F32": ("<u4", 0x7F800000), "F64": ("<u8", 0x7FF << 52)}
-BLOCK_BYTES = 1 << 18  # of the beginning, the middle and the end of a large tensor, which tell it from another
+BLOCK_BYTES = 1 << 16  # of the beginning, the middle and the end of a large tensor, which tell it from another
 SCANNED_BYTES = 1 << 30  # a folder of more is looked through only when it is loaded
 
 

@@ -28,10 +28,13 @@ class Encoded(NamedTuple):
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a model folder; nothing is downloaded."""
+    """The tokenizer in a model folder; nothing is downloaded. Raises UserError where it cannot be read."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise UserError(f"model folder {folder}: its tokenizer does not load ({error}); download it again") from None
 
 
 class PromptStream:
@@ -103,11 +106,11 @@ def held_out(
 def encode(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int) -> list[Encoded]:
     """The items with their tokens, in order, without those of more than `max_prompt_tokens`.
 
-    The chat template is applied where the tokenizer has one; else the prompt is encoded as it stands.
+    The chat template is applied where the tokenizer has one; else the prompt is encoded as `tokenizer(prompt)` does.
     Raises UserError when none is left.
     """
     texts = [with_template(item.prompt, tokenizer) for item in items]
-    token_ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    token_ids = encoded_texts(texts, tokenizer)
     if empty := [item.id for item, ids in zip(items, token_ids, strict=True) if not ids]:
         raise UserError(f"prompt '{empty[0]}' has no tokens in this tokenizer; the model needs at least one")
     encoded = [
@@ -120,6 +123,26 @@ def encode(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, max_pro
             f"none of {len(items)} prompts has at most {max_prompt_tokens} tokens; raise sampling.max_prompt_tokens"
         )
     return encoded
+
+
+def encoded_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The tokens of each text, with the special ones that belong before it, each once.
+
+    They are in the text already where a chat template wrote it. A token that the tokenizer puts behind every text and
+    that ends it is left out, for the response is yet to come.
+    """
+    if not texts:
+        return []
+    if tokenizer.chat_template is not None:
+        return list(tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+    plain = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    found: list[list[int]] = []
+    for own, ids in zip(plain, tokenizer(list(texts))["input_ids"], strict=True):
+        size = len(own)
+        start = next((i for i in range(len(ids) - size + 1) if ids[i : i + size] == own), len(ids) - size)
+        before = ids[:start]
+        found.append(list(own) if own[: len(before)] == before else [*before, *own])
+    return found
 
 
 def opens_thought(prompt: str, text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -142,8 +165,13 @@ def with_template(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """What the model reads: the prompt in the tokenizer's chat template, or as it stands where there is none."""
     if tokenizer.chat_template is None:
         return prompt
+    from jinja2.exceptions import TemplateError
+
     messages = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise UserError(f"the chat template fails on prompt {prompt[:40]!r}: {error}; mend one of them") from None
 
 
 def _prompt(serial: int, encoded: Encoded) -> Prompt:

@@ -42,6 +42,7 @@ class Report:
         self.journal, self.ledger = journal.Journal(run.directory), ledger.Ledger(run.directory)
         self.progress = Progress(f"{run.published.release} at scale {run.scale.name}", run.recipe.num_steps)
         self.curves = Curves()
+        self.news: tuple[str, ...] = ()  # decided before the step under way
         self.facts: dict[str, Any] = {}
         self.phase_seconds: dict[str, float] = {}
         self.step_began = time.perf_counter()
@@ -74,7 +75,7 @@ class Report:
         self.facts = provenance.write_run_file(self.run, state.step)
         self.journal.resume(state.step)
         self.ledger.resume(state.step)
-        rows = self.journal.rows()
+        rows, self.news = self.journal.rows(), state.news
         self.curves = Curves(rows)
         self.progress.start(rows)
         spans.take()
@@ -121,7 +122,8 @@ class Report:
             memory=memory_in_use(self.run.scale),
         )
         self.step_began, self.phase_seconds = now, {}
-        self._add(state.step, metrics, decisions(self.run.recipe, state))
+        self._add(state.step, metrics, [*self.news, *decisions(self.run.recipe, state)])
+        self.news = ()
         self._draw_page_if_due()
 
     def finish(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -12,10 +11,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from megatron_rl.config.checks import UserError
 from megatron_rl.config.positions import rope_parameters
 from megatron_rl.config.pretrained import ARCHITECTURES
 from megatron_rl.config.records import Model, Scale, YarnScaling
+from megatron_rl.config.tokenizer import stop_tokens
 from megatron_rl.device import Device
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.parallel import Ranks
@@ -55,7 +54,7 @@ class Engine:
     def __init__(self, job: Job, ranks: Ranks, device: Device) -> None:
         self.ranks = ranks
         self.version: int | None = None  # of the policy whose weights it holds
-        self.stop_tokens = stop_tokens(job.model_folder)
+        self.stop_tokens = stop_tokens(job.model_folder, job.model.vocab_size)
         scale = job.scale
         os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", VLLM_DO_NOT_TRACK="1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -215,15 +214,3 @@ def _sample(completion: Any, version: int) -> Sample:
         finish_reason="length" if completion.finish_reason == "length" else "stop",
         policy_version=version,
     )
-
-
-def stop_tokens(folder: Path) -> tuple[int, ...]:
-    """The end-of-sequence tokens of a Hugging Face folder. Raises UserError when it names none."""
-    found: set[int] = set()
-    for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        token = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
-        found |= set(token) if isinstance(token, list) else {token} - {None}
-    if not found:
-        raise UserError(f"{folder}: no eos_token_id in config.json or generation_config.json; add it")
-    return tuple(sorted(found))

@@ -5,6 +5,7 @@ Not covered: a second run on another machine, where the file system does not car
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.config.identity import DATA_FILES, STOP_TOKENS, WEIGHTS, changed
 from megatron_rl.config.run import Run
 
 CHECKPOINT_FORMAT = 3
@@ -135,20 +137,20 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
 
 
 def check_manifest(folder: Path, manifest: dict[str, Any], run: Run) -> None:
-    """Raises UserError where a readable checkpoint is of another format, recipe, precision, seed or data."""
+    """Raises UserError where a readable checkpoint is of another format, recipe, precision, seed, model or data.
+
+    A recipe may be made longer.
+    """
     if manifest["format"] != CHECKPOINT_FORMAT:
         raise UserError(
             f"{folder} has checkpoint format {manifest['format']}, this version reads {CHECKPOINT_FORMAT}; "
             "go on with the version that wrote it, or use another --directory"
         )
-    if manifest["fingerprint"] != run.recipe.fingerprint:
-        raise UserError(
-            f"{folder} was made by another recipe, {manifest['fingerprint']} instead of {run.recipe.fingerprint}; "
-            "give the settings it was started with, or another --directory"
-        )
+    _check_recipe(folder, manifest, run)
     for name, found, own in (
         ("precision", manifest["layout"]["precision"], run.scale.precision),
         ("seed", manifest["seed"], run.seed),
+        ("run.max_validation_prompts", manifest["max_validation_prompts"], run.max_validation_prompts),
     ):
         if found != own:
             raise UserError(
@@ -160,6 +162,32 @@ def check_manifest(folder: Path, manifest: dict[str, Any], run: Run) -> None:
             f"{folder} was made from other prompts than those of {run.data_folder}/train.jsonl; give the file it was "
             "started with, or another --directory"
         )
+    if names := changed(manifest["identity"], run.identity):
+        place = run.data_folder if names[0] in DATA_FILES else run.model_folder
+        other = "other" if names[0] in (WEIGHTS, STOP_TOKENS) else "another"
+        others = f", and {len(names) - 1} more" if len(names) > 1 else ""
+        raise UserError(
+            f"{folder} was made with {other} {names[0]} than in {place}{others}; give what it was started with, "
+            "or another --directory"
+        )
+
+
+def _check_recipe(folder: Path, manifest: dict[str, Any], run: Run) -> None:
+    if manifest["fingerprint"] == run.recipe.fingerprint:
+        return
+    before, now = manifest["num_steps"], run.recipe.num_steps
+    is_same = dataclasses.replace(run.recipe, num_steps=before).fingerprint == manifest["fingerprint"]
+    if is_same and before < now:
+        return
+    if is_same:
+        raise UserError(
+            f"{folder} is of a run of {before} steps, which cannot be made one of {now}; give num_steps={before} or "
+            "more, or another --directory"
+        )
+    raise UserError(
+        f"{folder} was made by another recipe, {manifest['fingerprint']} instead of {run.recipe.fingerprint}; "
+        "give the settings it was started with, or another --directory"
+    )
 
 
 def shared_memory_name(directory: Path) -> str:

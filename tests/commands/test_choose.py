@@ -11,7 +11,7 @@ from megatron_rl.config.run import Run
 from megatron_rl.report.provenance import write_run_file
 from recipes.prorl_v1 import RECIPE as PRORL_V1
 from recipes.prorl_v2 import RECIPE
-from tests.folders import manifest, parent_facts, write_data, write_finished_run, write_model
+from tests.folders import TOKENIZER, manifest, parent_facts, write_data, write_finished_run, write_model
 
 FIVE_DOMAINS = Path(__file__).parents[1] / "data" / "five_domains"
 
@@ -307,7 +307,7 @@ def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_pa
     checkpoint = directory / "checkpoints" / "step_000050"
     checkpoint.mkdir(parents=True)
     (checkpoint / "manifest.json").write_text(
-        json.dumps(manifest(run.recipe.fingerprint, run.scale.layout, run.data_digest))
+        json.dumps(manifest(run.recipe.fingerprint, run.scale.layout, run.identity, data=run.data_digest))
     )
     assert build(*folders, directory=directory) == run
     (directory / "run.json").write_text(json.dumps({"run": {"recipe": dataclasses.asdict(run.recipe)}}))
@@ -327,6 +327,75 @@ def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_pa
     (directory / "run.json").write_text("{")
     with pytest.raises(UserError, match="by another recipe, [0-9a-f]{16} instead of [0-9a-f]{16}; give the settings"):
         build(*folders, "sampling.temperature=1.2", directory=directory)
+
+
+@pytest.fixture
+def begun(folders: tuple[str, str], tmp_path: Path) -> tuple[Run, Path]:
+    """A run that has a checkpoint, and its directory."""
+    directory = tmp_path / "run"
+    run = build(*folders, "num_steps=4", directory=directory)
+    checkpoint = directory / "checkpoints" / "step_000002"
+    checkpoint.mkdir(parents=True)
+    facts = manifest(run.recipe.fingerprint, run.scale.layout, run.identity, data=run.data_digest, num_steps=4)
+    (checkpoint / "manifest.json").write_text(json.dumps(facts))
+    return run, directory
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("validation.jsonl", '{"id": "x", "domain": "math", "prompt": "1 + 1 = ?", "item": {"answer": "2"}}\n'),
+        ("tokenizer_config.json", '{"eos_token": "<eos>", "chat_template": "{{ messages[0].content }}"}'),
+        ("chat_template.jinja", "Question: {{ messages[0].content }}"),
+        ("special_tokens_map.json", "{}"),
+        ("tokenizer.json", json.dumps({**TOKENIZER, "truncation": None})),
+    ],
+)
+def test_another_file_than_the_run_began_with_is_refused_by_name(
+    begun: tuple[Run, Path], folders: tuple[str, str], name: str, content: str
+) -> None:
+    run, directory = begun
+    folder = run.data_folder if name.endswith("jsonl") else run.model_folder
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=rf"was made with another {name} than in {folder}; give what it was started"):
+        build(*folders, "num_steps=4", directory=directory)
+
+
+def test_other_weights_stop_tokens_or_held_out_prompts_are_refused(
+    begun: tuple[Run, Path], folders: tuple[str, str]
+) -> None:
+    run, directory = begun
+    with pytest.raises(UserError, match="was made with run.max_validation_prompts 1024, this run has 7"):
+        build(*folders, "num_steps=4", "run.max_validation_prompts=7", directory=directory)
+    (run.model_folder / "generation_config.json").write_text('{"eos_token_id": [1, 5]}')
+    with pytest.raises(UserError, match="was made with other stop tokens than in"):
+        build(*folders, "num_steps=4", directory=directory)
+    (run.model_folder / "generation_config.json").unlink()
+    with (run.model_folder / "model.safetensors").open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\0\0\x80\x3f")
+    with pytest.raises(UserError, match="was made with other weights than in"):
+        build(*folders, "num_steps=4", directory=directory)
+
+
+def test_a_moved_model_folder_is_the_same_model(
+    begun: tuple[Run, Path], folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, directory = begun
+    moved = run.model_folder.rename(run.model_folder.with_name("moved"))
+    monkeypatch.chdir(moved.parent)
+    for folder in (moved, Path("moved")):
+        again = build(f"run.model_folder={folder}", folders[1], "num_steps=4", directory=directory)
+        assert again.recipe.fingerprint == run.recipe.fingerprint and again.identity == run.identity
+
+
+def test_a_run_may_be_made_longer_but_not_shorter(begun: tuple[Run, Path], folders: tuple[str, str]) -> None:
+    _, directory = begun
+    assert build(*folders, "num_steps=9", directory=directory).recipe.num_steps == 9
+    with pytest.raises(UserError, match="is of a run of 4 steps, which cannot be made one of 3; give num_steps=4 or"):
+        build(*folders, "num_steps=3", directory=directory)
+    with pytest.raises(UserError, match="by another recipe"):
+        build(*folders, "num_steps=9", "sampling.temperature=1.2", directory=directory)
 
 
 def continued(recipe: str, parent: Path, *settings: str) -> Run:

@@ -101,7 +101,7 @@ def test_a_missing_data_folder_or_file_ends_in_one_line(setting: Setting) -> Non
 def test_resuming_under_another_fingerprint_ends_in_one_line(setting: Setting) -> None:
     checkpoint = setting.folder / "run" / "checkpoints" / "step_000001"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest("0" * 16, SCALES["cpu"].layout, "0" * 64)))
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest("0" * 16, SCALES["cpu"].layout, {})))
     result = CliRunner().invoke(app, ["train", *setting.words()])
     assert result.exit_code == 2
     assert "was made by another recipe, 0000000000000000 instead of" in result.stderr

@@ -54,7 +54,9 @@ def finished(directory: Path, step: int = 3) -> None:
     run = build_run("prorl_v2", "cpu", ["num_steps=3"], directory, needs_files=True)
     folder = directory / "checkpoints" / f"step_{step:06d}"
     folder.mkdir(parents=True)
-    facts = manifest(run.recipe.fingerprint, run.scale.layout, run.data_digest) | {"state": {"step": step}}
+    facts = manifest(run.recipe.fingerprint, run.scale.layout, run.identity, data=run.data_digest) | {
+        "state": {"step": step}
+    }
     (folder / "manifest.json").write_text(json.dumps(rundir.sealed(facts)))
     exported = dataclasses.replace(parent_facts(run.published.release), fingerprint=run.recipe.fingerprint, step=3)
     model_folder_of(directory).mkdir()

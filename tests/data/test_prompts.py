@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,3 +173,61 @@ def test_domains_that_the_data_lacks_are_refused_rather_than_looked_for_without_
         stream.take(1, {"stem", "code"})
     assert stream.position == 0
     assert len(stream.take(3, {"stem", "math"})) == 3
+
+
+def with_specials(single: str, folder: Path) -> Any:
+    """The demo's tokenizer with <pad> as its BOS, put where `single` says, as a Llama's post-processor does."""
+    rules = json.loads((DEMO / "model" / "tokenizer.json").read_text())
+    pieces = [
+        {"Sequence": {"id": "A", "type_id": 0}} if piece == "$A" else {"SpecialToken": {"id": piece, "type_id": 0}}
+        for piece in single.split()
+    ]
+    known = {
+        token["content"]: {"id": token["content"], "ids": [token["id"]], "tokens": [token["content"]]}
+        for token in rules["added_tokens"]
+    }
+    rules["post_processor"] = {"type": "TemplateProcessing", "single": pieces, "pair": pieces, "special_tokens": known}
+    shutil.copytree(DEMO / "model", folder)
+    (folder / "tokenizer.json").write_text(json.dumps(rules))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"bos_token": "<pad>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return load_tokenizer(folder)
+
+
+def ids_of(text: str, tokenizer: Any) -> list[int]:
+    item = Item(id="i", domain="math", prompt=text, item={"answer": "1"})
+    (prompt,) = held_out([item], tokenizer, max_prompt_tokens=32, max_prompts=1)
+    return list(prompt.token_ids)
+
+
+def test_without_a_template_a_prompt_begins_as_its_tokenizer_begins_it(tokenizer, tmp_path: Path) -> None:
+    begins = with_specials("<pad> $A", tmp_path / "begins")
+    plain, bos = list(tokenizer("12+3=")["input_ids"]), begins.bos_token_id
+    assert ids_of("12+3=", begins) == list(begins("12+3=")["input_ids"]) == [bos, *plain]
+    assert ids_of("<pad>12+3=", begins) == [bos, *plain], "a prompt that brings it has it once"
+
+
+def test_what_a_tokenizer_puts_behind_a_text_does_not_end_a_prompt(tokenizer, tmp_path: Path) -> None:
+    ends = with_specials("<pad> $A <eos>", tmp_path / "ends")
+    assert ids_of("12+3=", ends) == [ends.bos_token_id, *tokenizer("12+3=")["input_ids"]]
+
+
+def test_a_template_that_writes_the_bos_gives_one(tokenizer, tmp_path: Path) -> None:
+    begins = with_specials("<pad> $A", tmp_path / "begins")
+    begins.chat_template = "{{ bos_token }}{{ messages[0].content }}"
+    assert ids_of("12+3=", begins) == [begins.bos_token_id, *tokenizer("12+3=")["input_ids"]]
+    begins.chat_template = "{{ messages[0].content }}"
+    assert ids_of("12+3=", begins) == list(tokenizer("12+3=")["input_ids"]), "a template decides by itself"
+
+
+def test_a_template_that_fails_on_a_prompt_names_it(tmp_path: Path) -> None:
+    begins = with_specials("$A", tmp_path / "begins")
+    begins.chat_template = "{{ raise_exception('no sums') if '+' in messages[0].content else messages[0].content }}"
+    with pytest.raises(ValueError, match=r"the chat template fails on prompt '12\+3=': no sums"):
+        ids_of("12+3=", begins)
+
+
+def test_a_tokenizer_that_does_not_load_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"model folder {tmp_path}: its tokenizer does not load"):
+        load_tokenizer(tmp_path)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl import device
-from megatron_rl.rollout.engine import stop_tokens
+from megatron_rl.config.tokenizer import stop_tokens
 from megatron_rl.runtime import parallel
 from megatron_rl.types import Prompt, Request, Sample
 from tests.models import make_folder, make_run
