@@ -23,7 +23,7 @@ from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.publication import Publication
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 from megatron_rl.config.run import Run
-from megatron_rl.config.tokenizer import check_tokenizer, stop_tokens
+from megatron_rl.config.tokenizer import check_tokenizer
 from megatron_rl.config.typed import check_types
 from megatron_rl.config.variant import names_of, shortened, variant_of
 from megatron_rl.config.weights import check_tensors
@@ -78,9 +78,7 @@ def build_run(
         model = dataclasses.replace(model, name=f"{older.release} after step {older.step}")
     recipe = change(fitted(published, model, scale), of_recipe)
     data_folder = choose_data(published, scale, fields.pop("data_folder", None), lacking)
-    directory = directory or Path("runs") / f"{recipe.name}-{scale.name}"
-    check_directory(directory)
-    stops = stop_tokens(model_folder, model.vocab_size) if model_folder.is_dir() else ()
+    check_directory(directory := directory or Path("runs") / f"{recipe.name}-{scale.name}")
     run = Run(
         recipe=recipe,
         published=asked_for,
@@ -89,7 +87,7 @@ def build_run(
         model_folder=model_folder,
         data_folder=data_folder,
         data_digest=digest_of_data(data_folder),
-        identity=identity(model_folder, data_folder, stops),
+        identity=identity(model_folder, data_folder, model.vocab_size),
         asked_for=recipe_name,
         modified=tuple(settings),
         parent=older,

@@ -1,4 +1,4 @@
-"""What a run may not change between two attempts, told by its content: held-out prompts, tokenizer, weights, stop tokens.
+"""What a run may not change between two attempts, told by its content: held-out prompts, tokenizer, weights.
 
 Folders may move; what is in them may not become something else without a word.
 """
@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from megatron_rl.config.tokenizer import stop_tokens
 from megatron_rl.config.weights import digest_of_weights
 
 DATA_FILES = ("validation.jsonl",)  # the prompts to train on have a digest of their own
@@ -20,13 +21,16 @@ TOKENIZER_FILES = (
 WEIGHTS, STOP_TOKENS = "weights", "stop tokens"
 
 
-def identity(model_folder: Path, data_folder: Path, stop_tokens: tuple[int, ...]) -> dict[str, str]:
+def identity(model_folder: Path, data_folder: Path, vocab_size: int) -> dict[str, str]:
     """Name -> digest, or value, of each; without what is not on this machine."""
     found = {name: digest_of(data_folder / name) for name in DATA_FILES if (data_folder / name).is_file()}
     if not model_folder.is_dir():
         return found
     found |= {name: digest_of(model_folder / name) for name in TOKENIZER_FILES if (model_folder / name).is_file()}
-    return found | {WEIGHTS: digest_of_weights(model_folder), STOP_TOKENS: " ".join(map(str, stop_tokens))}
+    return found | {
+        WEIGHTS: digest_of_weights(model_folder),
+        STOP_TOKENS: " ".join(map(str, stop_tokens(model_folder, vocab_size))),
+    }
 
 
 def digest_of(path: Path) -> str:
