@@ -85,4 +85,6 @@ def test_not_a_number_never_enters_the_file(tmp_path: Path) -> None:
 
 def test_validations_and_steps_are_told_apart() -> None:
     assert is_validation(validation_row(1, 0.5))
+    assert is_validation({"step": 1, "validation/accuracy": 0.5}), "as runs wrote it before verdicts were counted there"
+    assert is_validation({"step": 1, "validation/unjudged_fraction": 1.0}), "no verdict, and so no accuracy"
     assert not is_validation(step_row(1))
