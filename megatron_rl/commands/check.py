@@ -12,6 +12,7 @@ from rich.table import Table
 
 from megatron_rl.commands.choose import released_fingerprint
 from megatron_rl.config.checks import UserError
+from megatron_rl.config.pretrained import unknown_fields
 from megatron_rl.config.records import Scale
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.estimate.memory import RESERVED_BYTES, estimate, shortage
@@ -79,6 +80,8 @@ def show(run: Run, out: Console) -> None:
         out.print(f"  fits into the {gib(run.scale.device_memory_bytes)} of a device of scale {run.scale.name}")
     for kind, folder in (("model", run.model_folder), ("data", run.data_folder)):
         out.print(f"{kind}: {folder}" + ("" if folder.is_dir() else " (not on this machine)"))
+    if run.model_folder.is_dir() and (unknown := unknown_fields(run.model_folder)):
+        out.print(f"config.json has fields that nothing is known to read: {', '.join(unknown)}", soft_wrap=True)
     if run.data_folder.is_dir():
         out.print(f"prompts: {prompts(run)}", soft_wrap=True)
     if (parent := run.parent) is not None:
