@@ -1,0 +1,95 @@
+"""`megatron-rl evaluate` on the real engine: killed anywhere or laid out otherwise, it ends in the same files."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.test_end_to_end import alive_after, descendants
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+ONE, TWO = "scale.devices_per_node=1", "scale.devices_per_node=2"
+NUM_KILLS = 2
+
+
+def evaluating(to: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "megatron_rl", "evaluate", "demo/model", "--suite", "mini", "--to", str(to)]
+        + ["--samples", "64", "--set", "scale.max_requests_in_flight=16", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def evaluated(to: Path, *words: str) -> str:
+    process = evaluating(to, *words)
+    said = process.communicate()[0]
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def kept(to: Path, what: str = "*") -> dict[str, bytes]:
+    """Every sample, verdict and table of a folder."""
+    files = [path for path in sorted(to.rglob(what)) if path.is_file() and "logs" not in path.parts]
+    return {str(path.relative_to(to)): path.read_bytes() for path in files if not path.name.startswith(".")}
+
+
+def lines(to: Path, what: str) -> list[str]:
+    """The lines of all waves, whatever their number."""
+    found = [path.read_text().splitlines() for path in sorted(to.rglob(f"{what}/wave_*.jsonl"))]
+    return sorted(line for part in found for line in part)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Evaluated at one go, by one engine."""
+    to = tmp_path_factory.mktemp("whole")
+    said = evaluated(to, "--set", ONE)
+    assert "pass@1" in said and "Medians" in said and "as_published" in said
+    return to
+
+
+def test_killed_at_random_and_started_again_it_ends_in_the_same_files(whole: Path, tmp_path: Path) -> None:
+    draw = random.Random(5)
+    for _ in range(NUM_KILLS):
+        process = evaluating(tmp_path, "--set", ONE)
+        deadline = time.monotonic() + 120
+        wanted = len(list(tmp_path.rglob("wave_*"))) + draw.randint(1, 5)
+        while len(list(tmp_path.rglob("wave_*"))) < wanted and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert process.poll() is None, "it was killed at work"
+        left = descendants(process.pid)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not alive_after(left, 10)
+        assert "table.csv" not in kept(tmp_path)
+    evaluated(tmp_path, "--set", ONE)
+    assert kept(tmp_path) == kept(whole)
+
+
+def test_an_engine_of_two_ranks_gives_the_same_samples(whole: Path, tmp_path: Path) -> None:
+    evaluated(tmp_path, "--set", TWO, "--set", "scale.rollout_tensor_parallel=2")
+    assert lines(tmp_path, "samples") == lines(whole, "samples")
+    assert kept(tmp_path, "table.csv") == kept(whole, "table.csv")
+
+
+def test_what_is_whole_is_shown_again_without_an_engine_and_asked_otherwise_refused(whole: Path) -> None:
+    before, began = kept(whole), time.monotonic()
+    said = evaluated(whole, "--set", ONE)
+    assert "Medians" in said and kept(whole) == before and time.monotonic() - began < 60
+    process = evaluating(whole, "--set", ONE, "--max-response-tokens", "12")
+    said = process.communicate()[0]
+    assert process.returncode == 2 and "answering.max_response_tokens: 24 -> 12" in said
+    assert "ask as before, or into another --to" in said
