@@ -32,13 +32,12 @@ OWNERS = {
 # Modules of one layer that must not know each other, and modules that only some files may import, as path prefixes.
 STRANGERS = {("actor", "rollout"), ("rollout", "actor")}
 ONLY_FOR = {
-    # The page of an evaluation is drawn by the hand that draws a run's.
+    # The plots of an evaluation are drawn by the hand that draws a run's.
     "report": (
         "report/",
         "commands/readers.py",
         "commands/start.py",
         "commands/theory.py",
-        "evaluation/page.py",
         "evaluation/plots.py",
         "train.py",
     )

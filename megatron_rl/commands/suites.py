@@ -16,6 +16,7 @@ from megatron_rl.config.suites import Benchmark, Suite
 from recipes import suites
 
 USUAL = "prorl"  # whose way of answering a single benchmark takes
+PAPERS = ("prorl_v1", "prorl_v2", "brorl")  # whose figures count where others measured the same policy otherwise
 MEANS = {"Math": "mean of math", "Code": "mean of code"}  # first word of a table -> what its column `mean` is
 
 
@@ -50,7 +51,7 @@ def all_benchmarks() -> dict[str, Benchmark]:
 def published_figures() -> dict[str, dict[str, float]]:
     """Model -> column -> the figure in % that a recipe's page reports of it; the first page that has it counts."""
     found: dict[str, dict[str, float]] = {}
-    for name in recipe_files():
+    for name in dict.fromkeys((*PAPERS, *recipe_files())):
         page = find_page(name)
         for table in page.results if page is not None else ():
             mean = MEANS.get(table.title.partition(",")[0].partition(" ")[0], "")

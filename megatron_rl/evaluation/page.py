@@ -9,19 +9,37 @@ from megatron_rl.evaluation.analyses import bounds, correlation
 from megatron_rl.evaluation.figures import CSV_NAME, Figures, shown
 from megatron_rl.evaluation.plots import boundary_plot, lengths_plot, pass_at_k_plot
 from megatron_rl.evaluation.table import Result
-from megatron_rl.report.page import STYLE
 
 PAGE_NAME = "evaluation.html"
-OWN_STYLE = """
-.scroll { overflow-x: auto; }
-.scroll table { min-width: 100%; width: auto; }
-.scroll th { white-space: nowrap; }
-.scroll td.number small { color: var(--soft); display: block; font-size: 11px; }
-.scroll td:first-child, .scroll th:first-child { position: sticky; left: 0; background: var(--card); max-width: 45vw; }
+STYLE = """
+:root { color-scheme: light dark; --ground: #f6f7f9; --card: #fff; --ink: #1f2937; --soft: #6b7280; --line: #e5e7eb; }
+@media (prefers-color-scheme: dark) {
+  :root { --ground: #0f1216; --card: #181c22; --ink: #e5e7eb; --soft: #9aa3b0; --line: #2a3039; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--ink);
+       font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 32px 16px 64px; }
+h1 { font-size: 26px; line-height: 1.2; margin: 0 0 4px; letter-spacing: -0.01em; }
+h2 { font-size: 15px; margin: 0; }
 section > h2 { margin: 32px 0 6px; font-size: 18px; }
-.card + .card { margin-top: 16px; }
-.plots .card + .card { margin-top: 0; }
+p { margin: 0; }
+.soft, figcaption { color: var(--soft); font-size: 13px; }
+code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: 12.5px; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px;
+        margin-top: 16px; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 0 16px; }
+figure { margin: 0; }
+figure svg { width: 100%; height: auto; margin-top: 8px; color: var(--ink); display: block; }
+figure svg text { font-family: inherit !important; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; min-width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 4px 16px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th:not(:first-child), td.number { text-align: right; white-space: nowrap; }
+td:first-child, th:first-child { position: sticky; left: 0; background: var(--card); max-width: 45vw; }
+td.number small { color: var(--soft); display: block; font-size: 11px; }
 ul { padding-left: 20px; }
+a { color: inherit; }
 """
 
 
@@ -36,7 +54,7 @@ def page_of(figures: Figures) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Evaluation: {html.escape(", ".join(figures.titles.values()))}</title>
-<style>{STYLE}{OWN_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <main>

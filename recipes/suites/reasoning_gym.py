@@ -13,7 +13,7 @@ CATEGORIES = tuple(
     Benchmark(
         name=f"gym_{category}",
         title=f"Reasoning Gym: {category}",
-        column=category,
+        column=f"Reasoning Gym {category}",
         group="logic",
         source=Made(tasks=category, num_per_task=NUM_PER_TASK),
         counts="share",
