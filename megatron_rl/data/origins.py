@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import importlib.util
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -101,6 +102,7 @@ def _of_hub(source: Origin, otherwise: str) -> list[tuple[str, Path]]:
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    unreachable: tuple[type[Exception], ...] = (HfHubHTTPError, LocalEntryNotFoundError, OSError, *_connection_errors())
     place: Any = {"repo_id": source.repository, "repo_type": "dataset", "revision": source.revision}
     try:
         listed = sorted(HfApi().list_repo_files(**place))
@@ -111,12 +113,18 @@ def _of_hub(source: Origin, otherwise: str) -> list[tuple[str, Path]]:
                 f"{', '.join(source.files)}; it has {', '.join(listed[:8])}"
             )
         return [(name, Path(hf_hub_download(filename=name, **place))) for name in names]
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except unreachable as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RuntimeError(
             f"source '{source.name}': {source.repository} cannot be fetched ({first}); log in with `hf auth login` "
             f"where it is gated, give a folder of downloads with --mirror, or {otherwise}"
         ) from None
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where nobody answers: of httpx, under the name that its version has."""
+    names = [name for name in ("httpx", "httpx2") if importlib.util.find_spec(name) is not None]
+    return tuple(importlib.import_module(name).HTTPError for name in names)
 
 
 def _is_wanted(name: str, patterns: Iterable[str]) -> bool:

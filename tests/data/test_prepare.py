@@ -19,6 +19,7 @@ import zstandard
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.mixture import Mixture
+from megatron_rl.data import origins
 from megatron_rl.data.items import read_data
 from megatron_rl.data.prepare import Order, prepare
 from tests.data.mixture import MIXTURE
@@ -215,3 +216,38 @@ def test_a_file_that_cannot_be_read_at_all_is_named(tmp_path: Path, name: str) -
     (tmp_path / name).write_bytes(packed.get(name.rpartition(".")[2], rows))
     with pytest.raises(UserError, match=rf"{name}: .*fetch it again"):
         made(tmp_path / "data", given={"deepscaler": [tmp_path / name]})
+
+
+@pytest.mark.parametrize("error", [OSError, *origins._connection_errors()])
+def test_a_hub_that_cannot_be_reached_is_one_line(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def list_repo_files(self: Any, **place: Any) -> list[str]:
+        raise error("Name or service not known\nsecond line")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", list_repo_files)
+    with pytest.raises(RuntimeError, match=r"cannot be fetched \(Name or service not known\); log in .* --mirror"):
+        made(tmp_path, mirror=None)
+
+
+def test_the_hub_is_asked_for_the_pinned_revision_and_only_for_the_wanted_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    def list_repo_files(self: Any, *, repo_id: str, repo_type: str, revision: str) -> list[str]:
+        assert repo_type == "dataset"
+        return [
+            "README.md",
+            *(path.relative_to(SOURCES / repo_id).as_posix() for path in (SOURCES / repo_id).rglob("*")),
+        ]
+
+    def hf_hub_download(*, filename: str, repo_id: str, repo_type: str, revision: str) -> str:
+        asked.append((repo_id, revision, filename))
+        return str(SOURCES / repo_id / filename)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", list_repo_files)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
+    eurus = MIXTURE.train[1]
+    assert origins.locate(eurus, None, ()) == [("train.parquet", SOURCES / eurus.repository / "train.parquet")]
+    assert asked == [(eurus.repository, eurus.revision, "train.parquet")]
