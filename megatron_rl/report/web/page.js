@@ -241,6 +241,15 @@
     };
   }
 
+  // Ticks of a logarithmic axis: powers of ten, with their double and fivefold where those are few. uPlot's own add up
+  // rounded steps, and do not end where a step rounds to nothing.
+  function logSplits(u, axis, low, high) {
+    const powers = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) powers.push(power);
+    const factors = powers.length > 3 ? [1] : [1, 2, 5];
+    return powers.flatMap((power) => factors.map((factor) => factor * 10 ** power)).filter((value) => value >= low && value <= high);
+  }
+
   const zoomed = (u) => u.data[0].length > 1 && u.scales.x.min != null && (u.scales.x.min > u.data[0][0] || u.scales.x.max < u.data[0][u.data[0].length - 1]);
 
   function draw(chart) {
@@ -258,7 +267,7 @@
     chart.plot = new uPlot({
       width: Math.max(place.clientWidth, 200), height: HEIGHT, series, bands,
       scales: { x: { time: false }, y: { distr: isLog ? 3 : 1, range: range(panel, isLog) } },
-      axes: [{ ...axis, size: 26, values: format }, { ...axis, size: 46, values: format }],
+      axes: [{ ...axis, size: 26, values: format }, { ...axis, size: 46, values: format, ...(isLog ? { splits: logSplits, filter: null } : {}) }],
       cursor: { sync: { key: "run", scales: ["x", null] }, drag: { x: true, y: false } },
       hooks: { drawAxes: [drawMarks], draw: [(u) => drawLimits(u, panel)], setCursor: [(u) => tellMark(u, told)], setSelect: [(u) => zoomTogether(u)] },
     }, data, place);
