@@ -25,6 +25,8 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, only the script's folder is there
 
 from megatron_rl.commands.choose import build_run, recipe_files  # noqa: E402
+from megatron_rl.commands.evaluate import RESULTS  # noqa: E402
+from megatron_rl.commands.suites import find_suite  # noqa: E402
 from megatron_rl.config.checks import UserError, require  # noqa: E402
 from megatron_rl.config.mounts import on_host
 from megatron_rl.config.run import Run, batch_algebra  # noqa: E402
@@ -48,6 +50,7 @@ class Request:
     directory: Path | None = None
     jobs: int = 1
     exports: bool = False
+    suites: tuple[str, ...] = ()  # to evaluate the run's first and last policy on, once it is trained
     is_local: bool = False
     is_dry: bool = False
     allows_changes: bool = False
@@ -89,6 +92,7 @@ def parse(words: Sequence[str] | None) -> Request:
     parser.add_argument("--directory", type=Path, help="where the run lives; runs/RECIPE-SCALE if not given")
     parser.add_argument("--jobs", type=int, default=1, help="training jobs, each after the last; 1: one that requeues")
     parser.add_argument("--export", action="store_true", help="then write the model in Hugging Face's format")
+    parser.add_argument("--evaluate", action="append", default=[], metavar="SUITE", help="then evaluate; repeatable")
     parser.add_argument("--local", action="store_true", help="run on this machine, without Slurm")
     parser.add_argument("--dry-run", action="store_true", help="check, and print the scripts; submit nothing")
     parser.add_argument("--allow-dirty", action="store_true", help="run uncommitted changes; they are kept as a diff")
@@ -100,6 +104,7 @@ def parse(words: Sequence[str] | None) -> Request:
         directory=given.directory,
         jobs=given.jobs,
         exports=given.export,
+        suites=tuple(given.evaluate),
         is_local=given.local,
         is_dry=given.dry_run,
         allows_changes=given.allow_dirty,
@@ -108,6 +113,8 @@ def parse(words: Sequence[str] | None) -> Request:
 
 def launch(request: Request) -> int:
     """Checks a request and carries it out; returns the exit code. Raises UserError and RuntimeError."""
+    for suite in request.suites:
+        find_suite(suite)
     require(request.jobs >= 1, f"--jobs {request.jobs}: must be at least 1")
     site = read_site()
     run, settings = plan(request, site)
@@ -196,7 +203,7 @@ def cost(run: Run, request: Request) -> str:
 
 
 def add_jobs(nemo_run: Any, experiment: Any, run: Run, request: Request, site: Site, tree: str) -> None:
-    """The chain: training jobs one after the other, then the export where it was asked for."""
+    """The chain: training jobs one after the other, then export and evaluation where they were asked for."""
     before: list[str] = []
     for number in range(1, request.jobs + 1):
         name = "train" if request.jobs == 1 else f"train_{number}"
@@ -211,6 +218,15 @@ def add_jobs(nemo_run: Any, experiment: Any, run: Run, request: Request, site: S
         experiment.add(
             script(nemo_run, "export", str(run.directory)), executor=last, name="export", dependencies=before
         )
+    if request.suites:
+        # A folder with attempts of its own: requeued, resumed and given up by the rules of training.
+        last = executor(nemo_run, run, request, site, tree)
+        last.setup_lines = f"source {JOB_SCRIPT}\nbegin_attempt {shlex.quote(str(run.directory / RESULTS))}"
+        last.env_vars = {**last.env_vars, "REQUEUE": "yes"}
+        last.dependency_type = "afterok"
+        asked = [word for suite in request.suites for word in ("--suite", suite)]
+        words = ["evaluate", str(run.directory), *asked, "--scale", request.scale]
+        experiment.add(script(nemo_run, *words), executor=last, name="evaluate", dependencies=before)
 
 
 def command(nemo_run: Any, run: Run, request: Request) -> Any:

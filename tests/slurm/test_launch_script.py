@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from megatron_rl.config.mounts import on_host
-from slurm import sites
+from slurm import launch, sites
 from slurm.sites import Site, check_site
 from slurm.snapshot import REPOSITORY
 
@@ -198,3 +200,39 @@ def test_a_dirty_checkout_is_refused_or_kept_with_its_changes(checkout: Path) ->
     assert git("show", f"{tree}:recipes/scales.py") == "SCALES = {}\n"
     assert "+RECIPE = 1" in changes and "+SCALES = {}" in changes
     assert (git("status", "--porcelain"), git("stash", "list"), git("rev-parse", "HEAD")) == before
+
+
+class Recorded:
+    """Stands for NeMo-Run where it is not installed: keeps what a chain is made of."""
+
+    def __init__(self) -> None:
+        self.jobs: list[dict[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda **fields: SimpleNamespace(kind=name, **fields)
+
+    def add(self, task: Any, **fields: Any) -> str:
+        self.jobs.append({"words": task.args, **fields})
+        return str(fields["name"])
+
+
+def test_an_evaluation_is_a_step_of_the_chain_after_the_last_training(tmp_path: Path) -> None:
+    chain: Any = Recorded()
+    request = launch.parse(
+        ["prorl_v2", "--scale", "cpu", "--jobs", "2", "--evaluate", "mini", "--directory", str(tmp_path / "run")]
+    )
+    site = Site(account="a", partition="p", image="", mounts=())
+    run, _ = launch.plan(request, site)
+    launch.add_jobs(chain, chain, run, request, site, "tree")
+    first, second, evaluate = chain.jobs
+    assert (second["dependencies"], evaluate["dependencies"]) == (["train_1"], ["train_2"])
+    assert evaluate["words"][:4] == ["evaluate", str(tmp_path / "run"), "--suite", "mini"]
+    asked = evaluate["executor"]
+    assert asked.dependency_type == "afterok" and asked.env_vars["REQUEUE"] == "yes"
+    assert asked.setup_lines.endswith(f"begin_attempt {tmp_path / 'run' / 'evaluation'}")
+    assert asked.ntasks_per_node == first["executor"].ntasks_per_node
+
+
+def test_a_suite_that_is_none_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:
+    done = launched(tmp_path, "prorl_v2", "--scale", "cpu", "--evaluate", "mimi")
+    assert done.returncode == 2 and "suite 'mimi': there is none; did you mean 'mini'?" in done.stderr
