@@ -113,6 +113,7 @@ class Groups(Columns):
     prompts: tuple[Prompt, ...]  # G
     samples: Mapping[int, Sample]  # row of the [G x N] table -> sample, of the rows this rank's engine made
     policy_version: int
+    texts: Mapping[int, tuple[str, str]] = field(default_factory=dict)  # of the rows asked for: response, detail
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -130,6 +131,23 @@ class Groups(Columns):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Example:
+    """A sample for a person to read."""
+
+    order: tuple[int, int]  # its place in the choice of its domain: the lowest come first
+    prompt: Prompt
+    prompt_text: str
+    sample: int  # its place in its group, 0..N-1
+    response: str
+    detail: str  # of the verdict
+    reward: float  # raw, as training pays it
+    outcome: Outcome
+    num_tokens: int
+    is_truncated: bool
+    policy_version: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Collected:
     """What a step's generation gave: the groups to train on, and all that were tried to find them."""
 
@@ -137,6 +155,7 @@ class Collected:
     tried: Groups  # without tokens
     rounds: int
     keep_rate: float  # fraction of the groups tried whose rewards have a spread
+    examples: tuple[Example, ...] = ()  # of all that were tried
 
 
 @dataclass(frozen=True, kw_only=True)

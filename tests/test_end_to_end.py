@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -300,12 +301,26 @@ def test_a_run_that_was_interrupted_ends_bit_identical_to_one_that_was_not(
     assert final_weights(directory) == weights
 
 
+def test_an_interrupted_run_has_the_samples_of_one_that_was_not(whole: Training, interruptions: dict[str, Any]) -> None:
+    found, expected = (
+        (directory / "samples.jsonl").read_text() for directory in (interruptions["last"]["directory"], whole.directory)
+    )
+    assert found == expected
+    rows = [json.loads(line) for line in expected.splitlines()]
+    assert {row["step"] for row in rows} == set(range(1, NUM_STEPS + 1))
+    counts = Counter((row["step"], row["domain"]) for row in rows)
+    assert max(counts.values()) == 2 and {domain for _, domain in counts} == {"math", "logic"}
+    assert all(row["response"] and row["prompt"] and row["policy_version"] == row["step"] - 1 for row in rows)
+    assert any(row["advantage"] not in (None, 0) for row in rows)
+
+
 def test_the_ledger_has_the_wall_time_of_every_attempt(interruptions: dict[str, Any]) -> None:
     attempts = read_attempts(interruptions["last"]["directory"])[:4]  # another test may have started it again
     assert len(attempts) == 4 and attempts[-1].why == "finished"
     inside = [sum(attempt.parts.values()) - attempt.parts["waiting"] for attempt in attempts]
     outside = [found["seconds"] for found in interruptions.values()]
-    assert sum(inside) == pytest.approx(sum(outside), rel=0.02)
+    leaving = 1.0 * len(attempts)  # seconds from an attempt's last word to its last process, on a busy machine
+    assert sum(inside) == pytest.approx(sum(outside), abs=0.02 * sum(outside) + leaving)
     assert attempts[1].parts["cut_off"] + attempts[1].parts.get("redone", 0.0) > 0
 
 

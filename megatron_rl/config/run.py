@@ -43,6 +43,7 @@ class Run:
     max_steps_without_update: int = 10  # in a row, for want of groups worth training on; then the run ends
     allows_unsafe_sandbox: bool = False  # code rewards even where the sandbox lacks a layer
     store_waves_longer_than_seconds: float = 1.0  # a faster wave is generated again after a kill, not read from disk
+    samples_per_domain: int = 2  # of each step, written to samples.jsonl for a person to read; 0: none
     preemption_lead_seconds: float = 600.0  # before the time limit; a wave and a save have to fit
     asked_for: str = ""  # the recipe as it was given: its name, or its file
     modified: tuple[str, ...] = ()  # the --set arguments, as given
@@ -66,6 +67,8 @@ class Run:
         )
         share = self.max_unjudged_share
         require(0 <= share <= 1, f"run.max_unjudged_share={share}: must lie in [0, 1]")
+        count = self.samples_per_domain
+        require(0 <= count <= 100, f"run.samples_per_domain={count}: must lie in [0, 100]; 0 writes none")
         for field in ("store_waves_longer_than_seconds", "preemption_lead_seconds"):
             require(getattr(self, field) >= 0, f"run.{field}={getattr(self, field)}: must not be below 0")
         for field in ("save_every_minutes", "stall_seconds", "verifier_timeout_seconds"):

@@ -21,8 +21,8 @@ Row = Mapping[str, Any]
 class Journal:
     """Owns the metrics file of a run directory; one process may write it."""
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / FILE_NAME
+    def __init__(self, directory: Path, name: str = FILE_NAME) -> None:
+        self.path = directory / name
 
     def append(self, row: Row) -> None:
         """Adds a line and waits until the disk has it. Raises RuntimeError where the disk does not take it."""

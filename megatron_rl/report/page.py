@@ -16,6 +16,8 @@ from megatron_rl.report.curves import Curves
 from megatron_rl.report.journal import FILE_NAME as JOURNAL
 from megatron_rl.report.journal import read_rows
 from megatron_rl.report.panels import PANELS, SECTIONS
+from megatron_rl.report.samples import FILE_NAME as SAMPLES
+from megatron_rl.report.samples import shown_of
 from megatron_rl.report.sections import RunView, escaped
 from megatron_rl.runtime.files import replace_file
 
@@ -32,6 +34,7 @@ def read_run(directory: Path) -> RunView:
         facts=provenance.read_run_file(directory),
         curves=Curves(read_rows(directory / JOURNAL)),
         attempts=ledger.read_attempts(directory),
+        samples=shown_of(read_rows(directory / SAMPLES)),
     )
 
 
@@ -91,6 +94,7 @@ def one_run(run: RunView) -> str:
 {sections.tiles(run)}
 {sections.key()}
 <!-- charts -->
+{sections.sample_browser(run)}
 {sections.goodput(run)}
 {sections.events(run)}
 {sections.recipe(run)}
@@ -141,7 +145,7 @@ def drawn(runs: Sequence[RunView]) -> dict[str, Any]:
             }
             for run in runs
         ],
-        "samples": [],
+        "samples": list(runs[0].samples) if len(runs) == 1 else [],
         "smooth": SMOOTHING if is_long else 0,
     }
 

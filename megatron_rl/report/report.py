@@ -17,6 +17,7 @@ from megatron_rl.report.measures import step_metrics, validation_metrics
 from megatron_rl.report.metrics import Metrics
 from megatron_rl.report.plots import write_png
 from megatron_rl.report.progress import Progress
+from megatron_rl.report.samples import Samples
 from megatron_rl.report.sections import RunView
 from megatron_rl.runtime import spans
 from megatron_rl.runtime.log import get_logger
@@ -41,6 +42,7 @@ class Report:
         self.run, self.is_main = run, ranks.is_main
         self.journal, self.ledger = journal.Journal(run.directory), ledger.Ledger(run.directory)
         self.progress = Progress(f"{run.published.release} at scale {run.scale.name}", run.recipe.num_steps)
+        self.samples = Samples(run)
         self.curves = Curves()
         self.news: tuple[str, ...] = ()  # decided before the step under way
         self.facts: dict[str, Any] = {}
@@ -74,6 +76,7 @@ class Report:
         self.run.directory.mkdir(parents=True, exist_ok=True)
         self.facts = provenance.write_run_file(self.run, state.step)
         self.journal.resume(state.step)
+        self.samples.resume(state.step)
         self.ledger.resume(state.step)
         rows, self.news = self.journal.rows(), state.news
         self.curves = Curves(rows)
@@ -124,6 +127,8 @@ class Report:
         self.step_began, self.phase_seconds = now, {}
         self._add(state.step, metrics, [*self.news, *decisions(self.run.recipe, state)])
         self.news = ()
+        with spans.span("report"):
+            self.samples.add(state.step, collected, batch)
         self._draw_page_if_due()
 
     def finish(self) -> None:
@@ -151,6 +156,7 @@ class Report:
             facts=self.facts,
             curves=self.curves,
             attempts=ledger.read_attempts(self.run.directory),
+            samples=self.samples.shown,
         )
 
     @spans.span("report")

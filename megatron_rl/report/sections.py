@@ -30,6 +30,7 @@ class RunView:
     facts: Mapping[str, Any]  # what run.json holds
     curves: Curves
     attempts: Sequence[Attempt]
+    samples: Sequence[Mapping[str, Any]] = ()
 
     @property
     def title(self) -> str:
@@ -119,6 +120,17 @@ def events(run: RunView) -> str:
     if not found:
         return ""
     return folded(f"What happened: {len(found)} events", table(("step", "what and why"), sorted(found)))
+
+
+def sample_browser(run: RunView) -> str:
+    """Where the page's script shows what the model said."""
+    if not run.samples:
+        return ""
+    return (
+        '<section><h2>Samples</h2><p class="soft">Drawn before anything was dropped; the newest, and those whose '
+        'prompt an earlier policy answered with another reward. All of them: <a href="samples.jsonl">samples.jsonl</a>.'
+        '</p><div id="samples"></div></section>'
+    )
 
 
 def goodput(run: RunView) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -17,14 +17,15 @@ from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.rewards.score import Case, Scorer
 from megatron_rl.rollout.engine import Engine
+from megatron_rl.rollout.examples import chosen, examples_of, first_of
 from megatron_rl.rollout.verdicts import check_verifiers
 from megatron_rl.rollout.waves import WaveStore
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.preempt import Preempted, Preemption
 from megatron_rl.runtime.seeds import request_seed
-from megatron_rl.runtime.spans import span
-from megatron_rl.types import OUTCOMES, Collected, Columns, Groups, Prompt, Request, Sample, State, Verdict
+from megatron_rl.runtime.spans import span, tell
+from megatron_rl.types import OUTCOMES, Collected, Columns, Example, Groups, Prompt, Request, Sample, State, Verdict
 
 COLUMNS = [column.name for column in dataclasses.fields(Columns)]
 STRAGGLER_SECONDS, STRAGGLER_RATIO = 10.0, 2.0  # chosen: an engine slower than both is named in the log
@@ -69,6 +70,8 @@ class Rollouts:
         num_prompts, num_kept = prompts_for_round(wanted, state.keep_rate, wanted), 0
         kept: list[Groups] = []
         tried: list[Groups] = []
+        examples: list[Example] = []
+        per_domain = self.run.samples_per_domain
         store = WaveStore(
             directory=self.run.directory,
             step=state.step,
@@ -76,22 +79,28 @@ class Rollouts:
             min_seconds=self.run.store_waves_longer_than_seconds,
         )
         while num_prompts and len(tried) < max_rounds:
+            asked = prompts.take(num_prompts, {domain.name for domain in recipe.domains})
+            readable = chosen(
+                asked, sampling.samples_per_prompt, seed=self.run.seed, step=state.step, per_domain=per_domain
+            )
             groups = self.answer(
-                prompts.take(num_prompts, {domain.name for domain in recipe.domains}),
+                asked,
                 state.step,
                 samples_per_prompt=sampling.samples_per_prompt,
                 max_response_tokens=sampling.max_response_tokens,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 store=store,
+                readable=readable,
             )
             check_verifiers([*tried, groups], state.step, self.run.max_unjudged_share)
             groups = paid(groups, recipe)
+            examples += examples_of(groups, readable, groups.texts, self.tokenizer)
             informative = list(range(len(groups)))
             if dynamic is not None:
                 informative = is_informative(groups.rewards, groups.judged, dynamic.keeps).nonzero().flatten().tolist()
             kept.append(groups.take(informative))
-            tried.append(dataclasses.replace(groups, samples={}))
+            tried.append(dataclasses.replace(groups, samples={}, texts={}))
             num_kept += len(informative)
             keep_rate = num_kept / sum(map(len, tried))
             num_prompts = prompts_for_round(wanted - num_kept, keep_rate, wanted) if num_kept < wanted else 0
@@ -106,6 +115,7 @@ class Rollouts:
             tried=concatenated(tried),
             rounds=len(tried),
             keep_rate=keep_rate,
+            examples=first_of(examples, per_domain),
         )
 
     def answer(
@@ -118,10 +128,12 @@ class Rollouts:
         temperature: float,
         top_p: float,
         store: WaveStore | None = None,
+        readable: Collection[int] = (),
     ) -> Groups:
         """One group per prompt, in order. Engines share the requests out in turn and work through theirs in waves.
 
-        With a store, waves are looked for there first and kept there. Raises Preempted on all ranks.
+        With a store, waves are looked for there first and kept there. The rows of the [G x N] table that are `readable`
+        come with their texts. Raises Preempted on all ranks.
         """
         ranks, version = self.engine.ranks, self.engine.version
         assert version is not None, "the engine has no weights before its first refit"
@@ -129,9 +141,12 @@ class Rollouts:
         num_engines = ranks.world // ranks.engine_size
         options = {"max_response_tokens": max_response_tokens, "temperature": temperature, "top_p": top_p}
         samples: dict[int, Sample] = {}
-        scored: list[tuple[dict[int, Sample], Future[list[Verdict]]]] = []
+        scored: list[tuple[dict[int, Sample], list[Case], Future[list[Verdict]]]] = []
         seconds = 0.0
-        for wave in waves(requests[ranks.engine :: num_engines], self.sequences_per_wave):
+        own = list(waves(requests[ranks.engine :: num_engines], self.sequences_per_wave))
+        for number, wave in enumerate(own, start=1):
+            num_done = len(samples) * num_engines // samples_per_prompt
+            tell(f"{num_done} of {len(prompts)} groups, wave {number} of {len(own)}")
             if parallel.as_engine_leader(ranks, bool(self.preemption.reason)):  # all ranks of an engine go, or none
                 break
             made, wave_seconds = self._wave([request for _, request in wave], options, store)
@@ -140,10 +155,12 @@ class Rollouts:
             samples |= rows
             if ranks.engine_rank == 0:  # the ranks of an engine hold the same samples; one of them scores
                 at = [prompts[row // samples_per_prompt] for row in rows]
-                # In the background, while the next wave is generated.
-                scored.append((rows, self.scorer.submit(self._cases(at, rows))))
+                cases = self._cases(at, rows)
+                scored.append((rows, cases, self.scorer.submit(cases)))  # while the next wave is generated
         with span("score"):
-            mine = {row: found for rows, verdicts in scored for row, found in _judged(rows, verdicts.result())}
+            mine = {
+                row: found for *made, verdicts in scored for row, found in _judged(*made, verdicts.result(), readable)
+            }
         with span("idle"):
             parts = parallel.gather((ranks.engine, mine, seconds, self.preemption.reason))
         if reasons := [reason for *_, reason in parts if reason]:
@@ -157,6 +174,7 @@ class Rollouts:
             prompts=tuple(prompts),
             samples=samples,
             policy_version=version,
+            texts={row: facts[row]["text"] for row in readable},
         )
 
     def _wave(
@@ -206,9 +224,14 @@ class Rollouts:
         ]
 
 
-def _judged(samples: Mapping[int, Sample], verdicts: Sequence[Verdict]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Row and columns, but for its owner, of each sample; its tokens stay where it was made."""
-    for (row, sample), verdict in zip(samples.items(), verdicts, strict=True):
+def _judged(
+    samples: Mapping[int, Sample], cases: Sequence[Case], verdicts: Sequence[Verdict], readable: Collection[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Row and columns, but for its owner, of each sample, with the text of a readable one.
+
+    Its tokens stay where it was made.
+    """
+    for (row, sample), case, verdict in zip(samples.items(), cases, verdicts, strict=True):
         yield (
             row,
             {
@@ -217,6 +240,7 @@ def _judged(samples: Mapping[int, Sample], verdicts: Sequence[Verdict]) -> Itera
                 "verifier_seconds": verdict.seconds,
                 "lengths": len(sample.token_ids),
                 "truncated": sample.finish_reason == "length",
+                **({"text": (case.response, verdict.detail)} if row in readable else {}),
             },
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def test_a_page_is_drawn_without_a_complaint_or_a_request(
     assert opened.values[OVERHANG] <= 0  # nothing to scroll to at the side
     assert opened.complaints == [] and opened.requests == []
     assert path.stat().st_size < MAX_BYTES
-    assert opened.load_seconds < MAX_SECONDS
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # others at work on this machine
+    assert opened.load_seconds < MAX_SECONDS * busy
 
 
 def test_the_controls_change_what_is_drawn(runs: dict[str, list[Path]], tmp_path: Path) -> None:

@@ -234,9 +234,9 @@
   function range(panel, isLog) {
     return (u, low, high) => {
       if (low == null) return isLog ? [0.1, 1] : [0, 1];
-      if (isLog) return low === high ? [low / 2, high * 2] : [low / 1.2, high * 1.2];
+      if (isLog) return uPlot.rangeLog(low, high, 10, true); // between other ends than powers of ten it never stops
       if (panel.fraction && !zoomed(u)) return [Math.min(0, low), Math.max(1, high)];
-      const padding = (high - low || Math.abs(high) || 1) * 0.05;
+      const padding = Math.max((high - low) * 0.05, Math.max(Math.abs(high), Math.abs(low)) * 1e-4, 1e-12);
       return [low >= 0 && !zoomed(u) ? 0 : low - padding, high + padding];
     };
   }
@@ -248,6 +248,13 @@
     for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) powers.push(power);
     const factors = powers.length > 3 ? [1] : [1, 2, 5];
     return powers.flatMap((power) => factors.map((factor) => factor * 10 ** power)).filter((value) => value >= low && value <= high);
+  }
+
+  // A run of one point, or of points that differ by rounding only, has an axis too.
+  function span(u, low, high) {
+    if (low == null) return [0, 1];
+    const size = Math.max(Math.abs(low), Math.abs(high));
+    return high - low > size * 1e-6 ? [low, high] : [low - (size || 1) / 2, high + (size || 1) / 2];
   }
 
   const zoomed = (u) => u.data[0].length > 1 && u.scales.x.min != null && (u.scales.x.min > u.data[0][0] || u.scales.x.max < u.data[0][u.data[0].length - 1]);
@@ -266,7 +273,7 @@
     const format = (_, values) => values.map((value) => (value == null ? "" : short(value)));
     chart.plot = new uPlot({
       width: Math.max(place.clientWidth, 200), height: HEIGHT, series, bands,
-      scales: { x: { time: false }, y: { distr: isLog ? 3 : 1, range: range(panel, isLog) } },
+      scales: { x: { time: false, range: span }, y: { distr: isLog ? 3 : 1, range: range(panel, isLog) } },
       axes: [{ ...axis, size: 26, values: format }, { ...axis, size: 46, values: format, ...(isLog ? { splits: logSplits, filter: null } : {}) }],
       cursor: { sync: { key: "run", scales: ["x", null] }, drag: { x: true, y: false } },
       hooks: { drawAxes: [drawMarks], draw: [(u) => drawLimits(u, panel)], setCursor: [(u) => tellMark(u, told)], setSelect: [(u) => zoomTogether(u)] },
