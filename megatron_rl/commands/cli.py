@@ -311,6 +311,7 @@ def doctor() -> None:
 
 command()(evaluation.evaluate)
 command()(readers.report)
+command()(readers.watch)
 
 
 def varied(settings: list[str] | None, model: str | None, domains: str | None) -> list[str]:

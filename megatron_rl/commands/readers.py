@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from megatron_rl.commands.errors import one_line_errors, path_of
+from megatron_rl.commands.errors import number_between, one_line_errors, path_of
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", parser=path_of, help="Directory of a run.")]
 
@@ -33,3 +33,28 @@ def report(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_page(path, found)
         typer.echo(str(path))
+
+
+def watch(
+    run: Run,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--serve",
+            metavar="PORT",
+            parser=number_between(0, 65535, int),
+            help="Serve the page, on this machine alone.",
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Show where it stands, and leave.")] = False,
+) -> None:
+    """Show where a run stands, live, from its files: on any machine that sees its directory, while it trains."""
+    from rich.console import Console
+
+    from megatron_rl.report import watch as watching
+
+    with one_line_errors():
+        if port is not None:
+            watching.serve(run, port, typer.echo)
+        else:
+            watching.watch(run, Console(highlight=False), stays=not once)

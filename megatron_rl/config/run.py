@@ -26,14 +26,14 @@ class Run:
     published: Recipe
     scale: Scale
     directory: Path
-    model_folder: Path
-    data_folder: Path
+    model_folder: Path  # a Hugging Face folder: what training starts from
+    data_folder: Path  # with train.jsonl and validation.jsonl; see docs/data.md
     data_digest: str = ""  # of the prompts to train on: others are another run
     identity: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of what config/identity.py names
-    seed: int = 1
-    validate_every_steps: int = 10
+    seed: int = 1  # of the order of prompts and of all sampling
+    validate_every_steps: int = 10  # and before the first and after the last
     max_validation_prompts: int = 1024  # taken evenly from the validation files
-    save_every_steps: int = 50
+    save_every_steps: int = 50  # and after the last
     save_every_minutes: float = 30.0  # at the end of the step then under way; BroRL's steps take most of an hour
     checkpoints_kept: int = 2  # the newest
     keep_every_steps: int | None = None  # the checkpoints of these steps are kept besides, for ever

@@ -23,6 +23,7 @@ from megatron_rl.runtime.files import replace_file
 from megatron_rl.runtime.heartbeat import STARTED_AT, Heartbeat, last_beat, process_start
 
 FILE_NAME = "ledger.jsonl"
+GRACE_SECONDS = 30.0  # that a heartbeat may be late, on a shared disk, before its attempt counts as killed
 # Names of the parts, in the order of a step, and what each means on the page.
 PARTS: Mapping[str, str] = {
     "start": "start: engines, checkpoint",
@@ -142,13 +143,16 @@ def _count(attempt: Attempt, line: Mapping[str, Any], resumed: Sequence[tuple[in
 
 def _go_on(attempt: Attempt, beat: Mapping[str, Any] | None) -> None:
     """Counts what the newest attempt has done since its last line, up to its last heartbeat."""
-    is_started = attempt.why == "under way"
-    if beat is None or beat["attempt"] != attempt.number or beat["at"] <= attempt.ended:
+    is_started, attempt.why = attempt.why == "under way", "killed"
+    if beat is None or beat["attempt"] != attempt.number:
+        return
+    if time.time() - beat["at"] <= beat["next_seconds"] + GRACE_SECONDS:
+        attempt.why = "under way"
+    if beat["at"] <= attempt.ended:
         return
     name = "cut_off" if is_started else "start"
     attempt.parts[name] = attempt.parts.get(name, 0.0) + beat["at"] - attempt.ended
     attempt.ended = beat["at"]
-    attempt.why = "under way" if time.time() - beat["at"] <= beat["next_seconds"] + 30 else "killed"
 
 
 def in_all(attempts: Sequence[Attempt]) -> dict[str, float]:

@@ -37,7 +37,7 @@ class Progress:
         """Shows a run that has gone as far as `rows`."""
         self.rows = list(rows)
         if self.console.is_terminal:
-            self.live = Live(self._display(), console=self.console, auto_refresh=False)
+            self.live = Live(self.display(), console=self.console, auto_refresh=False)
             self.live.start()
             self.console.show_cursor(True)  # a process that is killed cannot give the cursor back
         if rows:
@@ -51,7 +51,7 @@ class Progress:
         for decision in row.get("decisions", ()):
             self._say(f"step {row['step']}: {decision}")
         if self.live is not None:
-            self.live.update(self._display(), refresh=True)
+            self.live.update(self.display(), refresh=True)
 
     def stop(self) -> None:
         """Gives the terminal back; harmless when there is nothing to give."""
@@ -81,7 +81,8 @@ class Progress:
     def _step(self) -> int:
         return int(self.rows[-1]["step"]) if self.rows else 0
 
-    def _display(self) -> Group:
+    def display(self) -> Group:
+        """What a terminal shows: how far the run is, two curves, and the newest step."""
         step = self._step()
         head = Table.grid(padding=(0, 2), expand=True)
         for justify, ratio in (("left", None), ("left", 1), ("right", None)):
