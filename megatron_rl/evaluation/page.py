@@ -30,7 +30,7 @@ code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-si
         margin-top: 16px; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 0 16px; }
 figure { margin: 0; }
-figure svg { width: 100%; height: auto; margin-top: 8px; color: var(--ink); display: block; }
+figure svg { width: 100%; max-width: 640px; height: auto; margin-top: 8px; color: var(--ink); display: block; }
 figure svg text { font-family: inherit !important; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; min-width: 100%; font-variant-numeric: tabular-nums; }

@@ -46,7 +46,8 @@ def boundary_plot(boundaries: Sequence[Boundary]) -> str:
                 one.benchmark, (one.before, one.gain), xytext=(6, 4), textcoords="offset points", fontsize=8, color=INK
             )
         ax.set_xlim(-0.02, 1.15)
-        ax.margins(y=0.3)
+        most = max(0.05, *(abs(one.gain) for one in boundaries))
+        ax.set_ylim(-1.3 * most, 1.3 * most)
         ax.set_xlabel("boundary of the first policy", fontsize=8.5, color=INK)
 
     return svg_of(draw, "boundary")
