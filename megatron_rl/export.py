@@ -30,7 +30,8 @@ def export(run: Run, state: State, actor: Actor, folder: Path) -> None:
     """Writes the policy, tokenizer and lineage into `folder`, which appears whole or not at all.
 
     The tensors have the bits that the actor has. Collective over the world; rank 0 holds all weights in host memory
-    once. Raises RuntimeError when the folder is there and holds something else.
+    once. Raises RuntimeError on every rank when the folder is there and holds something else, and when a weight is not
+    finite.
     """
     facts = lineage.Parent(
         release=run.recipe.release,
@@ -48,10 +49,18 @@ def export(run: Run, state: State, actor: Actor, folder: Path) -> None:
         raise RuntimeError(f"{folder}: is there and is no export of a run; move it away, or export to another folder")
     if found == "this policy":
         return
-    tensors = {}
+    tensors, broken = {}, None
     for name, tensor in actor.stream():
         if actor.ranks.is_main:
             tensors[name] = tensor.detach().cpu().clone()
+            if broken is None and not tensors[name].isfinite().all():
+                broken = name
+    parallel.raise_together(
+        f"the policy after step {state.step} is not exported: tensor {broken} has a value that is not finite; go on "
+        "from an older checkpoint"
+        if broken
+        else None
+    )
     if actor.ranks.is_main:
         _write(run.model_folder, folder, tensors, facts)
         get_logger().info("the policy after step %d: %s", state.step, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import stat
 from pathlib import Path
@@ -45,11 +46,15 @@ def exported(to: str, max_file_bytes: int, **scale: Any) -> list[str]:
     if actor.ranks.is_main:
         (parts / "mark").write_text("of the step before")
     export.export(run, dataclasses.replace(State.fresh(), step=3, policy_digest="abc"), actor, parts)
-    try:
-        export.export(run, State.fresh(), actor, taken)
-    except RuntimeError as error:
-        return [str(error)]
-    return []
+    errors = []
+    for folder in (taken, Path(to) / "broken"):
+        try:
+            export.export(run, State.fresh(), actor, folder)
+        except RuntimeError as error:
+            errors.append(str(error))
+        with torch.no_grad():
+            next(reversed(list(actor.chunks[-1].parameters())))[0] = float("nan")
+    return errors
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +123,19 @@ def test_the_same_policy_is_not_written_twice_and_another_replaces_it_whole(fold
 
 
 @pytest.mark.ranks
+def test_a_policy_that_is_not_finite_is_not_exported_and_every_rank_says_which_tensor(folder: Path) -> None:
+    for _, error in json.loads((folder / "errors.json").read_text()):
+        assert re.search(
+            r"after step 0 is not exported: tensor model\.\S+\.weight has a value that is not finite", error
+        )
+    assert not (folder / "broken").exists()
+
+
+@pytest.mark.ranks
 def test_a_folder_that_is_no_export_is_left_alone_and_every_rank_ends(folder: Path) -> None:
     errors = json.loads((folder / "errors.json").read_text())
     assert len(errors) == 4
-    for (error,) in errors:
+    for error, _ in errors:
         assert "is there and is no export of a run; move it away" in error
     assert [path.name for path in (folder / "taken").iterdir()] == ["thesis.tex"]
 
