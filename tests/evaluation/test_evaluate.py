@@ -27,7 +27,7 @@ PROMPTS = [
 def run_of(recipe: Recipe) -> Run:
     """The recipe as published, without a scale's caps."""
     tokens = recipe.sampling.max_prompt_tokens + recipe.sampling.max_response_tokens
-    run = make_run(Path(__file__).parents[2] / "demo" / "model", max_tokens_per_microbatch=tokens)
+    run = make_run(Path(__file__).parents[2] / "demo" / "model", max_tokens_per_microbatch=tokens, kv_cache_bytes=2**30)
     return dataclasses.replace(run, recipe=recipe)
 
 

@@ -29,7 +29,7 @@ class Opened:
 def open_page(path: Path, width: int, *expressions: str) -> Opened:
     """Opens a file `width` pixels wide, waits until it is drawn, and evaluates the expressions in it, in order."""
     assert PROGRAM is not None
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # Chromium may write as it ends
         from_us, to_us = os.pipe(), os.pipe()
         command = [PROGRAM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"]
         # The pipe's ends have to be 3 and 4 in the browser.

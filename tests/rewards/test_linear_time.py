@@ -317,4 +317,5 @@ def test_time_is_linear_in_the_length_of_a_response(name: str) -> None:
 )
 def test_a_pattern_that_backtracks_is_found(pattern: str) -> None:
     compiled = re.compile(pattern)
-    assert any(growth(compiled.search, unit, "!", LAST_CHARACTERS) for unit in (" ", "a ", "(", "ab", "x", "y"))
+    units = [" ", "a ", "(", "ab", "x", "y"] * 3  # a busy machine may hide growth once
+    assert any(growth(compiled.search, unit, "!", LAST_CHARACTERS) for unit in units)
