@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from megatron_rl.types import Columns, Groups, Prompt, Sample
+from megatron_rl.types import Columns, Groups, Prompt, Sample, Scores, State
 
 
 def sample_of(token_ids: Sequence[int], logprobs: Sequence[float], *, is_cut: bool = False, version: int = 0) -> Sample:
@@ -16,6 +16,11 @@ def sample_of(token_ids: Sequence[int], logprobs: Sequence[float], *, is_cut: bo
         finish_reason="length" if is_cut else "stop",
         policy_version=version,
     )
+
+
+def validated(state: State) -> State:
+    """The state after a validation that was the best so far."""
+    return state.with_scores(Scores(step=state.step, accuracy={"math": 0.5}))
 
 
 def columns_of(num_samples: int, **values: Sequence[Any]) -> Columns:

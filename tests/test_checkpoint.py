@@ -273,7 +273,7 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(folder: str,
         assert "rank_00001.pt has another checksum" in warnings[0]
         assert found == expected
         assert [reset["step"] for reset in found["state"]["reference_resets"]] == list(RESETS)
-        assert found["state"]["scores"] == [{"step": 2, "accuracy": {"math": 0.25}}]
+        assert found["state"]["scores"] == [{"step": 2, "accuracy": {"math": 0.25}, "unjudged": {}}]
         assert found["position"] == 20
 
 

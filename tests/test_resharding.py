@@ -15,6 +15,7 @@ from torch import Tensor
 from megatron_rl import checkpoint
 from tests.models import make_folder
 from tests.ranks import run_ranks
+from tests.samples import validated
 from tests.test_checkpoint import Trained, digest
 
 DP2 = {"devices_per_node": 2}
@@ -40,7 +41,7 @@ def journeys(legs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         one.state = checkpoint.resume(one.run, one.actor, one.prompts)
         if one.state.step == 0:
             one.step()
-            one.actor.keep_if_best(one.state)
+            one.actor.keep_if_best(validated(one.state))
             one.step()
         facts = holdings(one)
         one.run = dataclasses.replace(one.run, directory=Path(leg["to"]))

@@ -15,6 +15,7 @@ from tests.actor.test_layouts import some_groups
 from tests.actor.test_optimizer import copied, off_policy
 from tests.models import make_folder, make_run
 from tests.ranks import run_ranks
+from tests.samples import validated
 
 RECIPE = {
     "algorithm.updates_per_step": 1,
@@ -49,7 +50,7 @@ def facts(folder: str) -> dict[str, Any]:
     train("better", 0)
     actor.reset_reference(run.recipe)
     found["before any validation was best"] = reference()
-    actor.keep_if_best(State.fresh())
+    actor.keep_if_best(validated(State.fresh()))
     train("worse", 1)
     saved = copied(actor.state())
     actor.reset_reference(run.recipe)
@@ -66,7 +67,7 @@ def facts(folder: str) -> dict[str, Any]:
     current = make_run(folder, recipe=RECIPE | {"algorithm.reference_reset.target": "current"})
     other = Actor(current, ranks, hardware)
     other.load_state(saved | {"best": None})
-    other.keep_if_best(State.fresh())
+    other.keep_if_best(validated(State.fresh()))
     other.reset_reference(current.recipe)
     found["current"], found["current keeps"] = reference(other), other.state()["best"]
     return found

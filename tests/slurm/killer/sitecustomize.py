@@ -36,7 +36,8 @@ class Rank:
         self.attempt = len(list((run / "logs").glob("attempt_*"))) - 1
         entries = json.loads(plan.read_text())
         self.plan = entries[self.attempt] if self.attempt < len(entries) else None
-        self.step = max((int(path.name[5:]) for path in (run / "checkpoints").glob("step_??????")), default=0)
+        saved = max((int(path.name[5:]) for path in (run / "checkpoints").glob("step_??????")), default=0)
+        self.step = saved - 1  # before the first step's refit comes the one after which the two engines are compared
         self.num_begun, self.is_validating, self.is_armed = 0, False, False
         (self.folder / f"pid_{self.attempt}_{self.rank}").write_text(str(self.pid))
         self.trace = (self.folder / f"trace_{self.attempt}_{self.rank}").open("a", buffering=1)
