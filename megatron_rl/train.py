@@ -16,7 +16,7 @@ from megatron_rl.config import lineage
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run
 from megatron_rl.data.items import read_data
-from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
+from megatron_rl.data.prompts import PromptStream, encode, held_out, left_out, load_tokenizer, tell_left_out
 from megatron_rl.evaluation.evaluate import evaluate
 from megatron_rl.export import export
 from megatron_rl.refit import agreement
@@ -45,7 +45,11 @@ def train(run: Run) -> State:
     tokenizer, limit = load_tokenizer(run.model_folder), run.recipe.sampling.max_prompt_tokens
     data = read_data(run.data_folder).of({domain.name for domain in run.recipe.domains})
     prompts = PromptStream(data.train, tokenizer, seed=run.seed, max_prompt_tokens=limit)
-    validation = held_out(data.validation, tokenizer, max_prompt_tokens=limit, max_prompts=run.max_validation_prompts)
+    encoded = encode(data.validation, tokenizer, max_prompt_tokens=limit)
+    validation = held_out(encoded, max_prompts=run.max_validation_prompts)
+    if ranks.is_main:
+        tell_left_out("train", prompts.left_out, limit)
+        tell_left_out("validation", left_out(data.validation, [one.item for one in encoded]), limit)
     with (
         only_one(run.directory, ranks),
         rundir.clearing_shared_memory(run.directory, is_first_of_machine=ranks.is_first_of_machine),

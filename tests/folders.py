@@ -30,8 +30,9 @@ CONFIG = {
     "use_sliding_window": False,
     "eos_token_id": 1,
 }
+ADDED = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 TOKENIZER = {
-    "added_tokens": [{"id": 0, "content": "<pad>", "special": True}, {"id": 1, "content": "<eos>", "special": True}],
+    "added_tokens": [{"id": 0, "content": "<pad>"} | ADDED, {"id": 1, "content": "<eos>"} | ADDED],
     "model": {"type": "BPE", "vocab": {chr(95 + number): number for number in range(2, 28)}, "merges": []},
 }
 

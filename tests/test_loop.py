@@ -17,7 +17,7 @@ from megatron_rl.actor.actor import Actor, PolicyView
 from megatron_rl.actor.pack import Limits
 from megatron_rl.config.records import Kl
 from megatron_rl.config.run import Run
-from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
+from megatron_rl.data.prompts import PromptStream, encode, held_out, load_tokenizer
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts
 from megatron_rl.runtime import rundir
@@ -150,7 +150,7 @@ class Attempt:
         self.rollouts = Rollouts(engine, tokenizer, scorer, Preemption(None, 0.0), self.run)
         items = items_of("5")
         self.prompts = PromptStream(items, tokenizer, seed=1, max_prompt_tokens=8)
-        self.validation = held_out(items, tokenizer, max_prompt_tokens=8, max_prompts=2)
+        self.validation = held_out(encode(items, tokenizer, max_prompt_tokens=8), max_prompts=2)
 
     def go(self) -> State:
         parts: Any = (self.run, self.actor, self.rollouts, self.prompts, self.validation, self.diary)

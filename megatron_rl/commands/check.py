@@ -15,6 +15,7 @@ from megatron_rl.config.checks import UserError
 from megatron_rl.config.pretrained import unknown_fields
 from megatron_rl.config.records import Scale
 from megatron_rl.config.run import Run, batch_algebra
+from megatron_rl.config.tokenizer import prompt_lengths
 from megatron_rl.estimate.memory import RESERVED_BYTES, estimate, shortage
 from megatron_rl.runtime.rundir import check_free
 
@@ -84,6 +85,8 @@ def show(run: Run, out: Console) -> None:
         out.print(f"config.json has fields that nothing is known to read: {', '.join(unknown)}", soft_wrap=True)
     if run.data_folder.is_dir():
         out.print(f"prompts: {prompts(run)}", soft_wrap=True)
+        for line, is_large in too_long(run):
+            out.print(line, style="yellow" if is_large else "", soft_wrap=True)
     if (parent := run.parent) is not None:
         prompts_of = f", trained on {parent.data_mixture}" * bool(parent.data_mixture)
         out.print(f"starts from {parent.release} after step {parent.step}{prompts_of}", soft_wrap=True)
@@ -104,6 +107,20 @@ def prompts(run: Run) -> str:
         f"{domain.name} {found[domain.name]:,} (published {domain.num_prompts:,} of {domain.source})"
         for domain in run.recipe.domains
     )
+
+
+def too_long(run: Run) -> Iterator[tuple[str, bool]]:
+    """What of each data file is left out as too long, and whether that is a large share of a domain."""
+    from megatron_rl.data.items import read_data
+    from megatron_rl.data.prompts import is_a_large_share, left_out, left_out_in_words
+
+    data, limit = read_data(run.data_folder), run.recipe.sampling.max_prompt_tokens
+    data = data.of({domain.name for domain in run.recipe.domains})
+    for file, items in (("train", data.train), ("validation", data.validation)):
+        lengths = prompt_lengths(run.model_folder, [item.prompt for item in items])
+        kept = [item for item, length in zip(items, lengths, strict=False) if length <= limit]
+        if lengths and (found := left_out(items, kept)):
+            yield left_out_in_words(file, found, limit), is_a_large_share(found)
 
 
 def unasked(run: Run) -> Iterator[str]:

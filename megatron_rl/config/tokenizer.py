@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,29 @@ def check_template(folder: Path) -> None:
             f"model folder {folder}: its chat template fails: {error}; mend it, or take the published one"
         ) from None
     require(PROMPT in text, f"model folder {folder}: its chat template leaves the prompt out; take the published one")
+
+
+def prompt_lengths(folder: Path, prompts: Sequence[str]) -> list[int]:
+    """Tokens of each prompt as the model reads it; nothing where the folder has no tokenizer.json.
+
+    Raises UserError where the file is none of a tokenizer.
+
+    Not covered: a template that changes the text of the prompt, which is counted as if it did not.
+    """
+    if not (folder / WHOLE).is_file():
+        return []
+    from tokenizers import Tokenizer
+
+    template = read_template(folder)
+    around = PROMPT
+    if template is not None:
+        around = _rendered(template, {name: (_token_of(folder, name) or ("", 0))[0] for name in SPECIAL})
+    texts = [around.replace(PROMPT, prompt) for prompt in prompts]
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / WHOLE))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{folder / WHOLE}: is none of a tokenizer ({error}); download it again") from None
+    return [len(one.ids) for one in tokenizer.encode_batch(texts, add_special_tokens=template is None)]
 
 
 def read_template(folder: Path) -> str | None:

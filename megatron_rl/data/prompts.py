@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from array import array
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.data.items import Item
 from megatron_rl.rewards.response import CLOSING, OPENING
+from megatron_rl.runtime.log import get_logger
 from megatron_rl.types import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MARK = "\ue000"  # of a private use area: no prompt and no template has it
+
+LARGE_SHARE = 0.1  # chosen: of a domain's prompts
 
 
 class Encoded(NamedTuple):
@@ -51,7 +56,7 @@ class PromptStream:
         self.seed = seed
         self.position = 0  # serial of the next prompt
         self._prompts = tuple(encode(items, tokenizer, max_prompt_tokens=max_prompt_tokens))
-        self.num_dropped = len(items) - len(self._prompts)  # longer than max_prompt_tokens
+        self.left_out = left_out(items, [one.item for one in self._prompts])
         self._order: tuple[int, ...] = ()
         self._order_pass = -1
 
@@ -94,13 +99,39 @@ class PromptStream:
         return _prompt(serial, self._prompts[self._order[place]])
 
 
-def held_out(
-    items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int, max_prompts: int
-) -> tuple[Prompt, ...]:
-    """At most `max_prompts` prompts taken evenly from `items`, in file order; too long ones are left out first."""
-    encoded = encode(items, tokenizer, max_prompt_tokens=max_prompt_tokens)
+def held_out(encoded: Sequence[Encoded], *, max_prompts: int) -> tuple[Prompt, ...]:
+    """At most `max_prompts` of the prompts, taken evenly, in file order."""
     num_prompts = min(max_prompts, len(encoded))
     return tuple(_prompt(serial, encoded[serial * len(encoded) // num_prompts]) for serial in range(num_prompts))
+
+
+def left_out(items: Sequence[Item], kept: Sequence[Item]) -> dict[str, tuple[int, int]]:
+    """Domain -> (prompts that are too long, all), of the domains that have such."""
+    everyone = Counter(item.domain for item in items)
+    missing = everyone - Counter(item.domain for item in kept)
+    return {domain: (missing[domain], everyone[domain]) for domain in sorted(missing)}
+
+
+def left_out_in_words(file: str, found: Mapping[str, tuple[int, int]], max_prompt_tokens: int) -> str:
+    """One sentence on what `left_out` found in a file.
+
+    >>> left_out_in_words("train", {"code": (19, 20), "math": (1, 80)}, 1024)
+    'train: left out as longer than sampling.max_prompt_tokens=1024: 19 of 20 code prompts, 1 of 80 math prompts'
+    """
+    counts = ", ".join(f"{few:,} of {many:,} {domain} prompts" for domain, (few, many) in found.items())
+    return f"{file}: left out as longer than sampling.max_prompt_tokens={max_prompt_tokens}: {counts}"
+
+
+def tell_left_out(file: str, found: Mapping[str, tuple[int, int]], max_prompt_tokens: int) -> None:
+    """Logs what was left out; as a warning where a domain loses so much that a human should look."""
+    if found:
+        level = logging.WARNING if is_a_large_share(found) else logging.INFO
+        get_logger().log(level, "%s", left_out_in_words(file, found, max_prompt_tokens))
+
+
+def is_a_large_share(found: Mapping[str, tuple[int, int]]) -> bool:
+    """True where a domain loses so much that a human should look."""
+    return any(few > LARGE_SHARE * many for few, many in found.values())
 
 
 def encode(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int) -> list[Encoded]:

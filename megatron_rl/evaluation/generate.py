@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from megatron_rl.data.items import Item
-from megatron_rl.data.prompts import held_out
+from megatron_rl.data.prompts import encode, held_out
 from megatron_rl.evaluation import store
 from megatron_rl.evaluation.plan import IN_FLIGHT_PER_WAVE, Ask, Evaluation, Policy
 from megatron_rl.evaluation.store import SAMPLES, Line, Wave
@@ -44,7 +44,7 @@ def samples_per_wave(num_samples: int, evaluation: Evaluation) -> int:
 def prompts_of(ask: Ask, items: Sequence[Item], tokenizer: Any) -> tuple[Prompt, ...]:
     """The prompts of a benchmark, without those of too many tokens."""
     limit = ask.answering.max_prompt_tokens
-    return held_out(items, tokenizer, max_prompt_tokens=limit, max_prompts=len(items))
+    return held_out(encode(items, tokenizer, max_prompt_tokens=limit), max_prompts=len(items))
 
 
 def asked_of(evaluation: Evaluation, policy: Policy, ask: Ask, prompts: Sequence[Prompt], size: int) -> Asked:

@@ -150,3 +150,18 @@ def test_a_result_that_cannot_be_written_is_told_at_once(words: list[str], monke
     result = CliRunner().invoke(app, words)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
     assert "/proc/x: cannot be" in result.stderr
+
+
+def test_check_says_how_many_prompts_of_which_domain_are_too_long(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"{kind}{k}", "domain": "math", "prompt": prompt, "item": {"answer": "5"}}
+        for kind, prompt, count in (("short", "2+3=", 1), ("long", "1+" * 40, 19))
+        for k in range(count)
+    ]
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = ("--set", f"run.data_folder={tmp_path}", "--domains", "math", "--directory", str(tmp_path / "run"))
+    result = CliRunner().invoke(app, ["check", "prorl_v2", "--scale", "cpu", *settings])
+    for name in ("train", "validation"):
+        assert f"{name}: left out as longer than sampling.max_prompt_tokens=" in result.stdout, result.output
+    assert result.stdout.count("19 of 20 math prompts") == 2

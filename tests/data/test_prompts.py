@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from megatron_rl.data.items import Item
-from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
+from megatron_rl.data.prompts import PromptStream, encode, held_out, load_tokenizer
 
 DEMO = Path(__file__).parents[2] / "demo"
 GOLDEN = ["i9", "i4", "i1", "i5", "i8", "i3", "i7", "i0", "i2", "i6", "i0", "i4"]
@@ -61,7 +61,7 @@ def test_a_stream_goes_on_from_any_position(tokenizer) -> None:
 def test_long_prompts_are_dropped_and_counted(tokenizer) -> None:
     mixed = items(4, length=3) + [Item(id="long", domain="math", prompt="1" * 9, item={"answer": "1"})]
     stream = PromptStream(mixed, tokenizer, seed=1, max_prompt_tokens=8)
-    assert (len(stream), stream.num_dropped) == (4, 1)
+    assert (len(stream), stream.left_out) == (4, {"math": (1, 5)})
     assert "long" not in identifiers(stream, 8)
     with pytest.raises(ValueError, match=r"none of 5 prompts has at most 2 tokens; raise sampling\.max_prompt_tokens"):
         PromptStream(mixed, tokenizer, seed=1, max_prompt_tokens=2)
@@ -109,7 +109,10 @@ def test_whether_a_prompt_opens_a_thought_is_known_from_what_its_template_writes
     tokenizer.chat_template = template
     problems = [Item(id=f"i{k}", domain="math", prompt=text, item={"answer": "4"}) for k, text in enumerate(MENTIONS)]
     stream = PromptStream(problems, tokenizer, seed=1, max_prompt_tokens=200)
-    for prompt in (*stream.take(len(MENTIONS)), *held_out(problems, tokenizer, max_prompt_tokens=200, max_prompts=9)):
+    for prompt in (
+        *stream.take(len(MENTIONS)),
+        *held_out(encode(problems, tokenizer, max_prompt_tokens=200), max_prompts=9),
+    ):
         assert prompt.opens_thought is TEMPLATES[template], f"{tokenizer.decode(prompt.token_ids)}"
 
 
@@ -117,22 +120,22 @@ def test_a_template_may_open_a_thought_of_some_prompts_alone() -> None:
     tokenizer = load_tokenizer(DEMO / "model")
     tokenizer.chat_template = list(TEMPLATES)[-1]
     problems = [Item(id=text, domain="math", prompt=text, item={"answer": "4"}) for text in ("2+2", "2+2 /no")]
-    prompts = held_out(problems, tokenizer, max_prompt_tokens=200, max_prompts=2)
+    prompts = held_out(encode(problems, tokenizer, max_prompt_tokens=200), max_prompts=2)
     assert [prompt.opens_thought for prompt in prompts] == [True, False]
 
 
 def test_without_a_template_a_prompt_opens_a_thought_where_it_ends_in_one(tokenizer) -> None:
     texts = {"User: 2+2\nAssistant: <think>\n": True, "What is <think>?": False, "<think>2</think> 2+2": False}
     problems = [Item(id=text, domain="math", prompt=text, item={"answer": "4"}) for text in texts]
-    prompts = held_out(problems, tokenizer, max_prompt_tokens=200, max_prompts=3)
+    prompts = held_out(encode(problems, tokenizer, max_prompt_tokens=200), max_prompts=3)
     assert [prompt.opens_thought for prompt in prompts] == list(texts.values())
 
 
 def test_held_out_prompts_are_taken_evenly_and_in_order(tokenizer) -> None:
-    chosen = held_out(items(100), tokenizer, max_prompt_tokens=8, max_prompts=4)
+    chosen = held_out(encode(items(100), tokenizer, max_prompt_tokens=8), max_prompts=4)
     assert [prompt.id for prompt in chosen] == ["i0", "i25", "i50", "i75"]
     assert [prompt.serial for prompt in chosen] == [0, 1, 2, 3]
-    assert len(held_out(items(3), tokenizer, max_prompt_tokens=8, max_prompts=4)) == 3
+    assert len(held_out(encode(items(3), tokenizer, max_prompt_tokens=8), max_prompts=4)) == 3
 
 
 def of_three_domains() -> list[Item]:
@@ -197,7 +200,7 @@ def with_specials(single: str, folder: Path) -> Any:
 
 def ids_of(text: str, tokenizer: Any) -> list[int]:
     item = Item(id="i", domain="math", prompt=text, item={"answer": "1"})
-    (prompt,) = held_out([item], tokenizer, max_prompt_tokens=32, max_prompts=1)
+    (prompt,) = held_out(encode([item], tokenizer, max_prompt_tokens=32), max_prompts=1)
     return list(prompt.token_ids)
 
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from megatron_rl.config.records import Recipe
 from megatron_rl.data.items import Item
-from megatron_rl.data.prompts import PromptStream, held_out, load_tokenizer
+from megatron_rl.data.prompts import PromptStream, encode, held_out, load_tokenizer
 from megatron_rl.evaluation.evaluate import evaluate
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts, concatenated
@@ -156,7 +156,7 @@ def test_a_thought_that_the_prompt_opened_has_to_be_closed_in_training_and_valid
     expected = [[0, 1, 0] if opens else [1, 1, 1]] * WANTED
     assert scripted.collect(stream, recipe, at(0)).tried.rewards[:WANTED].tolist() == expected
     validation = replaced(recipe, ["validation", "samples_per_prompt"], NUM_SAMPLES)
-    prompts = held_out(items, thinking, max_prompt_tokens=16, max_prompts=WANTED)
+    prompts = held_out(encode(items, thinking, max_prompt_tokens=16), max_prompts=WANTED)
     run = dataclasses.replace(scripted.run, recipe=replaced(validation, ["algorithm", "updates_per_step"], 1))
     assert evaluate(scripted, prompts, run, 0).accuracy == {"math": pytest.approx(1 / 3 if opens else 1.0)}
 
