@@ -63,7 +63,7 @@ class Rank:
         path = str(arguments[0])
         if event == "open" and ".partial/rank_" in path and "w" in str(arguments[1]):
             self.meet("partial", before_it=False)
-        elif event == "os.rename" and "/checkpoints/step_" in path and path.endswith(".partial"):
+        elif event == "os.rename" and Path(path).name.startswith("step_") and path.endswith(".partial"):
             self.meet("after save", before_it=True)
             self.meet("commit", before_it=False)
 
