@@ -12,7 +12,10 @@ from megatron_rl.report.page import read_run, write_page
 from tests.report.browser import PROGRAM, open_page
 from tests.report.long_run import write_long_run
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(PROGRAM is None, reason="needs Chromium: apt-get install chromium"),
+]
 
 READY, CHARTS = "document.documentElement.dataset.ready", "document.querySelectorAll('.uplot canvas').length"
 OVERHANG = "document.documentElement.scrollWidth - innerWidth"
