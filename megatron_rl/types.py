@@ -220,6 +220,8 @@ class Update:
     ratio_mean: float
     kl_reference: float  # the recipe's estimate in nats, 0 for a recipe without a reference
     correction_fraction: float  # of the tokens whose ratio to the rollout's probability lay beyond the bounds
+    loss_scale: float | None = None  # after the update; precision fp16 alone has one
+    num_overflows: int = 0  # times that the update was made again with half the loss scale
 
 
 @dataclass(frozen=True, kw_only=True)

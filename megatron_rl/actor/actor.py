@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_rl.actor import model, names, optimizer, reshard, schedule, vocabulary
+from megatron_rl.actor import model, names, optimizer, precision, reshard, schedule, vocabulary
 from megatron_rl.actor.pack import Limits, joined
 from megatron_rl.actor.vocabulary import Head
 from megatron_rl.algorithms.kl import kl_estimate, kl_per_sequence
@@ -43,12 +43,17 @@ class Actor:
     def __init__(self, run: Run, ranks: Ranks, device: Device) -> None:
         from megatron.core import parallel_state
 
+        precision.check_hardware(run.scale)
         self.ranks, self.device, self.model = ranks, device, run.recipe.model
         self.config = model.transformer_config(self.model, run.scale, device)
         chunks = model.build(self.model, run.scale, self.config, device)
         model.load_folder(chunks, self.model, run.model_folder, ranks.tensor_parallel, ranks.tensor)
         self.chunks = optimizer.wrapped(chunks, self.config)
         self.optimizer = optimizer.build(self.chunks, run.recipe.optimizer, device.dtype)
+        self.loss_scaler = optimizer.loss_scaler(self.optimizer)
+        if self.loss_scaler is not None:
+            self.config.grad_scale_func = self.optimizer.scale_loss
+        self.keeps_scaling = run.scale.fp8_actor == "delayed"
         self.limits = Limits.of(run.scale, model.needs_one_length(run.scale, device))
         self.weights = names.WeightStream(self.chunks, self.model)
         self.entries = [entry for entry, _ in names.parameters(self.chunks, self.model)]
@@ -114,25 +119,18 @@ class Actor:
     def update(self, packs: Sequence[Pack], recipe: Recipe, step: int) -> Update:
         """One optimizer step on the packs of one update: the gradient of the mean loss over all its tokens.
 
-        Raises RuntimeError when the gradient is not finite.
+        In fp16 it is made again with half the loss scale until no gradient overflows. Raises RuntimeError when the
+        gradient is not finite at any scale.
         """
-        for chunk in self.chunks:
-            chunk.zero_grad_buffer()
-        self.optimizer.zero_grad()
         rate = optimizer.set_rates(self.optimizer, recipe.optimizer, step)
-        sums = TokenSums.zero(self.device.torch_device)
-
-        def loss(head: Head, pack: Pack) -> tuple[Tensor, Tensor]:
-            nonlocal sums
-            temperature = recipe.sampling.temperature
-            logprobs = vocabulary.log_probabilities(head, pack.targets, temperature, self.tensor_group)
-            total, of_pack = objective(logprobs, pack, recipe.algorithm)
-            if self.ranks.counts_tokens:
-                sums += of_pack
-            return total, pack.response_mask.sum()
-
-        schedule.forward_backward(self.chunks, packs, loss)
-        _, norm, _ = self.optimizer.step()
+        scaler, norm, num_overflows = self.loss_scaler, None, -1
+        while norm is None:
+            before = float(scaler.scale) if scaler is not None else 1.0
+            sums = self._accumulate(packs, recipe)
+            _, norm, _ = self.optimizer.step()  # None after an overflow: nothing was changed but the loss scale
+            num_overflows += 1
+            if norm is None and scaler is not None and float(scaler.scale) == before:
+                norm = math.inf
         sums, norm = TokenSums.of(parallel.total(sums.values.cpu())), float(norm)
         if not math.isfinite(norm):
             raise RuntimeError(f"step {step}: the gradient norm is {norm}; the newest checkpoint is from before it")
@@ -147,7 +145,28 @@ class Actor:
             ratio_mean=float(sums.ratio / sums.tokens),
             kl_reference=float(sums.kl_reference / sums.tokens),
             correction_fraction=float(sums.corrected / sums.tokens),
+            loss_scale=float(scaler.scale) if scaler is not None else None,
+            num_overflows=num_overflows,
         )
+
+    def _accumulate(self, packs: Sequence[Pack], recipe: Recipe) -> TokenSums:
+        """Fills the gradient buffers, and adds up what this rank's tokens say of the update."""
+        for chunk in self.chunks:
+            chunk.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        sums = TokenSums.zero(self.device.torch_device)
+
+        def loss(head: Head, pack: Pack) -> tuple[Tensor, Tensor]:
+            nonlocal sums
+            temperature = recipe.sampling.temperature
+            logprobs = vocabulary.log_probabilities(head, pack.targets, temperature, self.tensor_group)
+            total, of_pack = objective(logprobs, pack, recipe.algorithm)
+            if self.ranks.counts_tokens:
+                sums += of_pack
+            return total, pack.response_mask.sum()
+
+        schedule.forward_backward(self.chunks, packs, loss)
+        return sums
 
     def kl_in_reward(self, batch: Batch, recipe: Recipe) -> Tensor | float:
         """What the KL takes off the rewards [G, N] float64: the coefficient times the sum over each response.
@@ -193,24 +212,32 @@ class Actor:
             "optimizer": optimizer.state(self.optimizer),
             "torch_rng": torch.get_rng_state(),
             "places": self.places,
+            **({"loss_scale": self.loss_scaler.state_dict()} if self.loss_scaler is not None else {}),
+            **({"fp8_scaling": precision.scaling_state(self.chunks)} if self.keeps_scaling else {}),
         }
 
     @torch.no_grad()
     def load_state(self, saved: dict[str, Any]) -> None:
-        """Restores what `state` gave, in the same places. Not collective."""
+        """Restores what `state` gave, in the same places; delayed scaling that it does not have begins anew."""
         assert saved["places"] == self.places, "the state of another layout must be resharded before"
         for parameter, value in zip(self._parameters(), saved["weights"], strict=True):
             parameter.copy_(value)
         self.reference, self.best = saved["reference"], saved["best"]
         optimizer.load_state(self.optimizer, saved["optimizer"])
         torch.set_rng_state(saved["torch_rng"])
+        if self.loss_scaler is not None:
+            self.loss_scaler.load_state_dict(saved["loss_scale"])
+        if self.keeps_scaling and "fp8_scaling" in saved:
+            precision.load_scaling_state(self.chunks, saved["fp8_scaling"])
 
     def resharded(self, files: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What `load_state` takes, made of what `state` gave on all ranks of another layout. Not collective.
 
-        Random states are not sharded: nothing in a step draws from them.
+        Random states are not sharded: nothing in a step draws from them. The history of FP8's delayed scaling begins
+        anew.
         """
-        return reshard.resharded(files, self.state(), self.entries, self.model)
+        of_all = {name: files[0][name] for name in ("loss_scale",) if name in files[0]}
+        return reshard.resharded(files, self.state(), self.entries, self.model) | of_all
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return [parameter for chunk in self.chunks for parameter in chunk.parameters()]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_rl.actor import names, rotary
+from megatron_rl.actor import names, precision, rotary
 from megatron_rl.actor.vocabulary import Head
 from megatron_rl.config import weights
 from megatron_rl.config.checks import UserError
@@ -21,11 +21,6 @@ def transformer_config(model: Model, scale: Scale, device: Device) -> Any:
     from megatron.core.distributed import finalize_model_grads
     from megatron.core.transformer import TransformerConfig
 
-    recompute: dict[str, Any] = (
-        {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
-        if scale.recomputes_activations
-        else {}
-    )
     return TransformerConfig(
         num_layers=model.num_layers,
         hidden_size=model.hidden_size,
@@ -49,9 +44,6 @@ def transformer_config(model: Model, scale: Scale, device: Device) -> Any:
         pipeline_model_parallel_size=scale.pipeline_parallel,
         virtual_pipeline_model_parallel_size=scale.virtual_pipeline if scale.virtual_pipeline > 1 else None,
         sequence_parallel=scale.sequence_parallel,
-        params_dtype=device.dtype,
-        pipeline_dtype=device.dtype,
-        bf16=device.dtype == torch.bfloat16,
         # Packs differ in length, unless interleaved stages forbid it; Megatron asserts a mixture-of-experts setting
         # for that, which a dense model does not use.
         variable_seq_lengths=not needs_one_length(scale, device),
@@ -59,9 +51,17 @@ def transformer_config(model: Model, scale: Scale, device: Device) -> Any:
         # The loss is a sum; Megatron divides once by the tokens of all microbatches and ranks.
         calculate_per_token_loss=True,
         finalize_model_grads_func=finalize_model_grads,
-        **recompute,
+        **precision.transformer_options(model, scale, device.dtype),
+        **_recompute(scale),
         **{"gradient_accumulation_fusion": False, **device.transformer_options},
     )
+
+
+def _recompute(scale: Scale) -> dict[str, Any]:
+    """Fields of Megatron's TransformerConfig: what the backward pass makes again instead of keeping it."""
+    if scale.recomputes_activations:
+        return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+    return {"recompute_granularity": "selective", "recompute_modules": ["mlp"]} if scale.recomputes_mlp else {}
 
 
 def needs_one_length(scale: Scale, device: Device) -> bool:
@@ -106,7 +106,7 @@ def build(model: Model, scale: Scale, config: Any, device: Device) -> list[Any]:
     for one in chunks:
         if one.post_process:
             _without_logits(one, scale.fp32_logits != "both", device)
-    return [Float16Module(config, chunk) for chunk in chunks] if config.bf16 else chunks
+    return [Float16Module(config, chunk) for chunk in chunks] if config.bf16 or config.fp16 else chunks
 
 
 def _without_logits(chunk: Any, rounds_logits: bool, device: Device) -> None:

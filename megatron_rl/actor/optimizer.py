@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from megatron_rl.actor import precision
 from megatron_rl.config.records import Optimizer
 
 
@@ -35,8 +36,7 @@ def build(chunks: list[Any], values: Optimizer, dtype: torch.dtype) -> Any:
         adam_eps=values.epsilon,
         clip_grad=values.max_grad_norm,
         use_distributed_optimizer=True,
-        bf16=dtype == torch.bfloat16,
-        params_dtype=dtype,
+        **precision.optimizer_options(dtype),
     )
     return get_megatron_optimizer(options, chunks)
 
@@ -108,6 +108,13 @@ def load_state(optimizer: Any, saved: list[dict[str, Any]]) -> None:
         part.optimizer.load_state_dict(values["moments"])
         for parameter, value in zip(_parameters(part.optimizer), values["parameters"], strict=True):
             parameter.copy_(value)
+
+
+def loss_scaler(optimizer: Any) -> Any | None:
+    """What holds the factor of the loss, where gradients are fp16; Megatron halves it at an overflow."""
+    part, *others = _parts(optimizer)
+    assert not others, "parts of the optimizer with a loss scale each"
+    return part.grad_scaler
 
 
 def _parts(optimizer: Any) -> list[Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl.algorithms.losses import loss_weights
+from megatron_rl.config.precision import token_multiple
 from megatron_rl.config.records import Algorithm, Scale
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.parallel import Ranks
@@ -35,7 +36,7 @@ class Limits:
     """What a pack must keep to."""
 
     max_tokens: int
-    multiple: int  # its length is a multiple of this (sequence parallelism splits it)
+    multiple: int  # its length is a multiple of this (sequence parallelism splits it, FP8 takes whole blocks)
     packs_multiple: int  # so is the number of packs (interleaved pipeline stages)
     one_length: bool  # all packs of the step are padded to one length
 
@@ -44,7 +45,7 @@ class Limits:
         """The limits of a scale."""
         return cls(
             max_tokens=scale.max_tokens_per_microbatch,
-            multiple=scale.tensor_parallel if scale.sequence_parallel else 1,
+            multiple=token_multiple(scale),
             packs_multiple=scale.pipeline_parallel if scale.virtual_pipeline > 1 else 1,
             one_length=one_length,
         )

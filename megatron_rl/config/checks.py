@@ -319,6 +319,10 @@ def check_scale(scale: Scale) -> None:
         f"{scale.tensor_parallel}, as sequence_parallel needs; use a multiple of {scale.tensor_parallel}",
     )
     require(
+        not (scale.recomputes_activations and scale.recomputes_mlp),
+        f"{where}: recomputes_mlp=true is part of recomputes_activations=true; set one of them",
+    )
+    require(
         scale.virtual_pipeline == 1 or scale.pipeline_parallel > 1,
         f"{where}: virtual_pipeline={scale.virtual_pipeline} interleaves pipeline stages; "
         "use pipeline_parallel of 2 or more",

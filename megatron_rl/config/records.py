@@ -247,7 +247,7 @@ class Scale:
     tensor_parallel: int
     pipeline_parallel: int
     rollout_tensor_parallel: int
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp16"]  # of weights and activations in both engines; fp16 scales its loss
     device_memory_bytes: int  # of one device; of one process, where that is a CPU
     max_tokens_per_microbatch: int
     kv_cache_bytes: int  # per rollout engine rank
@@ -255,7 +255,13 @@ class Scale:
     sequences_per_wave: int  # per rollout engine, which it has to itself; a larger group is several requests
     virtual_pipeline: int = 1  # model chunks per pipeline stage
     sequence_parallel: bool = False
-    recomputes_activations: bool = False
+    recomputes_activations: bool = False  # of whole layers, in the backward pass
+    recomputes_mlp: bool = False  # of the MLP of each layer alone, its largest part
+    # To host memory while the engine generates; each together with those before it.
+    offloads: Literal["nothing", "gradients", "optimizer", "weights"] = "nothing"
+    fp8_actor: Literal["off", "blockwise", "tensorwise", "delayed"] = "off"  # on an H100: how its linear layers scale
+    fp8_rollout: bool = False  # on an H100: the engine's linear layers in FP8, scaled as the actor's; off: by block
+    allows_fp8_on_one_side: bool = False  # what is sampled is then not what is trained
     fp32_logits: Literal["neither", "rollout", "both"] = "neither"  # whose are not rounded to bf16; the actor's last
     deterministic: bool = False  # on a GPU: the actor's kernels add up in a fixed order, which is slower
     fuses_rope: bool = False  # on a GPU: one kernel, with angles in fp32 where the rollout engine's are bf16

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from megatron_rl.config.checks import YEAR_SECONDS, check_layout, check_recipe, check_scale, require
 from megatron_rl.config.lineage import Parent
+from megatron_rl.config.precision import check_precision
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 
 SEEDS = 2**32  # that there are
@@ -53,6 +54,7 @@ class Run:
         check_scale(self.scale)
         check_recipe(self.recipe)
         check_layout(self.recipe, self.scale)
+        check_precision(self.recipe.model, self.scale)
         counts = ("validate_every_steps", "max_validation_prompts", "save_every_steps", "checkpoints_kept")
         for field in (*counts, "max_steps_without_update"):
             require(getattr(self, field) >= 1, f"run.{field}={getattr(self, field)}: must be at least 1")

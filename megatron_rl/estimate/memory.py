@@ -28,10 +28,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from megatron_rl.config.precision import BYTES
 from megatron_rl.config.records import Model, Scale
 from megatron_rl.config.run import Run
 
-BYTES = {"fp32": 4, "bf16": 2}
 RESERVED_BYTES = {"cuda": 8 * 2**30, "cpu": 2**30}
 VOCABULARY_AT_ONCE = 4096  # as actor/vocabulary.py has it
 
@@ -89,7 +89,7 @@ def estimate(run: Run) -> Memory:
     return Memory(
         weights=size * local,
         gradients=4 * local,
-        optimizer=(12 if scale.precision == "bf16" else 8) * local // scale.data_parallel,
+        optimizer=(8 if scale.precision == "fp32" else 12) * local // scale.data_parallel,
         reference=size * local,
         set_aside=size * local if run.recipe.algorithm.kl else 0,
         rollout_weights=size * model.num_parameters // scale.rollout_tensor_parallel,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_rl.config.checks import check_scale, require
+from megatron_rl.config.precision import BYTES
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.records import Model, Scale
 from megatron_rl.config.suites import Answering, Benchmark, Suite
@@ -94,7 +95,7 @@ class Evaluation:
         )
         scale = self.scale
         width = 2 * model.num_layers * model.num_kv_heads * model.head_dim // scale.rollout_tensor_parallel
-        needed = self.max_tokens * width * {"fp32": 4, "bf16": 2}[scale.precision]
+        needed = self.max_tokens * width * BYTES[scale.precision]
         require(
             needed <= scale.kv_cache_bytes,
             f"scale '{scale.name}': kv_cache_bytes={scale.kv_cache_bytes} do not hold one sequence of "

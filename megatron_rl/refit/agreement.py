@@ -35,8 +35,12 @@ class Bounds:
     ends: float
 
 
-# In fp32 1e-6 is usual, in bf16 a few 1e-2.
-BOUNDS = {torch.float32: Bounds(warns=1e-5, ends=1e-4), torch.bfloat16: Bounds(warns=0.1, ends=0.3)}
+# In fp32 1e-6 is usual, in fp16 a few 1e-3, in bf16 a few 1e-2.
+BOUNDS = {
+    torch.float32: Bounds(warns=1e-5, ends=1e-4),
+    torch.float16: Bounds(warns=0.02, ends=0.1),
+    torch.bfloat16: Bounds(warns=0.1, ends=0.3),
+}
 REMEDY = "they compute different things, and what is sampled is not what is trained; see docs/cluster.md, section 7"
 
 

@@ -201,7 +201,16 @@ def actor_metrics(updates: Sequence[Update]) -> Metrics:
         "actor/gradient_norm": sum(norms) / len(norms),
         "actor/gradient_norm_max": max(norms),
         "actor/learning_rate": updates[-1].learning_rate,
+        **loss_scale_metrics(updates),
     }
+
+
+def loss_scale_metrics(updates: Sequence[Update]) -> Metrics:
+    """How fp16's loss scale fared in a step; nothing in another precision."""
+    if (loss_scale := updates[-1].loss_scale) is None:
+        return {}
+    overflows = sum(update.num_overflows for update in updates)
+    return {"actor/loss_scale": loss_scale, "actor/overflows_count": float(overflows)}
 
 
 def mean_of(values: Tensor, counted: Tensor) -> float:

@@ -68,6 +68,8 @@ METRICS: Mapping[str, Metric] = {
     "actor/gradient_norm": Metric("gradient norm before clipping, mean over the step's updates", "-"),
     "actor/gradient_norm_max": Metric("gradient norm before clipping, largest of the step's updates", "-"),
     "actor/learning_rate": Metric("learning rate of the step's last update", "-"),
+    "actor/loss_scale": Metric("factor of the loss after the step's last update; precision fp16 alone", "-"),
+    "actor/overflows_count": Metric("updates made again with half the loss scale; precision fp16 alone", "updates"),
     "mismatch/mean_nats": Metric("mean |actor - rollout log-probability|", "nats"),
     "mismatch/max_nats": Metric("largest |actor - rollout log-probability|", "nats"),
     "mismatch/kl_nats": Metric("k3 estimate of KL(rollout || actor)", "nats"),

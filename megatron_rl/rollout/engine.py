@@ -16,11 +16,14 @@ from megatron_rl.config.pretrained import ARCHITECTURES
 from megatron_rl.config.records import Model, Scale, YarnScaling
 from megatron_rl.config.tokenizer import stop_tokens
 from megatron_rl.device import Device
+from megatron_rl.rollout.quantization import quantization, reload
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.runtime.rundir import name_shared_memory, remove_shared_memory, shared_memory_name
 from megatron_rl.runtime.spans import span
 from megatron_rl.types import Request, Sample
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # precision -> vLLM's name
 
 
 class Job(Protocol):
@@ -76,7 +79,7 @@ class Engine:
             model=str(job.model_folder),
             skip_tokenizer_init=True,
             hf_overrides=config_overrides(job.model, scale),
-            dtype=scale.precision.replace("fp32", "float32").replace("bf16", "bfloat16"),
+            dtype=DTYPES[scale.precision],
             load_format="dummy",  # the first refit fills it
             max_model_len=job.max_tokens,
             max_num_seqs=scale.max_requests_in_flight,
@@ -86,9 +89,11 @@ class Engine:
             generation_config="vllm",
             seed=job.seed,
             disable_log_stats=True,
+            **quantization(job.model, scale),
             **device.engine_options,
             **neighbours,
         )
+        self.is_quantized = scale.fp8_rollout
         self.parameter_names = {name for name, _ in self.network.named_parameters()}
         self.asleep: set[Literal["weights", "kv_cache"]] = set()
         self.can_sleep = bool(device.engine_options.get("enable_sleep_mode"))
@@ -144,8 +149,11 @@ class Engine:
 
         Samples from now on carry `version`; nothing cached under an older one is used again.
         """
-        with torch.no_grad():
-            filled: set[str] = self.network.load_weights(weights)
+        if self.is_quantized:
+            filled = reload(self.worker, weights)
+        else:
+            with torch.no_grad():
+                filled = self.network.load_weights(weights)
         self._forget_prefixes()
         self.version = version
         return filled
@@ -175,7 +183,12 @@ class Engine:
     @property
     def network(self) -> Any:
         """vLLM's own module, this rank's shard."""
-        return self.llm.llm_engine.model_executor.driver_worker.worker.get_model()
+        return self.worker.get_model()
+
+    @property
+    def worker(self) -> Any:
+        """vLLM's worker of this rank."""
+        return self.llm.llm_engine.model_executor.driver_worker.worker
 
 
 def config_overrides(model: Model, scale: Scale) -> dict[str, Any]:

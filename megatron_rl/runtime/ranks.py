@@ -72,6 +72,10 @@ DETERMINISTIC_VARIABLES = {
 }
 
 
+# Scales of blocks in fp32, as vLLM's are on an H100; Transformer Engine would round them to powers of two.
+BLOCK_SCALE_VARIABLES = {"NVTE_FP8_BLOCK_SCALING_FP32_SCALES": "1"}
+
+
 def process_environment(scale: Scale, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Environment variables of a rank; they count from before torch is imported."""
     # Megatron's overlap of communication with tensor parallelism rests on one queue.
@@ -85,6 +89,7 @@ def process_environment(scale: Scale, environment: Mapping[str, str] = os.enviro
         **DEVICE_VARIABLES[scale.device],
         **queues,
         **({ALLOCATOR: environment.get(ALLOCATOR, "expandable_segments:True")} if scale.device == "cuda" else {}),
+        **(BLOCK_SCALE_VARIABLES if scale.fp8_actor == "blockwise" else {}),
         **(DETERMINISTIC_VARIABLES if scale.deterministic and scale.device == "cuda" else {}),
     }
 

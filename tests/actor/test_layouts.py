@@ -19,6 +19,7 @@ from tests.samples import by_row, groups_of, sample_of
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "small_microbatches": (1, {"max_tokens_per_microbatch": 96}),
     "recompute": (1, {"recomputes_activations": True}),
+    "recompute_mlp": (1, {"recomputes_mlp": True}),
     "dp2": (2, {}),
     "tp2": (2, {"tensor_parallel": 2}),
     "tp2_sequence_parallel": (2, {"tensor_parallel": 2, "sequence_parallel": True}),

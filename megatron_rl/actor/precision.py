@@ -1,0 +1,92 @@
+"""In which precision the actor computes: what Megatron is told for fp16 and FP8, and what FP8 keeps beside the weights.
+
+FP8 is Transformer Engine's: the linear layers of all but the first and the last layer multiply in it. Weights,
+gradients and optimizer stay as they are in bf16, and so do checkpoints, refits and exports. No GPU has run it yet.
+
+Not covered: weights kept in FP8, attention and the head in FP8, mixture of experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megatron_rl.config.precision import bf16_layers
+from megatron_rl.config.records import Model, Scale
+
+# Of the loss, where gradients are fp16. Any power of two does: the first update halves it until nothing overflows.
+INITIAL_LOSS_SCALE = 2.0**16
+UPDATES_BEFORE_DOUBLING = 1000  # without an overflow; Megatron's own
+
+
+def transformer_options(model: Model, scale: Scale, dtype: torch.dtype) -> dict[str, Any]:
+    """Fields of Megatron's TransformerConfig; `dtype` is that of weights and activations."""
+    options: dict[str, Any] = {
+        "params_dtype": dtype,
+        "pipeline_dtype": dtype,
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+    }
+    if scale.fp8_actor == "off":
+        return options
+    kept = bf16_layers(model, scale)
+    return options | {
+        # Blocks are fine enough for three bits of mantissa in gradients, too; whole tensors need their range.
+        "fp8": "e4m3" if scale.fp8_actor == "blockwise" else "hybrid",
+        "fp8_recipe": scale.fp8_actor,
+        "fp8_param": False,
+        "first_last_layers_bf16": bool(kept),
+        "num_layers_at_start_in_bf16": len(kept) // 2,
+        "num_layers_at_end_in_bf16": len(kept) // 2,
+    }
+
+
+def optimizer_options(dtype: torch.dtype) -> dict[str, Any]:
+    """Fields of Megatron's OptimizerConfig. An overflow of fp16 halves the scale at once: the update is made again."""
+    options: dict[str, Any] = {"params_dtype": dtype, "bf16": dtype == torch.bfloat16, "fp16": dtype == torch.float16}
+    scaling = {
+        "initial_loss_scale": INITIAL_LOSS_SCALE,
+        "min_loss_scale": 1.0,
+        "loss_scale_window": UPDATES_BEFORE_DOUBLING,
+        "hysteresis": 1,
+    }
+    return options | (scaling if options["fp16"] else {})
+
+
+def check_hardware(scale: Scale) -> None:
+    """Raises RuntimeError where this process's GPU, or its CUDA, has no FP8 of the kind that the scale asks for."""
+    if scale.fp8_actor == "off":
+        return
+    from transformer_engine.pytorch import is_fp8_available, is_fp8_block_scaling_available
+
+    asked = is_fp8_block_scaling_available if scale.fp8_actor == "blockwise" else is_fp8_available
+    has_it, reason = asked(return_reason=True)
+    if not has_it:
+        raise RuntimeError(
+            f"scale '{scale.name}': fp8_actor='{scale.fp8_actor}' cannot run here: {reason}; take another GPU, or "
+            "fp8_actor='off'"
+        )
+
+
+def scaling_state(chunks: Sequence[torch.nn.Module]) -> list[dict[str, Tensor]]:
+    """What the layers of each chunk remember of the largest numbers they met, which delayed scaling goes by."""
+    return [
+        {name: found for name, module in _with_state(chunk) if (found := module.get_extra_state()) is not None}
+        for chunk in chunks
+    ]
+
+
+def load_scaling_state(chunks: Sequence[torch.nn.Module], saved: Sequence[dict[str, Tensor]]) -> None:
+    """Restores what `scaling_state` gave, on the same layout."""
+    for chunk, states in zip(chunks, saved, strict=True):
+        modules = dict(_with_state(chunk))
+        for name, state in states.items():
+            modules[name].set_extra_state(state)
+
+
+def _with_state(chunk: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    none = torch.nn.Module.get_extra_state
+    return [(name, module) for name, module in chunk.named_modules() if type(module).get_extra_state is not none]
