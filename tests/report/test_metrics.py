@@ -144,7 +144,7 @@ def test_step_metrics_hold_every_declared_metric_of_a_step() -> None:
         state=dataclasses.replace(State.fresh(), step=501, samples_seen=40, tokens_seen=400).with_reset("period"),
         collected=collected(),
         policy=POLICY,
-        updates=[update()],
+        updates=[dataclasses.replace(update(), loss_scale=2.0**10, num_overflows=1)] * 2,
         phase_seconds=dict.fromkeys(phases, 0.5),
         step_seconds=10.0,
         verifier_timeout_seconds=5.0,
@@ -161,8 +161,9 @@ def test_step_metrics_hold_every_declared_metric_of_a_step() -> None:
     assert found["throughput/samples_per_second"] == pytest.approx(samples / (10.0 - 3 * 0.5))
     assert found["throughput/updated_samples_per_second"] == pytest.approx(samples / 0.5)
     assert found["throughput/generated_samples_per_second"] == pytest.approx(collected().tried.rewards.numel() / 0.5)
-    assert found["throughput/updated_tokens_per_second_per_device"] == pytest.approx(20 / 0.5 / 2)
+    assert found["throughput/updated_tokens_per_second_per_device"] == pytest.approx(2 * 20 / 0.5 / 2)
     assert found["memory/device_bytes"] == 4
+    assert (found["actor/loss_scale"], found["actor/overflows_count"]) == (1024, 2)
 
 
 def test_a_step_that_found_no_group_leaves_no_kl_behind() -> None:
