@@ -58,6 +58,8 @@ RECIPE = Recipe(
             target="current",  # B2: inherited
             clears_optimizer=False,  # B2: inherited
         ),
+        policy_loss="clip",  # BR
+        loss_divisor_tokens=None,  # OR, NR: the mean is over tokens
     ),
     sampling=Sampling(
         prompts_per_step=512,  # BR Table 1: counted after dynamic sampling

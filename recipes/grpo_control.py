@@ -34,6 +34,8 @@ RECIPE = Recipe(
         length=None,  # JR: no length penalty
         dynamic_sampling=None,  # JR
         reference_reset=None,  # JR: no reference
+        policy_loss="clip",  # JR
+        loss_divisor_tokens=None,  # VE: the mean is over tokens
     ),
     sampling=Sampling(
         prompts_per_step=256,  # JR

@@ -59,6 +59,8 @@ RECIPE = Recipe(
             target="current",  # P1 section 2.3.1: a recent snapshot of the policy
             clears_optimizer=True,  # P1 section 2.3.1
         ),
+        policy_loss="clip",  # P1 eq. 1
+        loss_divisor_tokens=None,  # VE: the mean is over tokens
     ),
     sampling=Sampling(
         prompts_per_step=256,  # P1 section 3.2, in verl's unit

@@ -71,6 +71,8 @@ RECIPE = Recipe(
             target="current",  # B2's section on resets; its summary and MC have the best checkpoint
             clears_optimizer=False,  # B2
         ),
+        policy_loss="clip",  # B2
+        loss_divisor_tokens=None,  # OR, NR: the mean is over tokens
     ),
     sampling=Sampling(
         prompts_per_step=512,  # BR Table 1; JR has 256

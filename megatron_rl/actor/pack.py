@@ -94,7 +94,7 @@ def relative_loss_weights(lengths: Tensor, judged: Tensor, algorithm: Algorithm)
 
     The schedule divides the sum of an update's losses by its tokens, whatever they weigh.
     """
-    return loss_weights(lengths, judged, algorithm.loss_aggregation) * (lengths * judged).sum()
+    return loss_weights(lengths, judged, algorithm) * (lengths * judged).sum()
 
 
 def share_out(rows: list[int], lengths: list[int], num_replicas: int) -> list[list[int]]:

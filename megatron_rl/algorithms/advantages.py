@@ -18,6 +18,7 @@ def advantages(rewards: Tensor, groups: Columns, algorithm: Algorithm) -> Tensor
     group_mean_and_std     A = R~ / (std over the group + 1e-8)                                GRPO, ProRL v1
     group_mean_then_batch  A = (R~ - mean over the batch) / (std over the batch + 1e-8)        ProRL v2, BroRL
     leave_one_out          A = R - mean over the others of the group = R~ n / (n - 1)          RLOO
+    group_mean             A = R~                                                              Dr. GRPO
 
     The batch is all groups of the step, so that nothing depends on the layout. Its statistics count each sample once
     (`statistics_over="samples"`, as the papers write) or once per token of its length (`"tokens"`, as OpenRLHF,
@@ -28,8 +29,8 @@ def advantages(rewards: Tensor, groups: Columns, algorithm: Algorithm) -> Tensor
     judged samples: there is nothing to compare with.
 
     Source: ProRL v1 arXiv 2505.24864v1, eq. 2; REINFORCE++ arXiv 2501.03262v9, eq. 6-7, App. B.2; ProRL v2 blog,
-    2025-08-13; RLOO arXiv 2402.14740. The advantage goes to every token (REINFORCE++ eq. 4), not to the
-    last one only (App. B.2).
+    2025-08-13; RLOO arXiv 2402.14740; Dr. GRPO arXiv 2503.20783, section 3.2. The advantage goes to every token
+    (REINFORCE++ eq. 4), not to the last one only (App. B.2).
 
     >>> import dataclasses, torch
     >>> from recipes.prorl_v2 import RECIPE
@@ -49,8 +50,8 @@ def advantages(rewards: Tensor, groups: Columns, algorithm: Algorithm) -> Tensor
 
     >>> of("group_mean_and_std")
     [[1.0, -1.0, 0.0, 0.0], [0.5774, -1.7321, 0.5774, 0.5774]]
-    >>> of("leave_one_out")
-    [[1.0, -1.0, 0.0, 0.0], [0.3333, -1.0, 0.3333, 0.3333]]
+    >>> of("leave_one_out"), of("group_mean")[1]
+    ([[1.0, -1.0, 0.0, 0.0], [0.3333, -1.0, 0.3333, 0.3333]], [0.25, -0.75, 0.25, 0.25])
     """
     num_judged = groups.judged.sum(1, keepdim=True)
     judged = groups.judged & (num_judged >= 2)
@@ -58,6 +59,8 @@ def advantages(rewards: Tensor, groups: Columns, algorithm: Algorithm) -> Tensor
     # An unjudged reward may be anything; it must not reach a sum.
     rewards = rewards.double().masked_fill(~judged, 0)
     centred = (rewards - rewards.sum(1, keepdim=True) / sizes).masked_fill(~judged, 0)
+    if algorithm.advantage == "group_mean":
+        return centred
     if algorithm.advantage == "leave_one_out":
         return centred * sizes / (sizes - 1)
     if algorithm.advantage == "group_mean_and_std":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,11 +11,54 @@ from megatron_rl.config.records import Algorithm
 
 
 class Clipped(NamedTuple):
-    """Three masks [T], 1 where a bound takes a token's gradient away."""
+    """Three masks [T], 1 where a bound takes a token's gradient away; for CISPO, where it cuts its weight."""
 
     low: Tensor  # already less likely, and should become less so
     high: Tensor  # already more likely, and should become more so
     dual: Tensor  # much more likely, though it should become less so
+
+
+def sequence_log_ratio(log_ratio: Tensor, weights: Tensor, sequences: Tensor) -> Tensor:
+    """log s [T] of the sequence of each token: the mean of `log_ratio` [T] over its tokens that `weights` [T] counts.
+
+    0 for a sequence without any. `sequences` [T] says which one a token belongs to; a pack holds whole ones. The
+    gradient of s reaches each of n tokens as s / n.
+
+    Source: GSPO arXiv 2507.18071, eq. 7: s = (pi(y) / pi_old(y)) ^ (1 / |y|).
+
+    Log-ratios 0.3 and 0.1 in one sequence, 0.5 in another, whose second token does not count.
+
+    >>> log_ratio, weights = torch.tensor([0.3, 0.1, 0.5, 9.0]), torch.tensor([1.0, 1.0, 1.0, 0.0])
+    >>> [round(value, 4) for value in sequence_log_ratio(log_ratio, weights, torch.tensor([4, 4, 7, 7])).tolist()]
+    [0.2, 0.2, 0.5, 0.5]
+    """
+    num_rows = int(sequences.max()) + 1 if len(sequences) else 0
+    empty = torch.zeros(num_rows, dtype=torch.float64, device=sequences.device)
+    # A token that does not count may have any ratio; it must not reach a sum.
+    counted = torch.where(weights > 0, log_ratio, 0) * weights
+    sums = empty.index_add(0, sequences, counted.double())
+    counts = empty.index_add(0, sequences, weights.double())
+    return (sums / counts.clamp(min=1))[sequences].to(log_ratio.dtype)
+
+
+def cispo_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, algorithm: Algorithm) -> Tensor:
+    """Loss [T] of each token: -sg(clip(r, 1 - clip_low, 1 + clip_high)) A log pi, with r = pi / pi_old.
+
+    sg takes no gradient, so that a token beyond a bound is weighed less, or more, and never left out: the gradient is
+    -clip(r) A. A `clip_low` of 1 is no lower bound. `logprobs` and the rest are as for `policy_loss`.
+
+    Source: CISPO, MiniMax-M1 arXiv 2506.13585, eq. 4, with two bounds; ScaleRL arXiv 2510.13786 has an upper one alone.
+
+    Probabilities 1, 2 and 1/2 of the old one, and bounds 0.8 and 1.28: -1 * 2 * 0, -1.28 * log 2 and -0.8 * log 2.
+
+    >>> from recipes.prorl_v2 import RECIPE
+    >>> logprobs, advantages = torch.tensor([1.0, 2.0, 0.5]).log(), torch.tensor([2.0, 1.0, -1.0])
+    >>> losses = cispo_loss(logprobs, torch.zeros(3), advantages, RECIPE.algorithm)
+    >>> [round(loss, 4) + 0.0 for loss in losses.tolist()]
+    [0.0, -0.8872, -0.5545]
+    """
+    ratio = (logprobs - old_logprobs).detach().exp()
+    return -ratio.clamp(1 - algorithm.clip_low, 1 + algorithm.clip_high) * advantages * logprobs
 
 
 def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, algorithm: Algorithm) -> Tensor:
@@ -54,6 +97,8 @@ def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, algo
 def clipped(ratio: Tensor, advantages: Tensor, algorithm: Algorithm) -> Clipped:
     """Where the bounds of `policy_loss` hold a token of this `ratio` [T], in the ratio's dtype.
 
+    With `algorithm.policy_loss` "cispo", where they cut its weight, whatever the sign of its advantage.
+
     Source: as `policy_loss`; the regions where the clipped branch is the one taken.
 
     The four tokens of `policy_loss` with its dual clip: the second is held from above, the third by the dual clip, the
@@ -66,31 +111,54 @@ def clipped(ratio: Tensor, advantages: Tensor, algorithm: Algorithm) -> Clipped:
     [[0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
     """
     bound = torch.inf if algorithm.dual_clip is None else algorithm.dual_clip
-    low = (ratio < 1 - algorithm.clip_low) & (advantages < 0)
-    high = (ratio > 1 + algorithm.clip_high) & (advantages > 0)
+    low, high = ratio < 1 - algorithm.clip_low, ratio > 1 + algorithm.clip_high
+    if algorithm.policy_loss == "cispo":
+        low, high = low & (advantages != 0), high & (advantages != 0)
+    else:
+        low, high = low & (advantages < 0), high & (advantages > 0)
     dual = (ratio > bound) & (advantages < 0)
     return Clipped(low.to(ratio.dtype), high.to(ratio.dtype), dual.to(ratio.dtype))
 
 
-def loss_weights(lengths: Tensor, judged: Tensor, aggregation: Literal["token_mean", "sequence_mean"]) -> Tensor:
+def loss_weights(lengths: Tensor, judged: Tensor, algorithm: Algorithm) -> Tensor:
     """What each token of a sequence weighs in its update's loss: [G, N] float64 for the G groups of the update.
 
     The loss of the update is the sum over its tokens of weight * token loss, so that any split into microbatches and
-    ranks gives the same. token_mean: 1 / all judged tokens of the update. sequence_mean: 1 / (judged sequences *
-    length of this one). An unjudged sequence weighs 0.
+    ranks gives the same. With `algorithm.loss_aggregation`
 
-    Source: DAPO arXiv 2503.14476, section 3.3 (token mean); REINFORCE++ arXiv 2501.03262v9, eq. 1
-    (sequence mean).
+    token_mean       1 / all judged tokens of the update                                    DAPO
+    sequence_mean    1 / (judged sequences * length of this one)                            GRPO, GSPO
+    prompt_mean      1 / (groups with a judged sequence * judged tokens of this group)      ScaleRL
+    constant_length  1 / (judged sequences * loss_divisor_tokens)                           Dr. GRPO
 
-    Sequences of 1 and 3 judged tokens: a quarter each; or a half, and a sixth for each of the three.
+    An unjudged sequence weighs 0.
 
-    >>> lengths, judged = torch.tensor([[1, 3, 9]]), torch.tensor([[True, True, False]])
-    >>> loss_weights(lengths, judged, "token_mean").tolist()
-    [[0.25, 0.25, 0.0]]
-    >>> [round(weight, 4) for weight in loss_weights(lengths, judged, "sequence_mean")[0].tolist()]
-    [0.5, 0.1667, 0.0]
+    Source: DAPO arXiv 2503.14476, section 3.3 (token mean); REINFORCE++ arXiv 2501.03262v9, eq. 1 (sequence mean);
+    ScaleRL arXiv 2510.13786 (every prompt counts the same, and within it every token); Dr. GRPO arXiv 2503.20783,
+    section 3.2 (no length in the denominator, which made long wrong answers cheap), whose code divides by the limit of
+    response tokens.
+
+    One group with sequences of 1 and 3 judged tokens, one with one of 4; the constant is 2 tokens.
+
+    >>> import dataclasses
+    >>> from recipes.prorl_v2 import RECIPE
+    >>> lengths, judged = torch.tensor([[1, 3], [4, 9]]), torch.tensor([[True, True], [True, False]])
+    >>> def of(aggregation):
+    ...     algorithm = dataclasses.replace(RECIPE.algorithm, loss_aggregation=aggregation, loss_divisor_tokens=2)
+    ...     return loss_weights(lengths, judged, algorithm).mul(1e4).round().div(1e4).tolist()
+    >>> of("token_mean"), of("sequence_mean")
+    ([[0.125, 0.125], [0.125, 0.0]], [[0.3333, 0.1111], [0.0833, 0.0]])
+    >>> of("prompt_mean"), of("constant_length")
+    ([[0.125, 0.125], [0.125, 0.0]], [[0.1667, 0.1667], [0.1667, 0.0]])
     """
-    counted = judged.double()
+    counted, aggregation = judged.double(), algorithm.loss_aggregation
+    tokens = counted * lengths
     if aggregation == "token_mean":
-        return counted / (counted * lengths).sum().clamp(min=1)
+        return counted / tokens.sum().clamp(min=1)
+    if aggregation == "prompt_mean":
+        num_groups = judged.any(1).sum().clamp(min=1)
+        return counted / (num_groups * tokens.sum(1, keepdim=True).clamp(min=1))
+    if aggregation == "constant_length":
+        assert algorithm.loss_divisor_tokens is not None, "a constant length needs its constant"
+        return counted / (counted.sum().clamp(min=1) * algorithm.loss_divisor_tokens)
     return counted / (counted.sum().clamp(min=1) * lengths.clamp(min=1))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl.algorithms.kl import kl_estimate
-from megatron_rl.algorithms.losses import clipped, policy_loss
+from megatron_rl.algorithms.losses import cispo_loss, clipped, policy_loss, sequence_log_ratio
 from megatron_rl.algorithms.mismatch import correction_weights, held_by_correction
 from megatron_rl.config.records import Algorithm
 from megatron_rl.types import Pack
@@ -24,7 +24,7 @@ class TokenSums:
     clip_low: Tensor  # tokens whose gradient a bound takes away, as `losses.clipped` says
     clip_high: Tensor
     clip_dual: Tensor
-    ratio: Tensor  # pi / pi_old
+    ratio: Tensor  # pi / pi_old, of the whole sequence for GSPO
     kl_reference: Tensor  # nats; 0 without a KL
     corrected: Tensor  # tokens whose ratio to the rollout's probability lies beyond the bounds
 
@@ -50,13 +50,14 @@ class TokenSums:
 def objective(logprobs: Tensor, pack: Pack, algorithm: Algorithm) -> tuple[Tensor, TokenSums]:
     """The loss of a pack's tokens and its sums: sum_t w_t (c_t L_t + beta KL_t), which the optimizer lowers.
 
-    L is `policy_loss` of `logprobs` [T] against the pack's old ones with its advantages; c the correction for the
+    L is `policy_loss` of `logprobs` [T] against the pack's old ones with its advantages, of the whole sequence's ratio
+    for GSPO, or `cispo_loss`; c the correction for the
     rollout engine's own probabilities, 1 without one; KL the estimate against the pack's reference, 0 without one or
     where it is taken off the reward instead; w the pack's `loss_weights`, by which the packs of an update sum to the
     token mean or the sequence mean. The gradient flows through `logprobs` only.
 
     Source: ProRL v1 arXiv 2505.24864v1, eq. 1-4; ProRL v2 blog, 2025-08-13; BroRL arXiv 2510.01180v1, section 4.2
-    (truncated importance sampling); REINFORCE++ arXiv 2501.03262v9, eq. 8.
+    (truncated importance sampling); REINFORCE++ arXiv 2501.03262v9, eq. 8; GSPO arXiv 2507.18071, eq. 5.
 
     One token of ratio 2 and advantage 1 is held at 1.28; the reference gave it half the policy's probability, so k2 is
     (log 2)^2 / 2 = 0.2402, and beta 0.5. The prompt's token counts for nothing.
@@ -74,7 +75,13 @@ def objective(logprobs: Tensor, pack: Pack, algorithm: Algorithm) -> tuple[Tenso
     """
     assert pack.old_logprobs is not None and pack.advantages is not None
     mask = pack.response_mask
-    loss = policy_loss(logprobs, pack.old_logprobs, pack.advantages, algorithm)
+    log_ratio = logprobs - pack.old_logprobs
+    if algorithm.policy_loss == "gspo":
+        log_ratio = sequence_log_ratio(log_ratio, mask, pack.sequences)
+    if algorithm.policy_loss == "cispo":
+        loss = cispo_loss(logprobs, pack.old_logprobs, pack.advantages, algorithm)
+    else:
+        loss = policy_loss(log_ratio, torch.zeros_like(log_ratio), pack.advantages, algorithm)
     kl = corrected = torch.zeros_like(logprobs)
     if (correction := algorithm.correction) is not None:
         of_rollout = pack.old_logprobs, pack.rollout_logprobs, mask, pack.sequences, correction
@@ -87,6 +94,6 @@ def objective(logprobs: Tensor, pack: Pack, algorithm: Algorithm) -> tuple[Tenso
             loss = loss + algorithm.kl.coefficient * kl
     total = (loss * pack.loss_weights).sum()
     with torch.no_grad():
-        ratio = (logprobs - pack.old_logprobs).exp()
+        ratio = log_ratio.exp()
         of_tokens = (torch.stack([*clipped(ratio, pack.advantages, algorithm), ratio, kl, corrected]) * mask).sum(1)
         return total, TokenSums.of(torch.cat([mask.sum()[None], total.detach()[None], of_tokens]))

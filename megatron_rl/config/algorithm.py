@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from megatron_rl.config.fingerprint import later_field
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kl:
@@ -96,12 +98,12 @@ class DynamicSampling:
 class Algorithm:
     """How rewards become a loss; None leaves a part out."""
 
-    advantage: Literal["group_mean_and_std", "group_mean_then_batch", "leave_one_out"]
+    advantage: Literal["group_mean_and_std", "group_mean_then_batch", "leave_one_out", "group_mean"]
     statistics_over: Literal["samples", "tokens"]  # of the batch, for group_mean_then_batch
     clip_low: float  # the ratio is held above 1 - this
     clip_high: float  # the ratio is held below 1 + this
     dual_clip: float | None  # bound of the ratio where the advantage is negative
-    loss_aggregation: Literal["token_mean", "sequence_mean"]  # over an update
+    loss_aggregation: Literal["token_mean", "sequence_mean", "prompt_mean", "constant_length"]  # over an update
     updates_per_step: int  # optimizer steps, each on its own share of the groups
     kl: Kl | None
     correction: Correction | None
@@ -110,3 +112,5 @@ class Algorithm:
     length: CosineLength | None
     dynamic_sampling: DynamicSampling | None
     reference_reset: ReferenceReset | None
+    policy_loss: Literal["clip", "cispo", "gspo"] = later_field("clip")  # as algorithms/losses.py writes them
+    loss_divisor_tokens: int | None = later_field(None)  # a response's length, whatever it is, for constant_length

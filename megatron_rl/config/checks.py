@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from megatron_rl.config.records import Recipe, Scale
+    from megatron_rl.config.records import Algorithm, Recipe, Scale
 
 
 # Fields of a scale that count something there must be at least one of.
@@ -182,8 +182,7 @@ def check_in_force(recipe: Recipe, where: str) -> None:
 def check_algorithm(recipe: Recipe) -> None:
     """Raises UserError where a part of the algorithm has a value outside what it can mean, or two contradict."""
     algorithm = recipe.algorithm
-    require(0 < algorithm.clip_low < 1, f"algorithm.clip_low={algorithm.clip_low}: must lie in (0, 1)")
-    above_zero({"algorithm.clip_high": algorithm.clip_high})
+    check_policy_loss(algorithm)
     require(
         algorithm.dual_clip is None or (algorithm.dual_clip > 1 and math.isfinite(algorithm.dual_clip)),
         f"algorithm.dual_clip={algorithm.dual_clip}: must be above 1, the ratio on policy; or none",
@@ -210,6 +209,30 @@ def check_algorithm(recipe: Recipe) -> None:
     if algorithm.dynamic_sampling is not None:
         above_zero({"algorithm.dynamic_sampling.max_rounds": algorithm.dynamic_sampling.max_rounds})
     check_reset(recipe)
+
+
+def check_policy_loss(algorithm: Algorithm) -> None:
+    """Raises UserError where bounds, ratio and mean of the policy loss do not go together."""
+    low, mean, is_cispo = algorithm.clip_low, algorithm.loss_aggregation, algorithm.policy_loss == "cispo"
+    require(0 < low < 1 or is_cispo, f"algorithm.clip_low={low}: must lie in (0, 1)")
+    require(0 < low <= 1, f"algorithm.clip_low={low}: must lie in (0, 1], where 1 is no bound")
+    above_zero({"algorithm.clip_high": algorithm.clip_high})
+    require(
+        algorithm.dual_clip is None or not is_cispo,
+        f"algorithm.dual_clip={algorithm.dual_clip}: policy_loss='cispo' cuts either sign; set dual_clip=none",
+    )
+    require(
+        algorithm.policy_loss != "gspo" or mean == "sequence_mean",
+        f"algorithm.loss_aggregation='{mean}': policy_loss='gspo' has one ratio a response; use 'sequence_mean'",
+    )
+    divisor = algorithm.loss_divisor_tokens
+    require(
+        (divisor is None) == (mean != "constant_length"),
+        f"algorithm.loss_divisor_tokens={divisor}: loss_aggregation='{mean}' "
+        + ("needs one, such as the limit of response tokens" if divisor is None else "divides by none; set it to none"),
+    )
+    if divisor is not None:
+        above_zero({"algorithm.loss_divisor_tokens": divisor})
 
 
 def check_reset(recipe: Recipe) -> None:

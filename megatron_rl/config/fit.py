@@ -70,6 +70,8 @@ def _algorithm(algorithm: Algorithm, caps: Caps, divisor: int, shortening: float
         length=length
         and replace(length, steps_on=span(length.steps_on, divisor), steps_off=span(length.steps_off, divisor)),
         reference_reset=reset and _reset(reset, divisor),
+        # Else the losses of short responses would be so small that Adam's epsilon showed.
+        loss_divisor_tokens=algorithm.loss_divisor_tokens and max(1, int(algorithm.loss_divisor_tokens * shortening)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Advantages of the three kinds against plain Python loops over the formulas."""
+"""Advantages of the four kinds against plain Python loops over the formulas."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from tests.samples import columns_of
 
 Table = list[list[float]]
 OVER = ("samples", "tokens")
-KINDS = ("group_mean_and_std", "group_mean_then_batch", "leave_one_out")
+KINDS = ("group_mean_and_std", "group_mean_then_batch", "leave_one_out", "group_mean")
 
 
 def computed(
@@ -49,7 +49,7 @@ def oracle(rewards: Table, judged: list[list[bool]], lengths: list[list[int]], o
 
 
 def group_oracle(rewards: Table, judged: list[list[bool]], kind: str) -> Table:
-    """GRPO's (R - mean) / std of the group, and RLOO's R - mean of the others."""
+    """GRPO's (R - mean) / std of the group, Dr. GRPO's R - mean, and RLOO's R - mean of the others."""
     found = [[0.0] * len(row) for row in rewards]
     for g, row in enumerate(rewards):
         members = [n for n in range(len(row)) if judged[g][n]]
@@ -58,6 +58,8 @@ def group_oracle(rewards: Table, judged: list[list[bool]], kind: str) -> Table:
             if kind == "group_mean_and_std":
                 variance = sum((row[m] - mean) ** 2 for m in members) / len(members)
                 found[g][n] = (row[n] - mean) / (math.sqrt(variance) + 1e-8)
+            elif kind == "group_mean":
+                found[g][n] = row[n] - mean
             else:
                 others = [row[m] for m in members if m != n]
                 found[g][n] = row[n] - sum(others) / len(others)
@@ -87,7 +89,7 @@ def test_advantages_equal_the_papers_formula(seed: int, over: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["group_mean_and_std", "leave_one_out"])
+@pytest.mark.parametrize("kind", ["group_mean_and_std", "leave_one_out", "group_mean"])
 @pytest.mark.parametrize("seed", range(20))
 def test_advantages_within_a_group_equal_the_papers_formula(seed: int, kind: str) -> None:
     rewards, judged, lengths = random_case(seed)

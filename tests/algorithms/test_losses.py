@@ -3,20 +3,26 @@
 import dataclasses
 import math
 import random
-from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from megatron_rl.algorithms.losses import clipped, loss_weights, policy_loss
+from megatron_rl.algorithms.losses import cispo_loss, clipped, loss_weights, policy_loss
 from recipes.prorl_v2 import RECIPE
 
 LOW, HIGH = 0.2, 0.28
 PLAIN = dataclasses.replace(RECIPE.algorithm, clip_low=LOW, clip_high=HIGH, dual_clip=None)
 DUAL = dataclasses.replace(PLAIN, dual_clip=1.5)
 both = pytest.mark.parametrize("algorithm", [PLAIN, DUAL], ids=["plain", "dual"])
-AGGREGATIONS: tuple[Literal["token_mean", "sequence_mean"], ...] = ("token_mean", "sequence_mean")
+AGGREGATIONS = ("token_mean", "sequence_mean", "prompt_mean", "constant_length")
+CONSTANT = 5
+
+
+def weights_of(lengths: Tensor, judged: Tensor, aggregation: str) -> Tensor:
+    divisor = CONSTANT if aggregation == "constant_length" else None
+    chosen = dataclasses.replace(PLAIN, loss_aggregation=aggregation, loss_divisor_tokens=divisor)  # type: ignore[arg-type]
+    return loss_weights(lengths, judged, chosen)
 
 
 def oracle(logprob: float, old: float, advantage: float, dual_clip: float | None = None) -> float:
@@ -103,6 +109,20 @@ def test_held_tokens_are_exactly_those_without_gradient(algorithm) -> None:
     assert torch.equal(sum(held), ((new.grad == 0) & (advantages != 0)).double())
 
 
+def test_cispo_leaves_no_token_without_gradient_and_says_whose_weight_it_cuts() -> None:
+    algorithm = dataclasses.replace(PLAIN, policy_loss="cispo")
+    new, old, advantages = tokens(2000, seed=3)
+    new.requires_grad_()
+    cispo_loss(new, old, advantages, algorithm).sum().backward()
+    assert new.grad is not None
+    ratio = (new.detach() - old).exp()
+    assert torch.equal(new.grad == 0, advantages == 0)
+    torch.testing.assert_close(new.grad, -ratio.clamp(1 - LOW, 1 + HIGH) * advantages)
+    held = clipped(ratio, advantages, algorithm)
+    assert torch.equal(held.low + held.high, ((new.grad != -ratio * advantages) & (advantages != 0)).double())
+    assert held.low.any() and held.high.any() and not held.dual.any()
+
+
 def test_any_split_into_microbatches_sums_to_the_same_loss_and_gradient() -> None:
     new, old, advantages = tokens(300, seed=4)
 
@@ -129,42 +149,51 @@ def test_on_policy_the_loss_is_the_negative_advantage_and_nothing_is_held() -> N
     assert not any(mask.any() for mask in clipped(torch.ones(50), advantages, DUAL))
 
 
-def mean_oracle(losses: list[list[float]], aggregation: str) -> float:
-    """DAPO's mean over all tokens; the mean over sequences of each one's mean over its tokens."""
+def mean_oracle(losses: list[list[list[float]]], aggregation: str) -> float:
+    """DAPO's mean over all tokens; the mean over sequences of each one's mean over its tokens; ScaleRL's mean over
+    prompts of the mean over their tokens; Dr. GRPO's mean over sequences of their sum over a constant.
+    """
+    rows = [row for group in losses for row in group]
     if aggregation == "token_mean":
-        return sum(map(sum, losses)) / sum(map(len, losses))
-    return sum(sum(row) / len(row) for row in losses) / len(losses)
+        return sum(map(sum, rows)) / sum(map(len, rows))
+    if aggregation == "prompt_mean":
+        groups = [[loss for row in group for loss in row] for group in losses if group]
+        return sum(sum(group) / len(group) for group in groups) / len(groups)
+    if aggregation == "constant_length":
+        return sum(map(sum, rows)) / CONSTANT / len(rows)
+    return sum(sum(row) / len(row) for row in rows) / len(rows)
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("seed", range(5))
-def test_shares_sum_token_losses_to_the_papers_mean(
-    aggregation: Literal["token_mean", "sequence_mean"], seed: int
-) -> None:
+def test_shares_sum_token_losses_to_the_papers_mean(aggregation: str, seed: int) -> None:
     rng = random.Random(seed)
     losses = [[rng.gauss(0, 1) for _ in range(rng.randint(1, 9))] for _ in range(12)]
     judged = [rng.random() < 0.7 for _ in losses]
+    judged[:4] = [False] * 4 if seed == 0 else judged[:4]
     lengths = torch.tensor([len(row) for row in losses]).reshape(3, 4)
-    weights = loss_weights(lengths, torch.tensor(judged).reshape(3, 4), aggregation)
+    weights = weights_of(lengths, torch.tensor(judged).reshape(3, 4), aggregation)
     assert weights.dtype == torch.float64
     found = sum(weight * sum(row) for weight, row in zip(weights.flatten().tolist(), losses, strict=True))
-    expected = mean_oracle([row for row, is_judged in zip(losses, judged, strict=True) if is_judged], aggregation)
+    grouped = [[losses[i] for i in range(first, first + 4) if judged[i]] for first in (0, 4, 8)]
+    expected = mean_oracle(grouped, aggregation)
     assert found == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_shares_of_an_update_sum_to_one_and_to_nothing_where_nothing_was_judged(
-    aggregation: Literal["token_mean", "sequence_mean"],
+    aggregation: str,
 ) -> None:
     lengths, judged = torch.tensor([[3, 5], [2, 7]]), torch.tensor([[True, False], [True, True]])
-    assert (loss_weights(lengths, judged, aggregation) * lengths).sum().item() == pytest.approx(1)
-    nothing = loss_weights(lengths, torch.zeros_like(judged), aggregation)
+    total = 12 / 3 / CONSTANT if aggregation == "constant_length" else 1  # 3 + 2 + 7 tokens of three responses
+    assert (weights_of(lengths, judged, aggregation) * lengths * judged).sum().item() == pytest.approx(total)
+    nothing = weights_of(lengths, torch.zeros_like(judged), aggregation)
     assert nothing.tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_any_split_into_microbatches_and_ranks_sums_to_the_same_loss_and_gradient(
-    aggregation: Literal["token_mean", "sequence_mean"],
+    aggregation: str,
 ) -> None:
     lengths, judged = (
         torch.tensor([[3, 90], [20, 7], [55, 1]]),
@@ -172,7 +201,7 @@ def test_any_split_into_microbatches_and_ranks_sums_to_the_same_loss_and_gradien
     )
     rows = torch.arange(6).repeat_interleave(lengths.flatten())
     new, old, advantages = tokens(len(rows), seed=6)
-    weights = loss_weights(lengths, judged, aggregation).flatten()
+    weights = weights_of(lengths, judged, aggregation).flatten()
 
     def run(packs: list[list[int]]) -> tuple[float, Tensor]:
         """The sum over packs of sequences, wherever they are worked on."""
@@ -193,8 +222,7 @@ def test_any_split_into_microbatches_and_ranks_sums_to_the_same_loss_and_gradien
         torch.testing.assert_close(split_gradient, gradient)
 
 
-def test_the_two_means_agree_where_all_lengths_are_equal() -> None:
+def test_the_means_agree_where_all_lengths_are_equal() -> None:
     lengths, judged = torch.full((3, 4), 7), torch.ones(3, 4, dtype=torch.bool)
-    torch.testing.assert_close(
-        loss_weights(lengths, judged, "token_mean"), loss_weights(lengths, judged, "sequence_mean")
-    )
+    for aggregation in ("sequence_mean", "prompt_mean"):
+        torch.testing.assert_close(weights_of(lengths, judged, "token_mean"), weights_of(lengths, judged, aggregation))

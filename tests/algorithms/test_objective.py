@@ -32,6 +32,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "k3_value_clamp": {"kl": Kl(estimator="k3", coefficient=0.3, log_ratio_clamp=20.0, value_clamp=0.1, place="loss")},
     "k2_in_reward": {"kl": Kl(estimator="k2", coefficient=0.3, log_ratio_clamp=10.0, value_clamp=None, place="reward")},
     "no_kl": {"kl": None},
+    "cispo_prompt_mean": {"policy_loss": "cispo", "loss_aggregation": "prompt_mean"},
+    "cispo_above_alone": {"policy_loss": "cispo", "clip_low": 1.0, "clip_high": 0.1},
+    "cispo_truncate": {"policy_loss": "cispo", "correction": Correction(method="truncate", low=0.7, high=1.1)},
+    "gspo": {"policy_loss": "gspo", "loss_aggregation": "sequence_mean", "clip_low": 3e-4, "clip_high": 4e-4},
+    "gspo_wide_dual_clip": {"policy_loss": "gspo", "loss_aggregation": "sequence_mean", "dual_clip": 1.05},
+    "constant_length": {"loss_aggregation": "constant_length", "loss_divisor_tokens": 9},
 }
 ALGORITHMS = RECIPES | {name: dataclasses.replace(PLAIN, **changes) for name, changes in OPTIONS.items()}
 
@@ -81,30 +87,47 @@ def weight(token: Token, everyone: list[Token], algorithm: Algorithm) -> float:
     counted = [other for other in everyone if other.counts]
     if not token.counts or algorithm.loss_aggregation == "token_mean":
         return float(token.counts)
+    num_sequences = len({other.sequence for other in counted})
+    if algorithm.loss_aggregation == "constant_length":
+        return len(counted) / (num_sequences * (algorithm.loss_divisor_tokens or 0))
+    if algorithm.loss_aggregation == "prompt_mean":  # two sequences a prompt
+        own = sum(other.sequence // 2 == token.sequence // 2 for other in counted)
+        return len(counted) / (own * len({other.sequence // 2 for other in counted}))
     own = sum(other.sequence == token.sequence for other in counted)
-    return len(counted) / (own * len({other.sequence for other in counted}))
+    return len(counted) / (own * num_sequences)
 
 
-def oracle(everyone: list[Token], algorithm: Algorithm) -> dict[str, float]:
-    """Loss and sums by the formulas: P1 eq. 1-4, B2, RF eq. 8, arXiv 1912.09729, BR (TIS), NR and OR (masks)."""
+def oracle(everyone: list[Token], algorithm: Algorithm, weights_at: list[float] | None = None) -> dict[str, float]:
+    """Loss and sums by the formulas: P1 eq. 1-4, B2, RF eq. 8, arXiv 1912.09729, BR (TIS), NR and OR (masks), CISPO
+    arXiv 2506.13585 eq. 4, GSPO arXiv 2507.18071 eq. 5 and 7.
+
+    `weights_at` are the log-probabilities that CISPO's weights are taken at, where they are not those of its logarithm:
+    no gradient flows through them.
+    """
     found = dict.fromkeys((field.name for field in dataclasses.fields(TokenSums)), 0.0)
-    for token in everyone:
+    for place, token in enumerate(everyone):
         if not token.counts:
             continue
+        own = [o for o in everyone if o.counts and o.sequence == token.sequence]
         ratio, A = math.exp(token.logprob - token.old), token.advantage
+        if algorithm.policy_loss == "gspo":
+            ratio = math.prod(math.exp(o.logprob - o.old) for o in own) ** (1 / len(own))
         low, high = 1 - algorithm.clip_low, 1 + algorithm.clip_high
         gain = min(ratio * A, min(max(ratio, low), high) * A)
         dual = math.inf if algorithm.dual_clip is None else algorithm.dual_clip
         if A < 0:
             gain = max(gain, dual * A)
-        found["clip_low"] += A < 0 and ratio < low
-        found["clip_high"] += A > 0 and ratio > high
+        is_cispo = algorithm.policy_loss == "cispo"
+        if is_cispo:
+            held = ratio if weights_at is None else math.exp(weights_at[place] - token.old)
+            gain = min(max(held, low), high) * A * token.logprob
+        found["clip_low"] += (A < 0 or is_cispo) and ratio < low
+        found["clip_high"] += (A > 0 or is_cispo) and ratio > high
         found["clip_dual"] += A < 0 and ratio > dual
         found["ratio"] += ratio
         found["tokens"] += 1
         loss = -gain
         if (bounds := algorithm.correction) is not None:
-            own = [o for o in everyone if o.counts and o.sequence == token.sequence]
             mean = math.exp(sum(o.old - o.rollout for o in own) / len(own))
             engine_ratio = math.exp(token.old - token.rollout)
             judged_by = mean if bounds.method == "sequence_mask" else engine_ratio
@@ -145,12 +168,13 @@ def test_loss_and_sums_equal_the_formulas(name: str) -> None:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_gradient_is_the_slope_of_the_formulas(name: str) -> None:
     everyone, algorithm, step = tokens(), ALGORITHMS[name], 1e-6
+    here = [token.logprob for token in everyone]
     for place, slope in enumerate(computed(everyone, algorithm)[1]):
         token, value = everyone[place], everyone[place].logprob
         token.logprob = value + step
-        above = oracle(everyone, algorithm)["loss"]
+        above = oracle(everyone, algorithm, here)["loss"]
         token.logprob = value - step
-        below = oracle(everyone, algorithm)["loss"]
+        below = oracle(everyone, algorithm, here)["loss"]
         token.logprob = value
         assert slope == pytest.approx((above - below) / (2 * step), rel=1e-6, abs=1e-8), place
 
@@ -163,6 +187,10 @@ def test_the_tokens_meet_every_bound() -> None:
         found = oracle(everyone, ALGORITHMS[case])
         assert 0 < found["corrected"] < found["tokens"], case
     assert oracle(everyone, ALGORITHMS["sequence_mean_dual_clip"])["clip_dual"] > 0
+    for name in ("cispo_prompt_mean", "gspo", "gspo_wide_dual_clip"):
+        found = oracle(everyone, ALGORITHMS[name])
+        assert 0 < found["clip_low"] + found["clip_high"] + found["clip_dual"] < found["tokens"], name
+    assert oracle(everyone, ALGORITHMS["cispo_above_alone"])["clip_low"] == 0
 
 
 def test_sums_of_packs_add_up_to_those_of_all() -> None:

@@ -60,6 +60,28 @@ def test_batch_algebra_reads_like_the_papers() -> None:
         ("algorithm.kl", {"coefficient": -1e-4}, "algorithm.kl.coefficient=-0.0001: must not be below 0"),
         ("algorithm.kl", {"coefficient": float("nan")}, "algorithm.kl.coefficient=nan"),
         ("algorithm", {"dual_clip": 1.0}, "algorithm.dual_clip=1.0: must be above 1"),
+        (
+            "algorithm",
+            {"policy_loss": "cispo", "clip_low": 1.1},
+            r"algorithm.clip_low=1.1: must lie in \(0, 1\], where 1",
+        ),
+        ("algorithm", {"policy_loss": "cispo", "dual_clip": 3.0}, "algorithm.dual_clip=3.0: .* set dual_clip=none"),
+        ("algorithm", {"policy_loss": "gspo"}, "loss_aggregation='token_mean': policy_loss='gspo' .* 'sequence_mean'"),
+        (
+            "algorithm",
+            {"loss_aggregation": "constant_length"},
+            "loss_divisor_tokens=None: .*'constant_length' needs one",
+        ),
+        (
+            "algorithm",
+            {"loss_divisor_tokens": 9},
+            "loss_divisor_tokens=9: .*'token_mean' divides by none; set it to none",
+        ),
+        (
+            "algorithm",
+            {"loss_aggregation": "constant_length", "loss_divisor_tokens": 0},
+            "algorithm.loss_divisor_tokens=0: must be above 0",
+        ),
         ("algorithm", {"advantage": "leave_one_out", "statistics_over": "tokens"}, "has no batch statistics; use 'sa"),
         ("algorithm", {"correction": Correction(method="icepop", low=2.0, high=1.0)}, "low=2.0, high=1.0 must satisfy"),
         (
