@@ -140,11 +140,16 @@ def variants(recipe: Recipe) -> str:
     rows = []
     for name in recipe_files():
         variant = find_recipe(name)
-        if name.startswith(f"{recipe.name}_") and name not in published():
+        if name not in published() and base_of(name) == recipe.name:
             lines = differences(dataclasses.asdict(recipe), dataclasses.asdict(variant))
             changed = [line for line in lines if line.partition(":")[0] not in ("name", "version")]
             rows.append((f"`{variant.release}`", "; ".join(f"`{line}`" for line in changed)))
     return "## Variants\n\n" + markdown(("variant", "what it changes"), rows) if rows else ""
+
+
+def base_of(variant: str) -> str:
+    """The recipe that a variant is named after: the longest name that its own begins with."""
+    return max((name for name in published() if variant.startswith(f"{name}_")), key=len)
 
 
 def uses(source: str, tag: str) -> bool:

@@ -90,7 +90,7 @@ def estimate(run: Run) -> Memory:
         weights=size * local,
         gradients=4 * local,
         optimizer=(8 if scale.precision == "fp32" else 12) * local // scale.data_parallel,
-        reference=size * local,
+        reference=size * local if run.recipe.algorithm.kl else 0,
         set_aside=size * local if run.recipe.algorithm.kl else 0,
         rollout_weights=size * model.num_parameters // scale.rollout_tensor_parallel,
         kv_cache=scale.kv_cache_bytes,

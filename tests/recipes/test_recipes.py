@@ -22,6 +22,7 @@ from megatron_rl.config.checks import check_parent
 from megatron_rl.config.fit import fitted
 from megatron_rl.config.records import Recipe, Scale, differences
 from megatron_rl.config.run import Run, batch_algebra
+from megatron_rl.estimate.memory import estimate
 from megatron_rl.types import Scores, State
 from recipes.mixtures.prorl import MIXTURE as PRORL_PROMPTS
 from recipes.scales import SCALES
@@ -87,12 +88,27 @@ def test_every_recipe_is_released_under_its_own_name(name: str) -> None:
     assert recipe(name).release in RELEASED
 
 
+def base_of(variant: str) -> str:
+    """The recipe that a variant is named after."""
+    return max((name for name in PUBLISHED if variant.startswith(f"{name}_")), key=len)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_is_named_after_the_recipe_it_changes_and_changes_little(name: str) -> None:
-    (base,) = [published for published in PUBLISHED if name.startswith(f"{published}_")]
+    base = base_of(name)
     lines = differences(dataclasses.asdict(recipe(base)), dataclasses.asdict(recipe(name)))
     changed = {line.split(":")[0] for line in lines} - {"name", "version"}
-    assert 1 <= len(changed) <= 2, changed
+    assert 1 <= len(changed) <= 3, changed
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if recipe(name).algorithm.kl is not None])
+def test_every_recipe_with_a_reference_has_a_form_without_one(name: str) -> None:
+    old, new = recipe(name), recipe(f"{name}_reference_free")
+    assert new.algorithm == replace(old.algorithm, kl=None, reference_reset=None)
+    assert new.stages == tuple(replace(stage, resets_reference=False) for stage in old.stages)
+    assert estimate(run_at(SCALES["h100x64"], old)).reference > 0
+    memory = estimate(run_at(SCALES["h100x64"], new))
+    assert memory.reference == memory.set_aside == 0
 
 
 def test_a_changed_value_changes_the_fingerprint() -> None:
