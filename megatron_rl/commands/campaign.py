@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from megatron_rl.commands.choose import build_run, find_recipe
-from megatron_rl.config.checks import check_parent, require
+from megatron_rl.config.checks import require
+from megatron_rl.config.recipe_checks import check_parent
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.preempt import SIGNALS
 from megatron_rl.runtime.ranks import die_with_parent

@@ -14,13 +14,14 @@ from pathlib import Path
 import recipes
 from megatron_rl.commands.modules import run_module
 from megatron_rl.commands.settings import RUN_FIELDS, VARIED, change, nearest, parse, path_of, sort_settings
-from megatron_rl.config.checks import UserError, check_parent, check_scale, require
+from megatron_rl.config.checks import UserError, check_scale, require
 from megatron_rl.config.fit import fitted
 from megatron_rl.config.identity import identity
 from megatron_rl.config.lineage import PUBLISHED, Parent, parent_of, read_parent
 from megatron_rl.config.mounts import mounts_of, on_host, seen_here
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.publication import Publication
+from megatron_rl.config.recipe_checks import check_parent
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 from megatron_rl.config.run import Run
 from megatron_rl.config.tokenizer import check_tokenizer

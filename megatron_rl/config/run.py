@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_rl.config.checks import YEAR_SECONDS, check_layout, check_recipe, check_scale, require
+from megatron_rl.config.checks import YEAR_SECONDS, check_layout, check_scale, require
 from megatron_rl.config.lineage import Parent
 from megatron_rl.config.precision import check_precision
+from megatron_rl.config.recipe_checks import check_recipe
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 
 SEEDS = 2**32  # that there are

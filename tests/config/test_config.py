@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from megatron_rl.config.checks import check_parent
 from megatron_rl.config.fit import fitted
+from megatron_rl.config.recipe_checks import check_parent
 from megatron_rl.config.records import (
     Correction,
     KlSpike,

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from megatron_rl.config.checks import UserError, check_recipe
+from megatron_rl.config.checks import UserError
 from megatron_rl.config.fit import fitted
+from megatron_rl.config.recipe_checks import check_recipe
 from megatron_rl.config.variant import names_of, shortened, variant_of
 from recipes.prorl_v1 import RECIPE as PRORL_V1
 from recipes.prorl_v2 import RECIPE as PRORL_V2

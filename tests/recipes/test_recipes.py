@@ -18,8 +18,8 @@ from megatron_rl.algorithms.reference import reset_reason
 from megatron_rl.commands.check import leaves
 from megatron_rl.commands.choose import find_recipe as recipe
 from megatron_rl.commands.choose import recipe_files
-from megatron_rl.config.checks import check_parent
 from megatron_rl.config.fit import fitted
+from megatron_rl.config.recipe_checks import check_parent
 from megatron_rl.config.records import Recipe, Scale, differences
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.estimate.memory import estimate
