@@ -28,6 +28,9 @@ OWNERS = {
     "transformer_engine": ("device/", "actor/precision.py"),
     "recipes": ("commands/choose.py", "commands/data.py", "commands/suites.py"),
     "nemo_run": (),
+    "mlflow": ("report/trackers/mlflow.py",),
+    "tensorboard": ("report/trackers/tensorboard.py",),
+    "wandb": ("report/trackers/wandb.py",),
 }
 # Modules of one layer that must not know each other, and modules that only some files may import, as path prefixes.
 STRANGERS = {("actor", "rollout"), ("rollout", "actor")}

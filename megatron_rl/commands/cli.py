@@ -312,6 +312,8 @@ def doctor() -> None:
 command()(evaluation.evaluate)
 command()(readers.report)
 command()(readers.watch)
+command()(readers.track)
+command()(readers.trace)
 
 
 def varied(settings: list[str] | None, model: str | None, domains: str | None) -> list[str]:

@@ -15,6 +15,8 @@ from megatron_rl.config.recipe_checks import check_recipe
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 
 SEEDS = 2**32  # that there are
+# Where a run's numbers can be sent while it trains -> what pip calls the package that this takes.
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class Run:
     allows_unsafe_sandbox: bool = False  # code rewards even where the sandbox lacks a layer
     store_waves_longer_than_seconds: float = 1.0  # a faster wave is generated again after a kill, not read from disk
     samples_per_domain: int = 2  # of each step, written to samples.jsonl for a person to read; 0: none
+    track: str | None = None  # where numbers are sent besides: tensorboard, wandb, mlflow, or several with commas
     preemption_lead_seconds: float = 600.0  # before the time limit; a wave and a save have to fit
     asked_for: str = ""  # the recipe as it was given: its name, or its file
     modified: tuple[str, ...] = ()  # the --set arguments, as given
@@ -72,11 +75,21 @@ class Run:
         require(0 <= share <= 1, f"run.max_unjudged_share={share}: must lie in [0, 1]")
         count = self.samples_per_domain
         require(0 <= count <= 100, f"run.samples_per_domain={count}: must lie in [0, 100]; 0 writes none")
+        unknown = [name for name in self.trackers if name not in TRACKERS]
+        require(
+            not unknown and len(set(self.trackers)) == len(self.trackers),
+            f"run.track={self.track}: must be none, or each once of {', '.join(TRACKERS)}, with commas between",
+        )
         for field in ("store_waves_longer_than_seconds", "preemption_lead_seconds"):
             require(getattr(self, field) >= 0, f"run.{field}={getattr(self, field)}: must not be below 0")
         for field in ("save_every_minutes", "stall_seconds", "verifier_timeout_seconds"):
             value = getattr(self, field)
             require(0 < value <= YEAR_SECONDS, f"run.{field}={value}: must be above 0, and finite: a year at most")
+
+    @property
+    def trackers(self) -> list[str]:
+        """Where the run's numbers are sent while it trains."""
+        return [name.strip() for name in self.track.split(",")] if self.track else []
 
     @property
     def is_variant(self) -> bool:

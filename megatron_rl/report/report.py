@@ -19,6 +19,8 @@ from megatron_rl.report.plots import write_png
 from megatron_rl.report.progress import Progress
 from megatron_rl.report.samples import Samples
 from megatron_rl.report.sections import RunView
+from megatron_rl.report.trace import SpanFile
+from megatron_rl.report.track import STOP_SECONDS, Followers
 from megatron_rl.runtime import spans
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.preempt import Preempted
@@ -36,14 +38,14 @@ FILES = (page.FILE_NAME, PICTURE_NAME, journal.FILE_NAME, ledger.FILE_NAME, prov
 
 
 class Report:
-    """Owns the run directory's record and the terminal while it is entered. On ranks other than 0 it does nothing."""
+    """Owns the run directory's record and the terminal while it is entered. Ranks other than 0 record spans alone."""
 
     def __init__(self, run: Run, ranks: Ranks) -> None:
         self.run, self.is_main = run, ranks.is_main
         self.journal, self.ledger = journal.Journal(run.directory), ledger.Ledger(run.directory)
         self.progress = Progress(f"{run.published.release} at scale {run.scale.name}", run.recipe.num_steps)
-        self.samples = Samples(run)
-        self.curves = Curves()
+        self.samples, self.followers = Samples(run), Followers(run.directory, run.trackers)
+        self.curves, self.span_file = Curves(), SpanFile(run.directory, ranks.rank)
         self.news: tuple[str, ...] = ()  # decided before the step under way
         self.facts: dict[str, Any] = {}
         self.phase_seconds: dict[str, float] = {}
@@ -63,6 +65,7 @@ class Report:
             return
         try:
             self.ledger.end(why_ended(error), spans.take())
+            self.followers.check(STOP_SECONDS)
             self._draw_page()
         except (RuntimeError, OSError) as trouble:
             if error is None:
@@ -81,6 +84,7 @@ class Report:
         rows, self.news = self.journal.rows(), state.news
         self.curves = Curves(rows)
         self.progress.start(rows)
+        self.followers.start()
         spans.take()
         self.step_began = time.perf_counter()
 
@@ -106,6 +110,7 @@ class Report:
         self, state: State, collected: Collected, batch: Batch, policy: PolicyView, updates: Sequence[Update]
     ) -> None:
         """Records the step that led to `state`, and what was decided in it."""
+        self.span_file.add(state.step)
         if not self.is_main:
             return
         taken = spans.take()
@@ -129,6 +134,7 @@ class Report:
         self.news = ()
         with spans.span("report"):
             self.samples.add(state.step, collected, batch)
+            self.followers.check()
         self._draw_page_if_due()
 
     def finish(self) -> None:

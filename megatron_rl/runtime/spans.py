@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+MAX_KEPT = 20_000  # of the newest spans, for a process in which nobody takes them
+
 _seconds: defaultdict[str, float] = defaultdict(float)
+
+
+class Span(NamedTuple):
+    """One span that has ended."""
+
+    name: str
+    began: float  # time.time() of it
+    seconds: float
+
+
+_ended: deque[Span] = deque(maxlen=MAX_KEPT)
 
 
 class Progress(NamedTuple):
@@ -47,12 +60,14 @@ def _mark(where: str) -> None:
 @contextmanager
 def span(name: str) -> Iterator[None]:
     """Adds the wall time spent inside to `name`; also a decorator. Spans may nest under different names."""
-    start = time.perf_counter()
+    began, start = time.time(), time.perf_counter()
     _mark(name)
     try:
         yield
     finally:
-        _seconds[name] += time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        _seconds[name] += seconds
+        _ended.append(Span(name, began, seconds))
         _mark(f"after {name}")
 
 
@@ -60,4 +75,11 @@ def take() -> dict[str, float]:
     """Seconds per span since the last call."""
     taken = dict(_seconds)
     _seconds.clear()
+    return taken
+
+
+def take_ended() -> list[Span]:
+    """Every span that ended since the last call, in the order of their ends."""
+    taken = list(_ended)
+    _ended.clear()
     return taken

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = ("megatron_rl", "recipes", "slurm")
 # A lock -> the Python that it is made for, and the extras that it holds beside what every environment needs.
-LOCKS = {"cpu.lock": ("3.11", ("cpu", "dev")), "cuda.lock": ("3.12", ("cuda", "slurm", "dev"))}
+LOCKS = {"cpu.lock": ("3.11", ("cpu", "track", "dev")), "cuda.lock": ("3.12", ("cuda", "track", "slurm", "dev"))}
 
 
 def pinned(text: str) -> dict[str, str]:
@@ -84,7 +84,7 @@ def test_a_lock_names_every_package_once_in_order(name: str) -> None:
 
 def test_what_the_package_imports_is_what_the_project_asks_for() -> None:
     of_module = metadata.packages_distributions()
-    declared = {canonicalize_name(Requirement(text).name) for text in asked(("cpu", "cuda", "slurm", "dev"))}
+    declared = {canonicalize_name(Requirement(text).name) for text in asked(("cpu", "cuda", "track", "slurm", "dev"))}
     for path in [*(ROOT / "megatron_rl").rglob("*.py"), *(ROOT / "slurm").rglob("*.py")]:
         for module in {name.partition(".")[0] for name in imports(ast.parse(path.read_text()))}:
             if module in sys.stdlib_module_names or module in OWN or module not in of_module:

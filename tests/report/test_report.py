@@ -20,8 +20,8 @@ from recipes import prorl_v1, prorl_v2
 from tests.report.records import POLICY, batch, collected, update
 from tests.report.runs import make_run
 
-MAIN: Any = SimpleNamespace(is_main=True)
-OTHER: Any = SimpleNamespace(is_main=False)
+MAIN: Any = SimpleNamespace(is_main=True, rank=0)
+OTHER: Any = SimpleNamespace(is_main=False, rank=1)
 
 
 def validated(state: State, accuracy: float) -> State:
@@ -62,7 +62,7 @@ def test_a_run_leaves_all_its_files_and_says_where(tmp_path: Path, capsys: pytes
     with Report(make_run(tmp_path), MAIN) as report:
         play(report, State.fresh(), 4)
         report.finish()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "heartbeat.json"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "heartbeat.json", "spans"])
     assert [row["step"] for row in rows_of(tmp_path)] == [0, 1, 2, 2, 3, 4, 4]
     said = capsys.readouterr().out
     assert "accuracy" in said and "0.000 -> 0.400" in said
@@ -81,11 +81,11 @@ def test_a_resumed_run_has_the_metrics_of_one_never_interrupted(tmp_path: Path) 
     assert repeatable(rows_of(broken)) == repeatable(rows_of(whole))
 
 
-def test_other_ranks_write_and_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_ranks_say_nothing_and_write_spans_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Report(make_run(tmp_path / "run"), OTHER) as report:
         play(report, State.fresh(), 4)
         report.finish()
-    assert not (tmp_path / "run").exists()
+    assert [path.name for path in (tmp_path / "run").rglob("*.*")] == ["rank_00001.jsonl"]
     assert capsys.readouterr() == ("", "")
 
 
