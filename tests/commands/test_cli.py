@@ -111,7 +111,7 @@ def test_resuming_under_another_fingerprint_ends_in_one_line(setting: Setting) -
     ("words", "line"),
     [
         ("", "missing command; `megatron-rl --help` shows what there is"),
-        ("trian prorl_v2", "no such command 'trian'; did you mean 'train'?; `megatron-rl --help` shows"),
+        ("trian prorl_v2", "no such command 'trian'; did you mean 'train'"),
         ("train", "missing argument 'RECIPE'; `megatron-rl train --help` shows what there is"),
         ("check prorl_v2", "missing option '--scale'; `megatron-rl check --help` shows"),
         ("check prorl_v2 --scal cpu", "no such option: --scal"),
