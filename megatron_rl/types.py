@@ -59,6 +59,7 @@ class Verdict:
     outcome: Outcome
     detail: str
     seconds: float = 0.0  # wall time that it took, of the process that judged
+    is_unanswered: bool = False  # the response has no answer in the form that was asked for
 
 
 def _column(dtype: str) -> Any:
@@ -82,6 +83,7 @@ class Columns:
     lengths: Tensor = _column("int64")  # response tokens
     truncated: Tensor = _column("bool")  # stopped by the length limit
     owners: Tensor = _column("int64")  # the engine that made the sample
+    unanswered: Tensor = _column("bool")  # no answer in the form that was asked for
 
     @staticmethod
     def tables(num_samples: int, **values: Sequence[Any]) -> dict[str, Any]:

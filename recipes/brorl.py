@@ -60,6 +60,7 @@ RECIPE = Recipe(
         ),
         policy_loss="clip",  # BR
         loss_divisor_tokens=None,  # OR, NR: the mean is over tokens
+        format_reward=None,  # BR names none
     ),
     sampling=Sampling(
         prompts_per_step=128,  # BR Table 1: counted after dynamic sampling

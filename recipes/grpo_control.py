@@ -36,6 +36,7 @@ RECIPE = Recipe(
         reference_reset=None,  # JR: no reference
         policy_loss="clip",  # JR
         loss_divisor_tokens=None,  # VE: the mean is over tokens
+        format_reward=None,  # JR
     ),
     sampling=Sampling(
         prompts_per_step=256,  # JR

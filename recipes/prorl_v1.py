@@ -61,6 +61,7 @@ RECIPE = Recipe(
         ),
         policy_loss="clip",  # P1 eq. 1
         loss_divisor_tokens=None,  # VE: the mean is over tokens
+        format_reward=None,  # P1 names none
     ),
     sampling=Sampling(
         prompts_per_step=256,  # P1 section 3.2, in verl's unit

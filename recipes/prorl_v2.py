@@ -73,6 +73,7 @@ RECIPE = Recipe(
         ),
         policy_loss="clip",  # B2
         loss_divisor_tokens=None,  # OR, NR: the mean is over tokens
+        format_reward=None,  # B2 has one as an example only, see the variants
     ),
     sampling=Sampling(
         prompts_per_step=512,  # BR Table 1; JR has 256
@@ -118,10 +119,15 @@ PAGE = Publication(
         "the same on 0/1 rewards only.",
         "Length is controlled by the blog's cosine term, not by the public configurations' stop-properly (variant "
         "prorl_v2_stop_properly) nor with their IcePop (variant prorl_v2_icepop).",
+        "Wrong answers are paid 0, and no less where the form is wrong too. The blog's examples are 0 / 1 / -0.5 and "
+        "-1 / 1 / -0.5 (variants prorl_v2_format_reward and prorl_v2_signed_rewards). Among answers of the right form "
+        "the second is 2 R - 1 of the first: the group mean takes away the 1 and the batch's deviation the 2, so that "
+        "the advantages are equal. Where the form is wrong they are not: -0.5 is the worst of the first scheme, and "
+        "better than a wrong answer in the second.",
         "No source gives the height of the length term, nor what a KL spike or a stall is: chosen.",
         "The length term is the formula that the blog prints, one pair of values for right and wrong answers alike, so "
         "that a short wrong answer gains over a long wrong one. The paper that the blog links for it (CL) has two "
-        "pairs: right answers earn more when short, wrong ones lose less when long.",
+        "pairs: right answers earn more when short, wrong ones lose less when long (variant prorl_v2_two_cosines).",
         "The length term's limit T is read as the limit of response tokens.",
         "The cycle of 100 on and 500 off is counted in steps. The blog says updates there, and steps for the resets; "
         "with 8 updates a step, the letter of it would be a cycle of 12.5 and 62.5 steps.",

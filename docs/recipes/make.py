@@ -101,6 +101,7 @@ def stages(recipe: Recipe) -> str:
             "domains": stage.domains and ", ".join(stage.domains),
             "samples_per_prompt": stage.samples_per_prompt,
             "max_response_tokens": stage.max_response_tokens,
+            "temperature": stage.temperature,
             "truncation": stage.truncation and f"{stage.truncation.how} by {stage.truncation.value:g}",
             "reference": "reset" if stage.resets_reference else None,
         }

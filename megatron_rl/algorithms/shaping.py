@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from megatron_rl.config.records import CosineLength, Overlong, Recipe, Truncation
+from megatron_rl.config.records import CosineLength, FormatReward, Overlong, Recipe, Truncation
 from megatron_rl.types import Columns
 
 
 def shaped_rewards(groups: Columns, recipe: Recipe, step: int) -> Tensor:
     """The rewards [G, N] float64 that advantages are made of, from the raw ones of `groups`, in this order:
 
+    0. format: the scores become those of `format_reward`, where there is one;
     1. truncation: a response that ran into the limit has its reward multiplied or replaced;
     2. overlong: or instead, one near the limit loses something (the two are never set together);
-    3. length: while the term is on, R' = R + weight * eta(length), right and wrong answers alike.
+    3. length: while the term is on, R' = R + weight * eta(length), right and wrong answers alike, or by two cosines.
 
     Source: ProRL v2 blog, 2025-08-13 (cosine length); ProRL v1 arXiv 2505.24864v1, App. E (penalty for not stopping);
     NeMo-RL for the order, and for leaving overlong out where truncation is set.
@@ -35,13 +37,56 @@ def shaped_rewards(groups: Columns, recipe: Recipe, step: int) -> Tensor:
     """
     algorithm, limit = recipe.algorithm, recipe.sampling.max_response_tokens
     rewards, lengths, term = groups.rewards.double(), groups.lengths, algorithm.length
+    if algorithm.format_reward is not None:
+        rewards = format_rewards(rewards, groups.unanswered, algorithm.format_reward)
     if algorithm.truncation is not None:
         rewards = truncated_rewards(rewards, groups.truncated, algorithm.truncation)
     elif algorithm.overlong is not None:
         rewards = rewards - overlong_penalty(lengths, limit, algorithm.overlong)
     if term is not None and length_term_is_on(step, term):
-        rewards = rewards + term.weight * cosine_length_term(lengths, limit, term)
+        rewards = rewards + term.weight * length_etas(groups, limit, term)
     return rewards
+
+
+def format_rewards(rewards: Tensor, unanswered: Tensor, paid: FormatReward) -> Tensor:
+    """The scores [G, N] as 1 for right, `paid.wrong` for wrong, in between for a share, and what `unanswered` ones get.
+
+    Source: ProRL v2 blog, 2025-08-13, whose examples are 0 / 1 / -0.5 and -1 / 1 / -0.5 for wrong, right and badly
+    formatted. Among answered responses the second is 2 R - 1 of the first: the group mean takes the 1 away and a
+    standard deviation the 2, so that the advantages are the same. Where some are unanswered they are not: those are the
+    worst of the first scheme, and better than a wrong answer in the second.
+
+    >>> rewards, unanswered = torch.tensor([[1.0, 0.5, 0.0, 0.0]]), torch.tensor([[False, False, False, True]])
+    >>> format_rewards(rewards, unanswered, FormatReward(wrong=0.0, unanswered=-0.5)).tolist()
+    [[1.0, 0.5, 0.0, -0.5]]
+    >>> format_rewards(rewards, unanswered, FormatReward(wrong=-1.0, unanswered=-0.5)).tolist()
+    [[1.0, 0.0, -1.0, -0.5]]
+    """
+    return torch.where(unanswered, paid.unanswered, paid.wrong + (1 - paid.wrong) * rewards)
+
+
+def length_etas(groups: Columns, limit: int, term: CosineLength) -> Tensor:
+    """eta [G, N] float64 of each response: `cosine_length_term`, or that of wrong answers where `term.wrong` is given.
+
+    Wrong is what has less than the full raw reward. A response that was cut off gets `eta_beyond`, whatever it earned.
+
+    Source: arXiv 2502.03373, which the ProRL v2 blog links: right answers 2 to 1, wrong ones -10 to 0, exceeding -10.
+
+    A limit of 12: a right answer of 6 tokens has 1 + 1/2, a wrong one -10 + 10/2, and one that was cut off -10.
+
+    >>> from megatron_rl.config.records import WrongLength
+    >>> wrong = WrongLength(eta_at_zero=-10.0, eta_at_limit=0.0, eta_beyond=-10.0)
+    >>> term = CosineLength(eta_max=2.0, eta_min=1.0, weight=0.5, steps_on=1, steps_off=1, starts_on=True, wrong=wrong)
+    >>> table = Columns.tables(3, rewards=[1, 0, 1], lengths=[6, 6, 12], truncated=[False, False, True])
+    >>> [round(eta, 9) for eta in length_etas(Columns(**table), 12, term)[0].tolist()]
+    [1.5, -5.0, -10.0]
+    """
+    right = cosine_length_term(groups.lengths, limit, term)
+    if term.wrong is None:
+        return right
+    wrong_term = replace(term, eta_max=term.wrong.eta_at_zero, eta_min=term.wrong.eta_at_limit)
+    eta = torch.where(groups.rewards >= 1, right, cosine_length_term(groups.lengths, limit, wrong_term))
+    return torch.where(groups.truncated, term.wrong.eta_beyond, eta)
 
 
 def truncated_rewards(rewards: Tensor, truncated: Tensor, truncation: Truncation) -> Tensor:

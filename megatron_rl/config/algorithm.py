@@ -29,6 +29,14 @@ class Correction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FormatReward:
+    """What is paid in place of the score: 1 for a right answer, and these; in between for a share."""
+
+    wrong: float  # for a wrong answer
+    unanswered: float  # for a response without an answer in the form that was asked for
+
+
+@dataclass(frozen=True, kw_only=True)
 class Truncation:
     """What becomes of the reward of a response that ran into the token limit."""
 
@@ -45,6 +53,15 @@ class Overlong:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WrongLength:
+    """The cosine of answers that are not wholly right, where it is another one."""
+
+    eta_at_zero: float  # response tokens
+    eta_at_limit: float
+    eta_beyond: float  # of a response that was cut off at the limit, right or wrong
+
+
+@dataclass(frozen=True, kw_only=True)
 class CosineLength:
     """A reward for shortness that is on for some steps and off for others."""
 
@@ -54,6 +71,7 @@ class CosineLength:
     steps_on: int  # of a cycle
     steps_off: int  # of a cycle
     starts_on: bool  # which of the two comes first
+    wrong: WrongLength | None = later_field(None, default=None)  # None: right and wrong answers alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,3 +132,4 @@ class Algorithm:
     reference_reset: ReferenceReset | None
     policy_loss: Literal["clip", "cispo", "gspo"] = later_field("clip")  # as algorithms/losses.py writes them
     loss_divisor_tokens: int | None = later_field(None)  # a response's length, whatever it is, for constant_length
+    format_reward: FormatReward | None = later_field(None)  # before any other shaping

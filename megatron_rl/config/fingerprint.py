@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any
 
 
-def later_field(absent: Any) -> Any:
+def later_field(absent: Any, *, default: Any = dataclasses.MISSING) -> Any:
     """A field that a record gained after recipes were released, and the value that says what its absence said.
 
     That value is not hashed, so that released fingerprints stay.
     """
-    return dataclasses.field(metadata={"absent": absent})
+    return dataclasses.field(default=default, metadata={"absent": absent})
 
 
 def hashed(value: Any) -> Any:

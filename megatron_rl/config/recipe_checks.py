@@ -92,6 +92,8 @@ def check_stages(recipe: Recipe) -> None:
         for field in ("samples_per_prompt", "max_response_tokens"):
             value = getattr(stage, field)
             require(value is None or value >= 1, f"{where}: {field}={value} must be at least 1, or none")
+        if stage.temperature is not None:
+            above_zero({f"{where}: temperature": stage.temperature})
         for name in stage.domains or ():
             require(name in known, f"{where}: domain '{name}' is none of the recipe's; it has {', '.join(known)}")
         require(stage.domains != (), f"{where}: domains=() leaves nothing to train on; name at least one")
@@ -162,6 +164,15 @@ def check_algorithm(recipe: Recipe) -> None:
         for name, value in {"on": length.steps_on, "off": length.steps_off}.items():
             require(
                 value >= 1, f"algorithm.length.steps_{name}={value}: must be at least 1, or set algorithm.length=none"
+            )
+        etas = {"eta_max": length.eta_max, "eta_min": length.eta_min, "weight": length.weight}
+        etas |= {f"wrong.{name}": value for name, value in (vars(length.wrong) if length.wrong else {}).items()}
+        for name, eta in etas.items():
+            require(math.isfinite(eta), f"algorithm.length.{name}={eta}: must be finite")
+    if (paid := algorithm.format_reward) is not None:
+        for name, reward in vars(paid).items():
+            require(
+                -math.inf < reward < 1, f"algorithm.format_reward.{name}={reward}: must be below 1, what right pays"
             )
     if algorithm.dynamic_sampling is not None:
         above_zero({"algorithm.dynamic_sampling.max_rounds": algorithm.dynamic_sampling.max_rounds})

@@ -13,12 +13,14 @@ from megatron_rl.config.algorithm import (
     Correction,
     CosineLength,
     DynamicSampling,
+    FormatReward,
     Kl,
     KlSpike,
     Overlong,
     ReferenceReset,
     Stall,
     Truncation,
+    WrongLength,
 )
 from megatron_rl.config.fingerprint import hashed, later_field
 
@@ -28,12 +30,14 @@ __all__ = (
     "Correction",
     "CosineLength",
     "DynamicSampling",
+    "FormatReward",
     "Kl",
     "KlSpike",
     "Overlong",
     "ReferenceReset",
     "Stall",
     "Truncation",
+    "WrongLength",
     "later_field",
 )
 
@@ -89,7 +93,7 @@ class Model:
     tied_embeddings: bool
     qkv_bias: bool
     qk_norm: bool
-    rope_scaling: RopeScaling | None = dataclasses.field(default=None, metadata={"absent": None})  # see later_field
+    rope_scaling: RopeScaling | None = later_field(None, default=None)
 
     @property
     def num_parameters(self) -> int:
@@ -157,6 +161,7 @@ class Stage:
     samples_per_prompt: int | None = None
     max_response_tokens: int | None = None
     truncation: Truncation | None = None
+    temperature: float | None = later_field(None, default=None)
     resets_reference: bool = False  # before its first step, as `reference_reset` says
 
 
@@ -210,6 +215,7 @@ class Recipe:
                 sampling,
                 samples_per_prompt=stage.samples_per_prompt or sampling.samples_per_prompt,
                 max_response_tokens=stage.max_response_tokens or sampling.max_response_tokens,
+                temperature=sampling.temperature if stage.temperature is None else stage.temperature,
             ),
         )
 

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.sandbox.run import MAX_OUTPUT_BYTES, Execution, Sandbox
-from megatron_rl.rewards.verdicts import judged, wrong
+from megatron_rl.rewards.verdicts import judged, unanswered, wrong
 from megatron_rl.types import Verdict
 
 SECONDS = 5.0
@@ -94,9 +94,9 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     """The verdict where there is no program to run, else the program for `judge`; fast and safe on any text."""
     program = last_program(after_thinking(response))
     if program is None:
-        return wrong("no Python block in triple backticks after the thinking")
+        return unanswered("no Python block in triple backticks after the thinking")
     if not program.strip():
-        return wrong("the Python block is empty")
+        return unanswered("the Python block is empty")
     if len(program) > MAX_PROGRAM_CHARACTERS:
         return wrong(f"the program has more than {MAX_PROGRAM_CHARACTERS} characters")
     return program

@@ -19,7 +19,7 @@ from typing import Any
 from megatron_rl.rewards.instructions import keywords, language, layout, length, whole
 from megatron_rl.rewards.instructions.counting import RELATIONS, says_something
 from megatron_rl.rewards.response import after_thinking
-from megatron_rl.rewards.verdicts import judged, wrong
+from megatron_rl.rewards.verdicts import judged, unanswered
 from megatron_rl.types import Verdict
 
 # Each checker takes the text and those of the item's kwargs that it names.
@@ -93,7 +93,7 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     """The verdict where no language is asked for, else the text for `judge`; fast and safe on any text."""
     text = after_thinking(response).replace("\r\n", "\n").strip()
     if not says_something(text):
-        return wrong("the response is blank")
+        return unanswered("the response is blank")
     return text if NEEDS_LANGUAGE.intersection(item["instruction_id_list"]) else judge(text, item)
 
 

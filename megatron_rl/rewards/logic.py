@@ -14,7 +14,7 @@ from megatron_rl.rewards.puzzles.reading import readings
 from megatron_rl.rewards.puzzles.tasks import TASKS
 from megatron_rl.rewards.puzzles.words import vocabulary
 from megatron_rl.rewards.response import after_thinking
-from megatron_rl.rewards.verdicts import judged, wrong
+from megatron_rl.rewards.verdicts import judged, unanswered, wrong
 from megatron_rl.types import Verdict
 
 MIN_LIMIT_CHARACTERS = 4000  # a longer answer is not judged unless its reference is long, too
@@ -54,10 +54,10 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     _, opening, rest = after_thinking(response).rpartition("<answer>")
     answer, closing, _ = rest.partition("</answer>")
     if not opening or not closing:
-        return wrong("no <answer>...</answer> after the thinking")
+        return unanswered("no <answer>...</answer> after the thinking")
     answer = answer.strip()
     if not answer:
-        return wrong("the answer is empty")
+        return unanswered("the answer is empty")
     limit = max(MIN_LIMIT_CHARACTERS, LIMIT_PER_REFERENCE * len(str(item["entry"]["answer"])))
     if len(answer) > limit:
         return wrong(f"the answer has more than {limit} characters")

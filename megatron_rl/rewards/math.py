@@ -17,7 +17,7 @@ from megatron_rl.rewards.mathematics.comparison import is_same_answer
 from megatron_rl.rewards.mathematics.notation import compact, nesting, plain
 from megatron_rl.rewards.mathematics.numbers import MAX_NUMBER_CHARACTERS, plain_number
 from megatron_rl.rewards.mathematics.scalars import Rules, Undecided
-from megatron_rl.rewards.verdicts import right, wrong
+from megatron_rl.rewards.verdicts import right, unanswered, wrong
 from megatron_rl.types import Verdict
 
 MAX_ANSWER_CHARACTERS = 2_000  # of what is no plain number
@@ -61,12 +61,12 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     """The verdict where it is plain, else the boxed answer for `judge`; fast and safe on any text."""
     answer, problem = boxed_answer(response)
     if answer is None:
-        return wrong(problem)
+        return unanswered(problem)
     if len(answer) > MAX_NUMBER_CHARACTERS:
         return wrong(f"the box holds more than {MAX_NUMBER_CHARACTERS} characters")
     answer, reference = plain(answer), plain(item["answer"])
     if not answer:
-        return wrong("the box is empty")
+        return unanswered("the box is empty")
     if compact(answer) == compact(reference):
         return right()
     numbers = plain_number(reference), plain_number(answer)

@@ -24,7 +24,7 @@ from megatron_rl.rewards.science.measures import Quantity, agree, leeway, quanti
 from megatron_rl.rewards.science.remarks import last_of_equal, without_remarks
 from megatron_rl.rewards.science.statements import sentences, statements
 from megatron_rl.rewards.science.wording import is_symbolic, same_words
-from megatron_rl.rewards.verdicts import right, wrong
+from megatron_rl.rewards.verdicts import right, unanswered, wrong
 from megatron_rl.types import Verdict
 
 MAX_ANSWER_CHARACTERS = 300
@@ -68,7 +68,7 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     text = after_thinking(response).strip()
     boxed, problem = boxed_answer(text)
     if boxed is None and ("\\boxed" in text or "\\fbox" in text):
-        return wrong(problem)
+        return unanswered(problem)
     text = text[-MAX_STATEMENT_CHARACTERS:]
     answers = statements(text) if boxed is None else [boxed]
     if any(len(answer) > MAX_ANSWER_CHARACTERS for answer in answers):
@@ -76,7 +76,7 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     if is_multiple_choice(item):
         return _chosen(text, answers[0] if answers else None, boxed is not None, item)
     if not any(answer.strip() for answer in answers):
-        return wrong("no answer after the thinking")
+        return unanswered("no answer after the thinking")
     reference = _reference(item)
     if reference is not None:
         found = [

@@ -15,6 +15,11 @@ def right() -> Verdict:
     return judged(1.0, "right")
 
 
+def unanswered(why: str) -> Verdict:
+    """The verdict on a response without an answer in the form that was asked for, which is wrong."""
+    return Verdict(score=0.0, outcome="judged", detail=why, is_unanswered=True)
+
+
 def wrong(why: str) -> Verdict:
     """The verdict on a wrong answer."""
     return judged(0.0, why)

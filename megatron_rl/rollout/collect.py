@@ -240,6 +240,7 @@ def _judged(
                 "verifier_seconds": verdict.seconds,
                 "lengths": len(sample.token_ids),
                 "truncated": sample.finish_reason == "length",
+                "unanswered": verdict.is_unanswered,
                 **({"text": (case.response, verdict.detail)} if row in readable else {}),
             },
         )

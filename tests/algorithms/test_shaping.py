@@ -9,8 +9,11 @@ from torch import Tensor
 
 from megatron_rl.algorithms.advantages import advantages
 from megatron_rl.algorithms.shaping import cosine_length_term, length_term_is_on, overlong_penalty, shaped_rewards
-from megatron_rl.config.records import Algorithm, CosineLength, Overlong, Truncation
+from megatron_rl.config.records import Algorithm, CosineLength, FormatReward, Overlong, Truncation
 from recipes.prorl_v2 import RECIPE
+from recipes.variants.prorl_v2_format_reward import RECIPE as FORMAT_REWARD
+from recipes.variants.prorl_v2_signed_rewards import RECIPE as SIGNED_REWARDS
+from recipes.variants.prorl_v2_two_cosines import RECIPE as TWO_COSINES
 from tests.samples import columns_of
 
 TERM = CosineLength(eta_max=0.2, eta_min=-0.7, weight=0.5, steps_on=100, steps_off=500, starts_on=False)
@@ -111,3 +114,74 @@ def test_the_rewards_of_the_step_stay_as_they_were_judged() -> None:
         found = shaped_rewards(groups, dataclasses.replace(RECIPE, algorithm=algorithm), 0)
         found = found - torch.ones(1, 2)  # as the loop takes the KL off them
         assert groups.rewards.tolist() == [[1.0, 0.0]]
+
+
+def cosine(length: int, limit: int, at_zero: float, at_limit: float) -> float:
+    """CosFn of arXiv 2502.03373."""
+    return at_limit + 0.5 * (at_zero - at_limit) * (1 + math.cos(math.pi * length / limit))
+
+
+def test_two_cosines_equal_the_formulas_at_every_length() -> None:
+    algorithm, lengths = TWO_COSINES.algorithm, list(range(65))
+    for reward, at_zero, at_limit in ((1.0, 2.0, 1.0), (0.0, -10.0, 0.0), (0.6, -10.0, 0.0)):
+        rewards = [reward] * len(lengths)
+        found = shaped(algorithm, 550, rewards=rewards, lengths=lengths)[0].tolist()
+        cut = shaped(algorithm, 550, rewards=rewards, lengths=lengths, truncated=[True] * len(lengths))[0].tolist()
+        for length, plain, beyond in zip(lengths, found, cut, strict=True):
+            assert plain == pytest.approx(reward + 0.5 * cosine(length, 64, at_zero, at_limit), abs=1e-12)
+            assert beyond == pytest.approx(reward - 0.5 * 10)
+    off = shaped(algorithm, 0, rewards=[1.0, 0.0], lengths=[3, 4], truncated=[False, True])
+    assert off.tolist() == [[1.0, 0.0]]
+
+
+def test_with_two_cosines_right_answers_earn_more_when_short_and_wrong_ones_when_long() -> None:
+    lengths = list(range(64))
+    right, wrong = (
+        shaped(TWO_COSINES.algorithm, 550, rewards=[reward] * 64, lengths=lengths)[0] for reward in (1.0, 0.0)
+    )
+    assert (right.diff() < 0).all() and (wrong.diff() > 0).all()
+    assert right.min() > wrong.max()
+
+
+KINDS = ("group_mean_then_batch", "group_mean_and_std")
+SCORES, LENGTHS = [1.0, 0.0, 0.25, 0.0, 1.0, 1.0, 0.0, 0.5], [5, 9, 3, 7, 2, 8, 6, 4]
+
+
+def advantages_under(paid: FormatReward | None, unanswered: list[bool], kind: str) -> Tensor:
+    algorithm = dataclasses.replace(RECIPE.algorithm, length=None, format_reward=paid, advantage=kind)  # type: ignore[arg-type]
+    groups = columns_of(4, rewards=SCORES, lengths=LENGTHS, unanswered=unanswered)
+    return advantages(shaped_rewards(groups, dataclasses.replace(RECIPE, algorithm=algorithm), 0), groups, algorithm)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_blog_s_two_schemes_train_alike_where_every_response_has_an_answer(kind: str) -> None:
+    """-1 / 1 is 2 R - 1 of 0 / 1: the group mean takes away the shift, a standard deviation the scale."""
+    first, second = FORMAT_REWARD.algorithm.format_reward, SIGNED_REWARDS.algorithm.format_reward
+    found = [advantages_under(paid, [False] * 8, kind) for paid in (None, first, second)]
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[1], found[2], rtol=1e-6, atol=1e-7)  # not bit for bit: 1e-8 is added to the std
+    # Without a division by a standard deviation only the scale is left.
+    plain, signed = (advantages_under(paid, [False] * 8, "group_mean") for paid in (first, second))
+    torch.testing.assert_close(2 * plain, signed, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_differ_in_order_where_an_answer_is_missing_and_the_scheme_that_would_not_is_another(kind: str) -> None:
+    first, second = FORMAT_REWARD.algorithm.format_reward, SIGNED_REWARDS.algorithm.format_reward
+    missing = [False, False, False, True] + [False] * 4
+    one, two = (advantages_under(paid, missing, kind)[0].tolist() for paid in (first, second))
+    assert one[3] < one[1] < one[2] < one[0]  # the form is worse than a wrong answer
+    assert two[1] < two[3] < two[0]  # and better
+    same = FormatReward(wrong=-1.0, unanswered=2 * -0.5 - 1)
+    torch.testing.assert_close(
+        advantages_under(first, missing, kind), advantages_under(same, missing, kind), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_format_comes_before_the_other_shaping() -> None:
+    algorithm = dataclasses.replace(
+        SIGNED_REWARDS.algorithm, length=None, truncation=Truncation(how="multiply", value=0.5)
+    )
+    columns = {"rewards": [1.0, 0.0, 0.0], "lengths": [64] * 3, "unanswered": [False, False, True]}
+    assert shaped(algorithm, 0, **columns).tolist() == [[1.0, -1.0, -0.5]]  # type: ignore[arg-type]
+    assert shaped(algorithm, 0, truncated=[True] * 3, **columns).tolist() == [[0.5, -0.5, -0.25]]  # type: ignore[arg-type]

@@ -8,12 +8,14 @@ from megatron_rl.config.fit import fitted
 from megatron_rl.config.recipe_checks import check_parent
 from megatron_rl.config.records import (
     Correction,
+    FormatReward,
     KlSpike,
     Overlong,
     Scale,
     Stage,
     Stall,
     Truncation,
+    WrongLength,
     canonical_json,
     differences,
 )
@@ -66,6 +68,16 @@ def test_batch_algebra_reads_like_the_papers() -> None:
             r"algorithm.clip_low=1.1: must lie in \(0, 1\], where 1",
         ),
         ("algorithm", {"policy_loss": "cispo", "dual_clip": 3.0}, "algorithm.dual_clip=3.0: .* set dual_clip=none"),
+        (
+            "algorithm",
+            {"format_reward": FormatReward(wrong=-1.0, unanswered=1.0)},
+            "algorithm.format_reward.unanswered=1.0: must be below 1, what right pays",
+        ),
+        (
+            "algorithm.length",
+            {"wrong": WrongLength(eta_at_zero=-10.0, eta_at_limit=float("nan"), eta_beyond=-10.0)},
+            "algorithm.length.wrong.eta_at_limit=nan: must be finite",
+        ),
         ("algorithm", {"policy_loss": "gspo"}, "loss_aggregation='token_mean': policy_loss='gspo' .* 'sequence_mean'"),
         (
             "algorithm",
@@ -199,6 +211,7 @@ def test_stages_change_the_recipe_from_their_step_on() -> None:
     ("stages", "pattern"),
     [
         ([Stage(from_step=3000, why="late")], "stage at step 3000: lies outside num_steps=3000; raise num_steps"),
+        ([Stage(from_step=5, why="cold", temperature=0.0)], "stage at step 5: temperature=0.0: must be above 0"),
         ([Stage(from_step=-1, why="early")], "stage at step -1: lies outside num_steps=3000"),
         ([Stage(from_step=5, why="a"), Stage(from_step=5, why="b")], r"from_step \[5, 5\] must increase"),
         ([Stage(from_step=5, why="", domains=("maths",))], "domain 'maths' is none of the recipe's; it has math, code"),
@@ -372,3 +385,15 @@ def test_a_seed_that_numpy_does_not_take_is_refused(seed: int) -> None:
     with pytest.raises(ValueError, match=f"run.seed={seed}: must lie in "):
         make_run(seed=seed)
     assert make_run(seed=2**32 - 1).seed == 2**32 - 1
+
+
+def test_a_stage_brings_its_temperature_and_a_later_one_keeps_it() -> None:
+    """Polaris raises it stage by stage."""
+    stages = [
+        Stage(from_step=10, why="warmer", temperature=1.3),
+        Stage(from_step=20, why="more", samples_per_prompt=32),
+    ]
+    recipe = with_stages(*stages)
+    assert [recipe.at_step(step).sampling.temperature for step in (0, 9, 10, 25)] == [1.0, 1.0, 1.3, 1.3]
+    plain = with_stages(dataclasses.replace(stages[0], temperature=None, samples_per_prompt=16), stages[1])
+    assert plain.fingerprint != recipe.fingerprint
