@@ -16,6 +16,7 @@ NR   https://github.com/NVIDIA-NeMo/RL, examples/configs/prorlv2.v2.yaml and grp
 OR   https://github.com/OpenRLHF/OpenRLHF, examples/scripts/train_prorlv2_math_hybrid_engine.sh
 VE   https://github.com/volcengine/verl: what its PPO trainer does where nothing is set, and examples of its pages
 CL   "Demystifying Long Chain-of-Thought", https://arxiv.org/abs/2502.03373: the cosine that B2 links
+OI   https://github.com/allenai/open-instruct, scripts/train/olmo3/7b_rlzero_math.sh: Olmo 3 RL-Zero in several versions
 GG   Golden Goose, https://arxiv.org/abs/2601.22975: the same group, from ProRL v2's weights
 RV   RLVE, https://arxiv.org/abs/2511.07317: from ProRL v2's weights
 

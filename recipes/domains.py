@@ -10,6 +10,14 @@ MATH = Domain(
     accuracy="binary",  # P1 section 3.4
 )
 
+DAPO_MATH = Domain(
+    name="math",
+    num_prompts=17_000,  # JR: by its name
+    source="BytedTsinghua-SIA/DAPO-Math-17k",  # JR
+    reward="binary",  # JR
+    accuracy="binary",  # JR
+)
+
 CODE = Domain(
     name="code",
     num_prompts=24_000,  # P1 Table 4

@@ -144,6 +144,9 @@ def test_the_batches_are_the_papers() -> None:
             "h100x64",
             "512 prompts x 16 samples = 8192 sequences per step; 8 updates of 1024 sequences",
         ),
+        "dler": ("h100x32", "512 prompts x 16 samples = 8192 sequences per step; 8 updates of 1024 sequences"),
+        "justrl": ("h100x32", "256 prompts x 8 samples = 2048 sequences per step; 4 updates of 512 sequences"),
+        "olmo3_rl_zero": ("h100x32", "32 prompts x 8 samples = 256 sequences per step; 1 update of 256 sequences"),
         "grpo_control": ("h100x32", "256 prompts x 8 samples = 2048 sequences per step; 4 updates of 512 sequences"),
     }
     assert set(expected) == set(PUBLISHED)
@@ -265,9 +268,45 @@ def test_the_lineage_is_v1_v2_brorl() -> None:
     )
 
 
-def test_all_recipes_train_one_model_on_the_same_problems() -> None:
-    found = {(recipe(name).model, recipe(name).domains) for name in FILES}
-    assert len(found) == 1
+def test_all_recipes_train_one_model_and_all_but_two_on_the_same_problems() -> None:
+    assert len({recipe(name).model for name in FILES}) == 1
+    same = {name for name in FILES if recipe(name).domains == recipe("prorl_v1").domains}
+    assert set(FILES) - same == {"justrl", "olmo3_rl_zero"}
+    assert recipe("olmo3_rl_zero").domains == recipe("prorl_v1").domains[:1]
+
+
+def test_justrl_is_the_control_on_its_own_problems() -> None:
+    # Restated from its training script: DAPO-Math-17k, 32 samples at 0.7 and 0.9 to validate with.
+    old, new = recipe("grpo_control"), recipe("justrl")
+    changed = {line.split(":")[0] for line in differences(dataclasses.asdict(old), dataclasses.asdict(new))}
+    validation = {f"validation.{name}" for name in ("samples_per_prompt", "temperature", "top_p")}
+    assert changed == {"name", "version", "num_steps", "domains"} | validation
+    assert [domain.source for domain in new.domains] == ["BytedTsinghua-SIA/DAPO-Math-17k"]
+
+
+def test_dler_is_its_table_4() -> None:
+    # Restated: n 16, 512 prompts, mini-batch 64, LR 1e-6, T 1.0, clip 0.2/0.28, KL 5e-4 (mse), nothing beyond 4,000.
+    found = recipe("dler")
+    algorithm, sampling = found.algorithm, found.sampling
+    assert (sampling.samples_per_prompt, sampling.prompts_per_step, sampling.max_response_tokens) == (16, 512, 4000)
+    assert sampling.prompts_per_step // algorithm.updates_per_step == 64
+    assert (found.optimizer.learning_rate, sampling.temperature, sampling.max_prompt_tokens) == (1e-6, 1.0, 1024)
+    assert (algorithm.clip_low, algorithm.clip_high, algorithm.advantage) == (0.2, 0.28, "group_mean_then_batch")
+    assert algorithm.kl is not None and algorithm.truncation is not None
+    assert (algorithm.kl.estimator, algorithm.kl.coefficient, algorithm.truncation.value) == ("k2", 5e-4, 0.0)
+    check_parent(found, recipe("prorl_v2_after_v1").release)
+
+
+def test_olmo3_rl_zero_has_no_kl_and_no_deviation() -> None:
+    # Restated: LR 1e-6, 2,000 steps, 32 x 8, 16,384 tokens, clip 0.2 / 0.272, TIS cap 2, no KL, no std, token mean.
+    found = recipe("olmo3_rl_zero")
+    algorithm, sampling = found.algorithm, found.sampling
+    assert (algorithm.kl, algorithm.advantage, algorithm.loss_aggregation) == (None, "group_mean", "token_mean")
+    assert (algorithm.clip_low, algorithm.clip_high) == (0.2, 0.272)
+    assert algorithm.correction is not None
+    assert (algorithm.correction.method, algorithm.correction.high) == ("truncate", 2.0)
+    assert (found.num_steps, found.optimizer.learning_rate) == (2000, 1e-6)
+    assert (sampling.prompts_per_step, sampling.samples_per_prompt, sampling.max_response_tokens) == (32, 8, 16384)
 
 
 def test_every_number_of_a_mixture_has_a_source_and_its_prompts_are_counted_as_the_recipes_count_them() -> None:
