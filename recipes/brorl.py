@@ -90,13 +90,15 @@ RECIPE = Recipe(
 PAGE = Publication(
     title="BroRL",
     lineage="Continues ProRL v2's checkpoint of 3,000 steps: --parent takes the directory of a run of prorl_v2, or the "
-    "name under which NVIDIA published that checkpoint, nvidia/Nemotron-Research-Reasoning-Qwen-1.5B (MC).",
-    checkpoint=None,
+    "branch on which NVIDIA published that checkpoint, nvidia/Nemotron-Research-Reasoning-Qwen-1.5B@main (MC).",
+    checkpoint="nvidia/Nemotron-Research-Reasoning-Qwen-1.5B",  # MC
+    branch="brorl",  # MC
     hardware="64 H100, with verl (BR).",
     cost="98.1 hours for 107 steps and 173.8 for 191 (BR Table 1), 6,278 and 11,123 GPU-hours: four and seven days; "
     "393.9 hours for 419 (BB), 25,210 GPU-hours: 16 days. GPU-hours are derived: hours times 64.",
     deviations=(
         "Clip bounds, KL, temperature, period of the resets and eta_0 are not stated: inherited from prorl_v2.",
+        "Which of its steps the published branch `brorl` holds is not stated; its lineage is written down as 191.",
         "The cap of truncated importance sampling is verl's example.",
         "No length term: the paper does not list it.",
         "Context of 16,384 is read as response tokens, as in ProRL v2, with 1,024 prompt tokens beside them.",

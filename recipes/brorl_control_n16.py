@@ -91,6 +91,7 @@ PAGE = Publication(
     title="BroRL's control: ProRL goes on with N = 16",
     lineage="Continues ProRL v2's checkpoint of 3,000 steps, as BroRL does; --parent takes the same.",
     checkpoint=None,
+    branch=None,
     hardware="64 H100, with verl (BR).",
     cost="133.8 hours for 535 steps (BR Table 1), 8,563 GPU-hours: five and a half days. GPU-hours are derived: hours "
     "times 64.",

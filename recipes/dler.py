@@ -84,6 +84,7 @@ PAGE = Publication(
     "DeepSeek-R1-Distill-Qwen-1.5B; it is of the same group and about the same model, and the best public stand-in for "
     "what ProRL v2 leaves unsaid.",
     checkpoint=None,
+    branch=None,
     hardware="Not known here.",
     cost="Not known here.",
     deviations=(

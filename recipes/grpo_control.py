@@ -69,6 +69,7 @@ PAGE = Publication(
     lineage="Starts from DeepSeek-R1-Distill-Qwen-1.5B, as ProRL v1 does. It is no paper's recipe: JustRL's numbers on "
     "ProRL's problems, to see what resets, KL, dynamic sampling and length terms add.",
     checkpoint=None,
+    branch=None,
     hardware="4 nodes of 8 GPUs (JustRL's training script).",
     cost="Not stated for these problems; it has the steps of ProRL v1, so weeks on 32 GPUs.",
     deviations=(

@@ -67,6 +67,7 @@ PAGE = Publication(
     lineage="Starts from DeepSeek-R1-Distill-Qwen-1.5B, as ProRL v1 does. One stage of plain GRPO on DAPO-Math-17k: no "
     "KL, no resets, no dynamic sampling, no length term. grpo_control is the same algorithm on ProRL's five domains.",
     checkpoint="hbx/JustRL-DeepSeek-1.5B",  # JR
+    branch="main",  # JR
     hardware="4 nodes of 8 GPUs (JR's training script).",
     cost="Half of ProRL v2's compute, by its authors' count (JR).",
     deviations=(

@@ -77,6 +77,7 @@ PAGE = Publication(
     lineage="Starts from DeepSeek-R1-Distill-Qwen-1.5B, with Olmo 3 RL-Zero's algorithm: what a public recipe of late "
     "2025 makes of the model that ProRL begins with.",
     checkpoint=None,
+    branch=None,
     hardware="8 nodes of 8 GPUs for the 7B model (OI).",
     cost="Not known here.",
     deviations=(

@@ -106,6 +106,7 @@ PAGE = Publication(
     "3,000 steps from the base model, and so does this one; the variant prorl_v2_after_v1 is the other reading. BroRL "
     "continues the result.",
     checkpoint="nvidia/Nemotron-Research-Reasoning-Qwen-1.5B",  # MC
+    branch="main",  # MC
     hardware="Not stated; BroRL continued it on 64 H100 (BR).",
     cost="Over 20,000 H100 GPU-hours (GG, RV): 26 days on 32 GPUs, derived. By BR Table 1, "
     "0.25 hours a step on 64 H100, 3,000 steps are 48,000 GPU-hours: 31 days on 64, 62 on 32, derived.",
@@ -137,6 +138,9 @@ PAGE = Publication(
         "The loss is one mean over an update; verl takes it within each microbatch and averages those.",
         "All five domains are judged by this repository's own verifiers. Reasoning Gym's own scorers pay part of the "
         "mark for answers that are merely well-formed, so that scores of the two are not comparable.",
+        "The published policy is read as step 3,000 on the repository's branch `main`. A branch may move, and what "
+        "`main` holds today could not be confirmed: --parent wants the revision named, and writes down commit "
+        "and digest.",
         "512 prompts a step (BroRL's Table 1); JustRL's table, a third party's, has 256.",
     ),
     results=(

@@ -87,6 +87,7 @@ def cost(recipe: Recipe, story: Publication) -> str:
             f"{updates} updates of {per_step // updates:,}",
         ),
         ("run", f"{recipe.num_steps:,} steps: {prompts:,} prompts, {sequences:,} sequences trained on{more}"),
+        *([("published policy", f"`{story.checkpoint}@{story.branch}`")] if story.checkpoint else []),
         ("hardware, in the source", story.hardware),
         ("cost, in the source", story.cost),
     ]

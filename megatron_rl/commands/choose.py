@@ -18,16 +18,17 @@ from megatron_rl.config.checks import UserError, check_scale, require
 from megatron_rl.config.fit import fitted
 from megatron_rl.config.identity import identity
 from megatron_rl.config.lineage import PUBLISHED, Parent, parent_of, read_parent
-from megatron_rl.config.mounts import mounts_of, on_host, seen_here
+from megatron_rl.config.mounts import seen_here
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.publication import Publication
+from megatron_rl.config.published import Revision, cached_snapshot, revision_of
 from megatron_rl.config.recipe_checks import check_parent
 from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, differences
 from megatron_rl.config.run import Run
 from megatron_rl.config.tokenizer import check_tokenizer
 from megatron_rl.config.typed import check_types
 from megatron_rl.config.variant import names_of, shortened, variant_of
-from megatron_rl.config.weights import check_tensors
+from megatron_rl.config.weights import check_tensors, digest_of_weights
 from megatron_rl.runtime import rundir
 
 NO_RECIPES = ("domains", "models", "scales")  # modules of recipes/ that recipes are made of, or placed by
@@ -114,7 +115,7 @@ def rebuild_run(directory: Path) -> Run:
         older = parent_of(facts["parent"]) if facts["parent"] else None
         parent = None
         if older is not None:
-            parent = Path(older.policy_digest if older.is_published else facts["model_folder"])
+            parent = Path(older.published_name if older.is_published else facts["model_folder"])
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: cannot be read; start the run once more, which writes it anew") from None
     return build_run(asked_for, scale, settings, directory, needs_files=True, parent=parent)
@@ -139,27 +140,48 @@ def find_page(name: str) -> Publication | None:
 
 
 def find_parent(given: Path) -> tuple[Parent, Path]:
-    """The run that `given` is the directory or the exported policy of, or which was published under that name.
+    """The run that `given` is the directory or the exported policy of, or the published policy of that name.
 
     With the folder that has the policy. Raises UserError.
     """
-    for name in recipe_files():
-        page = find_page(name)
-        if page is not None and page.checkpoint == str(given):
-            folder, recipe = _cached_snapshot(str(given)), find_recipe(name)
-            require(folder is not None, f"parent {given}: is not in the Hugging Face cache; run `hf download {given}`")
-            assert folder is not None
-            published = Parent(
-                release=recipe.release,
-                fingerprint=recipe.fingerprint,
-                scale=PUBLISHED,
-                step=recipe.num_steps,
-                samples_seen=0,  # not stated
-                policy_digest=str(given),
-                parent=None,
-            )
-            return published, folder
-    return read_parent(given)
+    asked = revision_of(str(given))
+    releases = checkpoints_of(asked.repository)
+    if not releases:
+        return read_parent(given)
+    recipe = find_recipe(releases[asked_branch(asked, f"parent {given}", releases)])
+    folder = cached_snapshot(asked)
+    require(folder is not None, f"parent {given}: is not in the Hugging Face cache; run `{asked.download}`")
+    assert folder is not None
+    published = Parent(
+        release=recipe.release,
+        fingerprint=recipe.fingerprint,
+        scale=PUBLISHED,
+        step=recipe.num_steps,
+        samples_seen=0,  # not stated
+        policy_digest=asked.repository,
+        parent=None,
+        branch=asked.branch,
+        commit=folder.name,
+        weights_digest=digest_of_weights(folder),
+    )
+    return published, folder
+
+
+def checkpoints_of(repository: str) -> dict[str, str]:
+    """Branch -> recipe of the policies that were published in a repository of Hugging Face; empty for others."""
+    pages = {name: page for name in recipe_files() if (page := find_page(name)) is not None}
+    return {page.branch: name for name, page in pages.items() if page.branch and page.checkpoint == repository}
+
+
+def asked_branch(asked: Revision, what: str, releases: Mapping[str, str]) -> str:
+    """The branch of a published policy that was asked for. Raises UserError where it is none, or was not said."""
+    name = asked.repository
+    require(
+        asked.branch in releases,
+        f"{what}: name the revision, for no source pins one: {' or '.join(f'{name}@{branch}' for branch in releases)}, "
+        "and @COMMIT behind it to pin it",
+    )
+    return asked.branch
 
 
 def _module(name: str) -> types.ModuleType:
@@ -214,7 +236,7 @@ def choose_model(recipe: Recipe, scale: Scale, given: Path | None, lacking: list
         check_tokenizer(folder, model.vocab_size)
         # The name enters the fingerprint, and the folder may move; what is in it is part of the run's identity.
         return dataclasses.replace(model, name=f"{model.family} of {model.num_parameters:,} weights"), folder
-    found = given or _cached_snapshot(recipe.model.name) or _folder(recipe.model.name)
+    found = given or cached_snapshot(revision_of(recipe.model.name)) or _folder(recipe.model.name)
     if found is None:
         with noted(lacking):
             raise UserError(
@@ -240,17 +262,23 @@ def varied_recipe(recipe: Recipe, varied: Mapping[str, str], model_folder: Path 
         return recipe
     model = None
     if "model" in varied and model_folder is not None:
-        model = dataclasses.replace(read_model(model_folder), name=varied["model"])
+        asked = revision_of(varied["model"])
+        # A branch may move; the commit that it stands for is what was trained.
+        name = f"{asked.repository}@{model_folder.name}" if asked.branch else varied["model"]
+        model = dataclasses.replace(read_model(model_folder), name=name)
     return variant_of(recipe, model, names_of(varied["domains"]) if "domains" in varied else None)
 
 
 def find_model(text: str, lacking: list[str] | None) -> Path | None:
     """The folder that `--model` names, or a model of that name in the Hugging Face cache. Raises UserError."""
-    found = _folder(text) or _cached_snapshot(text)
+    found, asked = _folder(text), revision_of(text)
+    if found is None and (releases := checkpoints_of(asked.repository)):
+        asked_branch(asked, f"--model {text}", releases)
+    found = found or cached_snapshot(asked)
     with noted(lacking):
         require(
             found is not None,
-            f"--model {text}: is no folder, and not in the Hugging Face cache; run `hf download {text}`",
+            f"--model {text}: is no folder, and not in the Hugging Face cache; run `{asked.download}`",
         )
     return found
 
@@ -335,18 +363,3 @@ def changed_since(run: Run) -> str:
         return ""
     lines = differences(recipe, json.loads(canonical_json(run.recipe)))
     return f" ({'; '.join(lines)})" if lines else ""
-
-
-def _cached_snapshot(model_name: str) -> Path | None:
-    """The newest folder of that model in the local Hugging Face cache, which may be a mount of the job's container."""
-    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
-    name = f"models--{model_name.replace('/', '--')}"
-    for place in (cache, on_host(cache, mounts_of())):
-        revision = place / name / "refs" / "main" if place is not None else None
-        if place is None or revision is None or not revision.is_file():
-            continue
-        folder = place / name / "snapshots" / revision.read_text(encoding="utf-8").strip()
-        if (folder / "config.json").is_file():
-            return folder
-    return None

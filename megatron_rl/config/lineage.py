@@ -26,12 +26,20 @@ class Parent:
     policy_digest: str  # State.policy_digest
     parent: Parent | None  # where it started from
     data_digest: str = ""  # of the prompts that it was trained on; empty where that is not stated
+    branch: str = ""  # of a published policy's repository; empty for a run
+    commit: str = ""  # that the branch stood for
+    weights_digest: str = ""  # of a published policy
     data_mixture: str = ""  # whose manifest lay beside them; empty for others
 
     @property
     def is_published(self) -> bool:
         """True for a policy that others trained and published; `policy_digest` is then its name on Hugging Face."""
         return self.scale == PUBLISHED
+
+    @property
+    def published_name(self) -> str:
+        """What --parent finds the very same published policy by."""
+        return "@".join(filter(None, (self.policy_digest, self.branch, self.commit)))
 
     @property
     def ancestors(self) -> list[Parent]:

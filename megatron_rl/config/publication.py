@@ -21,6 +21,7 @@ class Publication:
     title: str
     lineage: str
     checkpoint: str | None  # what Hugging Face calls the trained policy, where it was published
+    branch: str | None  # of that repository; it may move, and no source pins it
     hardware: str
     cost: str
     deviations: tuple[str, ...]  # where the recipe had to choose against, or without, a source

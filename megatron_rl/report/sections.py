@@ -201,9 +201,8 @@ def lineage(run: RunView) -> str:
     """Which runs the policy came from, newest first."""
     rows, older = [], run.facts["run"].get("parent")
     while older:
-        rows.append(
-            (older["release"], older["scale"], older["step"], f"{older['samples_seen']:,}", older["fingerprint"])
-        )
+        where = f"branch {older['branch']}, commit {older['commit'][:12]}" if older.get("branch") else older["scale"]
+        rows.append((older["release"], where, older["step"], f"{older['samples_seen']:,}", older["fingerprint"]))
         older = older.get("parent")
     model = f"<p>Starts from <code>{escaped(run.facts['run']['model_folder'])}</code>.</p>"
     found = table(("release", "scale", "steps", "samples", "recipe"), rows) if rows else ""

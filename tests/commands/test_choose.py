@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from megatron_rl.commands.choose import build_run, check_data, find_recipe, find_scale, rebuild_run
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.lineage import FILE_NAME, model_folder_of
+from megatron_rl.config.published import cached_snapshot, revision_of
 from megatron_rl.config.run import Run
+from megatron_rl.config.weights import digest_of_weights
 from megatron_rl.report.provenance import write_run_file
 from recipes.prorl_v1 import RECIPE as PRORL_V1
 from recipes.prorl_v2 import RECIPE
@@ -218,7 +221,7 @@ def test_a_run_lives_in_runs_by_recipe_and_scale(folders: tuple[str, str], tmp_p
 
 
 def test_a_cluster_scale_is_checked_without_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("megatron_rl.commands.choose._cached_snapshot", lambda name: None)
+    monkeypatch.setattr("megatron_rl.commands.choose.cached_snapshot", lambda revision: None)
     monkeypatch.chdir(tmp_path)
     assert build(scale="h100x64", needs_files=False).recipe.model == RECIPE.model
     with pytest.raises(UserError, match=r"hf download deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"):
@@ -244,24 +247,46 @@ def test_a_folder_of_the_recipe_s_shape_is_accepted(folders: tuple[str, str], mo
     assert build(*settings, scale="gpu1").recipe.model.name == "owner/model"
 
 
-def test_a_cached_snapshot_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    snapshot = tmp_path / "models--owner--model" / "snapshots" / "abc"
-    snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text("{}")
-    (tmp_path / "models--owner--model" / "refs").mkdir()
-    (tmp_path / "models--owner--model" / "refs" / "main").write_text("abc")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    from megatron_rl.commands.choose import _cached_snapshot
+def cached(hub: Path, repository: str, branches: dict[str, str], *commits: str) -> dict[str, Path]:
+    """Commit -> folder, as huggingface_hub lays a cache out: blobs, snapshots of links to them, refs of branches."""
+    place, folders = hub / f"models--{repository.replace('/', '--')}", {}
+    for commit in (*branches.values(), *commits):
+        folders[commit] = snapshot = place / "snapshots" / commit
+        if snapshot.is_dir():
+            continue
+        snapshot.mkdir(parents=True)
+        (place / "blobs").mkdir(exist_ok=True)
+        made = write_model(hub / "made" / commit)
+        (made / "marker.txt").write_text(commit)
+        for file in made.iterdir():
+            blob = place / "blobs" / hashlib.sha256(file.read_bytes() + commit.encode()).hexdigest()
+            blob.write_bytes(file.read_bytes())
+            (snapshot / file.name).symlink_to(Path("../..") / "blobs" / blob.name)
+    (place / "refs").mkdir(parents=True, exist_ok=True)
+    for branch, commit in branches.items():
+        (place / "refs" / branch).write_text(commit)
+    return folders
 
-    assert _cached_snapshot("owner/model") == snapshot
-    assert _cached_snapshot("owner/other") is None
+
+def test_a_cached_snapshot_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    one, two = "1" * 40, "2" * 40
+    folders = cached(tmp_path, "owner/model", {"main": one, "v1": two})
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+
+    def found(name: str) -> Path | None:
+        return cached_snapshot(revision_of(name))
+
+    assert found("owner/model") == found("owner/model@main") == found(f"owner/model@v1@{one}") == folders[one]
+    assert found("owner/model@v1") == folders[two]
+    for name in ("owner/other", "owner/model@v2", f"owner/model@main@{'3' * 40}", "no/such/name", str(tmp_path)):
+        assert found(name) is None
     monkeypatch.delenv("HF_HUB_CACHE")
     monkeypatch.setenv("HF_HOME", "/huggingface-of-the-container")
-    assert _cached_snapshot("owner/model") is None
+    assert found("owner/model") is None
     (tmp_path / "hub").symlink_to(tmp_path)
     monkeypatch.setenv("CONTAINER_IMAGE", "image")
     monkeypatch.setenv("CONTAINER_MOUNTS", f"/x:/y,{tmp_path}:/huggingface-of-the-container")
-    assert _cached_snapshot("owner/model") == tmp_path / "hub" / snapshot.relative_to(tmp_path)
+    assert found("owner/model") == tmp_path / "hub" / folders[one].relative_to(tmp_path)
 
 
 def test_a_preview_knows_a_container_s_paths(
@@ -277,7 +302,7 @@ def test_a_preview_knows_a_container_s_paths(
 
 
 def test_what_a_training_would_refuse_is_noted_for_a_preview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("megatron_rl.commands.choose._cached_snapshot", lambda name: None)
+    monkeypatch.setattr("megatron_rl.commands.choose.cached_snapshot", lambda revision: None)
     monkeypatch.chdir(tmp_path)
     lacking: list[str] = []
     build_run("brorl", "h100x64", [], None, needs_files=False, lacking=lacking)
@@ -285,20 +310,77 @@ def test_what_a_training_would_refuse_is_noted_for_a_preview(tmp_path: Path, mon
         assert what in lack
 
 
-def test_brorl_starts_from_the_published_policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    name = "nvidia/Nemotron-Research-Reasoning-Qwen-1.5B"
-    snapshot = write_model(tmp_path / "snapshot")
-    monkeypatch.setattr("megatron_rl.commands.choose._cached_snapshot", {name: snapshot}.get)
+POLICIES = "nvidia/Nemotron-Research-Reasoning-Qwen-1.5B"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "branch", "release", "step"),
+    [
+        ("brorl", "main", "prorl_v2", 3000),
+        ("dler", "main", "prorl_v2", 3000),
+        ("prorl_v2_after_v1", "v1", "prorl_v1", 2000),
+    ],
+)
+def test_a_run_starts_from_a_published_policy_by_its_branch_and_writes_down_what_it_stood_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipe: str, branch: str, release: str, step: int
+) -> None:
+    old, new = "a" * 40, "b" * 40
+    folders = cached(tmp_path / "hub", POLICIES, {branch: old}, new)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     data = f"run.data_folder={FIVE_DOMAINS}"
-    run = build_run("brorl", "cpu", [data], tmp_path / "run", needs_files=True, parent=Path(name))
-    assert run.parent is not None and run.parent.is_published and run.model_folder == snapshot
-    assert (run.parent.release, run.parent.step, run.parent.policy_digest) == ("prorl_v2 2.1.0", 3000, name)
+
+    def built(name: str, place: str) -> Run:
+        return build_run(recipe, "cpu", [data], tmp_path / place, needs_files=True, parent=Path(name))
+
+    run = built(f"{POLICIES}@{branch}", "run")
+    assert run.parent is not None and run.parent.is_published and run.model_folder == folders[old]
+    assert (run.parent.release.split()[0], run.parent.step, run.parent.policy_digest) == (release, step, POLICIES)
+    assert (run.parent.branch, run.parent.commit) == (branch, old)
+    assert run.parent.weights_digest == digest_of_weights(folders[old]) == run.identity["weights"]
     run.directory.mkdir()
     write_run_file(run, 0)
+    # The branch moves; the run that began with it goes on with what it had.
+    cached(tmp_path / "hub", POLICIES, {branch: new})
     assert rebuild_run(run.directory) == run
-    monkeypatch.setattr("megatron_rl.commands.choose._cached_snapshot", {}.get)
-    with pytest.raises(UserError, match=f"parent {name}: is not in the Hugging Face cache; run `hf download {name}`"):
-        build_run("brorl", "cpu", [data], tmp_path / "other", needs_files=True, parent=Path(name))
+    assert built(f"{POLICIES}@{branch}", "other").model_folder == folders[new]
+    pinned = built(f"{POLICIES}@{branch}@{old}", "pinned")
+    assert (pinned.parent, pinned.model_folder) == (run.parent, folders[old])
+
+
+def test_a_published_policy_is_asked_for_by_a_revision_that_the_cache_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached(tmp_path / "hub", POLICIES, {"main": "a" * 40, "v1": "b" * 40})
+
+    def refused(recipe: str, name: str) -> str:
+        with pytest.raises(UserError) as error:
+            build_run(recipe, "cpu", [], tmp_path / "run", needs_files=True, parent=Path(name))
+        return str(error.value)
+
+    for name in (POLICIES, f"{POLICIES}@v3", f"{POLICIES}@{'a' * 40}"):
+        found = refused("brorl", name)
+        assert found.startswith(f"parent {name}: name the revision, for no source pins one: ")
+        for branch in ("v1", "main", "brorl"):
+            assert f"{POLICIES}@{branch}" in found
+    assert f"`hf download {POLICIES} --revision brorl`" in refused("dler", f"{POLICIES}@brorl")
+    missing = "c" * 40
+    assert f"`hf download {POLICIES} --revision {missing}`" in refused("brorl", f"{POLICIES}@main@{missing}")
+    assert "continues a run of 'prorl_v2', but the parent is one of 'prorl_v1" in refused("brorl", f"{POLICIES}@v1")
+    with pytest.raises(UserError, match=f"--model {POLICIES}: name the revision"):
+        build(f"model={POLICIES}")
+
+
+def test_a_published_policy_is_a_model_like_any_other_and_its_commit_stands_in_the_recipe(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    folders = cached(tmp_path / "hub", POLICIES, {"main": "a" * 40})
+    settings = [f"model={POLICIES}@main", f"run.data_folder={FIVE_DOMAINS}"]
+    run = build_run("grpo_control", "gpu1", settings, tmp_path / "run", needs_files=True)
+    assert run.model_folder == folders["a" * 40]
+    assert run.recipe.model.name == f"{POLICIES}@{'a' * 40}"
+    assert run.identity["weights"] == digest_of_weights(run.model_folder)
 
 
 def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_path: Path) -> None:

@@ -48,4 +48,4 @@ def test_a_damaged_lineage_is_named(tmp_path: Path, text: str) -> None:
 def test_a_lineage_has_no_place_of_this_machine(tmp_path: Path) -> None:
     fields = {field.name for field in dataclasses.fields(Parent)}
     names = ("release", "fingerprint", "scale", "step", "samples_seen", "policy_digest", "parent")
-    assert fields == {*names, "data_digest", "data_mixture"}
+    assert fields == {*names, "data_digest", "data_mixture", "branch", "commit", "weights_digest"}
