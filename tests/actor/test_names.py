@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from megatron_rl.actor.names import LAYER, TOP, Entry, from_shards, parameters, to_shard, whole_shapes
+from megatron_rl.actor.names import Entry, from_shards, parameters, to_shard, whole_shapes
+from megatron_rl.actor.slices import LAYER, TOP
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.records import Model
 from megatron_rl.config.weights import tensor_names
