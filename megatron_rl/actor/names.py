@@ -17,6 +17,7 @@ from torch import Tensor
 from megatron_rl.actor.slices import LAYER, TOP, Sharding
 from megatron_rl.config.records import Model
 
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One Megatron parameter: how it is sharded and which Hugging Face tensors it holds."""
