@@ -175,7 +175,7 @@ def campaign(
     ] = None,
     settings: Settings = None,
 ) -> None:
-    """Train several recipes, each from the policy of the one before. The same command goes on where it stopped."""
+    """Train several recipes, each from an earlier one's policy. The same command goes on where it stopped."""
     from megatron_rl.commands.campaign import PUBLISHED, check_campaign
     from megatron_rl.commands.campaign import campaign as run_campaign
 

@@ -61,8 +61,12 @@ METRICS: Mapping[str, Metric] = {
     "actor/loss": Metric("policy loss + KL term, token mean", "-"),
     "actor/entropy_nats": Metric("entropy of the policy at the sampling temperature, before the updates", "nats"),
     "actor/kl_reference_nats": Metric("the recipe's estimate of the distance to the reference", "nats"),
-    "actor/clip_low_fraction": Metric("tokens whose gradient the lower bound takes away", "fraction"),
-    "actor/clip_high_fraction": Metric("tokens whose gradient the upper bound takes away", "fraction"),
+    "actor/clip_low_fraction": Metric(
+        "tokens whose gradient the lower bound takes away; of CISPO, whose weight it raises", "fraction"
+    ),
+    "actor/clip_high_fraction": Metric(
+        "tokens whose gradient the upper bound takes away; of CISPO, whose weight it lowers", "fraction"
+    ),
     "actor/clip_dual_fraction": Metric("tokens whose gradient the dual clip takes away", "fraction"),
     "actor/ratio_mean": Metric("mean of pi / pi_old; 1 on policy", "-"),
     "actor/gradient_norm": Metric("gradient norm before clipping, mean over the step's updates", "-"),

@@ -108,6 +108,7 @@ def several_runs(runs: Sequence[RunView]) -> str:
     """The page of a comparison, without its frame; a comment stands where the charts go."""
     return f"""<h1>{len(runs)} runs</h1>
 {sections.overview(runs)}
+{sections.final_scores(runs)}
 {sections.recipe_differences(runs)}
 <!-- charts -->
 """

@@ -257,6 +257,31 @@ def overview(runs: Sequence[RunView]) -> str:
     return f'<div class="card">{table(columns, rows, numbers=6)}</div>'
 
 
+def final_scores(runs: Sequence[RunView]) -> str:
+    """What each run's validation ended with, by domain, what it gained on its own start, and what that took."""
+    domains = sorted({domain for run in runs for domain in run.curves.domains})
+    rows = []
+    for run in runs:
+        last, accuracy = run.curves.last_values, run.curves.values("validation/accuracy")
+        older = run.facts["run"].get("parent")
+        scores = [last.get(f"validation/accuracy/{domain}") for domain in domains]
+        hours = sum(run.curves.values("time/step_seconds")) / 3600
+        rows.append(
+            (
+                run.name,
+                f"{older['release']}, step {older['step']}" if older else "the model",
+                *(f"{score:.3f}" if score is not None else "–" for score in (accuracy[-1:] or [None])),
+                f"{accuracy[-1] - accuracy[0]:+.3f}" if accuracy else "–",
+                *("–" if score is None else f"{score:.3f}" for score in scores),
+                f"{last.get('run/samples_count', 0):,.0f}",
+                f"{last.get('run/tokens_count', 0):,.0f}",
+                f"{hours:.2f}",
+            )
+        )
+    columns = ("run", "goes on from", "accuracy", "gained", *domains, "samples", "tokens", "hours")
+    return f'<div class="card"><h2>Final scores</h2>{table(columns, rows, numbers=len(columns) - 2)}</div>'
+
+
 def recipe_differences(runs: Sequence[RunView]) -> str:
     """Where the recipes of several runs, as they ran, are not the same."""
     first = runs[0].facts["run"]["recipe"]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from megatron_rl.commands.campaign import PUBLISHED, campaign, check_campaign
+from megatron_rl.commands.campaign import PUBLISHED, campaign, check_campaign, parents_of
+from megatron_rl.commands.choose import find_recipe
 from megatron_rl.commands.cli import app
 from megatron_rl.runtime.preempt import SIGNALS
 
@@ -71,21 +72,42 @@ def test_recipes_that_do_not_follow_one_another_end_in_one_line_before_anything_
 
 
 def test_each_run_starts_from_the_one_before_with_the_same_settings(started: Any, tmp_path: Path) -> None:
-    runs = started(0, 0)
+    runs = started(0, 0, 0)
     assert campaign(["recipes/prorl_v2.py", "brorl"], "cpu", ["run.seed=2", "num_steps=3"], tmp_path) == 0
     common = ["--set", "run.seed=2", "--set", "num_steps=3"]
     first, second = tmp_path / "1_prorl_v2", tmp_path / "2_brorl"
     assert runs.words == [
         ["train", "recipes/prorl_v2.py", "--scale", "cpu", "--directory", str(first), *common],
         ["train", "brorl", "--scale", "cpu", "--directory", str(second), "--parent", str(first), *common],
+        ["report", str(first), str(second), "--to", str(tmp_path / "comparison.html")],
     ]
 
 
+COMPARISON = ("prorl_v1", "prorl_v2_after_v1", "brorl", "brorl_control_n16", "dler")
+
+
+def test_several_go_on_from_one(started: Any, tmp_path: Path) -> None:
+    runs = started(*[0] * 9)
+    check_campaign(COMPARISON, "cpu", ["run.seed=2"], tmp_path)
+    assert campaign(COMPARISON, "cpu", [], tmp_path) == 0
+    parents = {words[1]: words[words.index("--parent") + 1] for words in runs.words if "--parent" in words}
+    v1, v2 = str(tmp_path / "1_prorl_v1"), str(tmp_path / "2_prorl_v2_after_v1")
+    assert parents == {"prorl_v2_after_v1": v1} | dict.fromkeys(("brorl", "brorl_control_n16", "dler"), v2)
+    assert [len(words) for words in runs.words if words[0] == "report"] == [5, 6, 7, 8]
+
+
+def test_the_newest_that_fits_is_gone_on_from() -> None:
+    names = ("prorl_v2", "prorl_v2_icepop", "brorl", "dler")
+    assert parents_of([find_recipe(name) for name in names[1:]]) == [None, 0, 0]
+    with pytest.raises(ValueError, match="'prorl_v2_icepop' starts from model .*, not from 'prorl_v2 2.1.0'"):
+        parents_of([find_recipe(name) for name in names])
+
+
 def test_the_model_folder_is_the_first_run_s_alone(started: Any, tmp_path: Path) -> None:
-    runs = started(0, 0)
+    runs = started(0, 0, 0)
     campaign(["prorl_v2", "brorl"], "cpu", ["run.model_folder=here", "run.seed=2"], tmp_path)
-    assert ["run.model_folder=here" in words for words in runs.words] == [True, False]
-    assert all("run.seed=2" in words for words in runs.words)
+    assert ["run.model_folder=here" in words for words in runs.words] == [True, False, False]
+    assert all("run.seed=2" in words for words in runs.words[:2])
 
 
 @pytest.mark.parametrize("code", [1, 2, 75, -9])

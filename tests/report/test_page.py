@@ -151,6 +151,20 @@ def test_several_runs_are_laid_over_each_other_with_what_differs() -> None:
     assert "sampling.temperature</td>" not in text
 
 
+def test_a_campaign_s_page_says_what_each_run_went_on_from_and_came_to() -> None:
+    parent = {"release": "prorl_v2 2.1.0", "step": 3000}
+    child = {**FACTS, "run": {**FACTS["run"], "parent": parent}}
+    found = [dict(step_row(1)), {"step": 0, "validation/accuracy": 0.25, "validation/accuracy/math": 0.25}]
+    found += [dict(step_row(2)), {"step": 2, "validation/accuracy": 0.75, "validation/accuracy/math": 0.75}]
+    text = page.page_of([view(found, name="brorl", facts=child), view(name="cold")])
+    (scores,) = re.findall("<h2>Final scores</h2>(.*?)</div>", text, re.DOTALL)
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall("<tr>(.*?)</tr>", scores, re.DOTALL)]
+    columns = dict(zip(rows[0], rows[1], strict=True))
+    assert (columns["run"], columns["goes on from"]) == ("brorl", "prorl_v2 2.1.0, step 3000")
+    assert (columns["accuracy"], columns["gained"], columns["math"]) == ("0.750", "+0.500", "0.750")
+    assert {"samples", "tokens", "hours"} <= columns.keys()
+
+
 def test_every_panel_shows_declared_metrics_of_a_section_that_there_is() -> None:
     for panel in PANELS:
         assert panel.section in SECTIONS and panel.curves.keys() <= METRICS.keys()
