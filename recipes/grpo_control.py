@@ -75,6 +75,10 @@ PAGE = Publication(
     deviations=(
         "Five domains instead of DAPO-Math-17k, and their verifiers instead of string matching.",
         "2,000 steps instead of more than 4,000.",
+        "Norms and biases are not decayed, as Megatron has it; verl decays every parameter, over a run a relative "
+        "difference of about 1e-4.",
+        "The loss is one mean over an update; verl takes it within each microbatch and averages those.",
+        "The standard deviation of a group is the population's; verl divides by n - 1.",
         "Validation as in ProRL: 16 samples at 0.6 instead of 32 at 0.7.",
     ),
     results=(

@@ -76,8 +76,9 @@ PAGE = Publication(
         "so that it pays fewer of the right ones.",
         "The prompts ask for a box, as JustRL's script has it; `megatron-rl data prepare` can read DAPO-Math-17k, and "
         "no mixture of this repository names it yet.",
-        "Norms and biases are not decayed, as Megatron has it; verl decays every parameter.",
         "verl divides a group's deviation by n - 1, here by n.",
+        "Norms and biases are not decayed, as Megatron has it; verl decays every parameter, over a run a relative "
+        "difference of about 1e-4.",
         "The loss is one mean over an update; verl takes it within each microbatch and averages those.",
     ),
     results=(

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def page(name: str) -> str:
         cost(recipe, story),
         *([stages(recipe)] if recipe.stages else []),
         "## Every number and its source",
+        own_choices([source for *_, source in numbers]),
         markdown(("field", "value", "source"), numbers),
         "\n".join(wrapped(f"- {note}") for note in notes(source)),
         "## Where a choice had to be made\n\n" + "\n".join(wrapped(f"- {text}") for text in story.deviations),
@@ -63,6 +65,12 @@ def page(name: str) -> str:
         + markdown(("tag", "source"), [(tag, text) for tag, text in LEGEND.items() if uses(tagged, tag)]),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def own_choices(sources: Sequence[str]) -> str:
+    """How many values no source decides."""
+    num_chosen = sum("chosen:" in source for source in sources)
+    return f"{num_chosen} of these {len(sources)} values are this project's choice, and say why behind `chosen:`."
 
 
 def notes(source: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The page of a recipe is made from the recipe."""
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,71 @@ def test_a_page_names_every_field_with_a_source() -> None:
     page = (FOLDER / "brorl.md").read_text(encoding="utf-8")
     for field in ("algorithm.correction.high", "sampling.samples_per_prompt", "optimizer.learning_rate", "num_steps"):
         assert page.count(f"| {field} |") == 1
+
+
+IN_VERL = ("Norms and biases are not decayed", "within each microbatch and averages those")
+# What is not as published -> the pages that have to say so.
+NAMED: dict[str, tuple[str, ...]] = {
+    "prorl_v1": (
+        *IN_VERL,
+        "divides by n - 1",
+        "own verifiers",
+        "section 3.2 prints 8096",
+        "without a warm-up",
+        "adds at most one more in the median",
+        "second-hand (SU)",
+        "`nvidia/Nemotron-Research-Reasoning-Qwen-1.5B@v1`",
+    ),
+    "prorl_v2": (
+        *IN_VERL,
+        "own verifiers",
+        "has two pairs",
+        "counted in steps",
+        "limit of response tokens",
+        "fresh moments",
+        "26 days on 32 GPUs",
+        "48,000 GPU-hours",
+        "-17.54",
+        "A branch may move",
+        "`nvidia/Nemotron-Research-Reasoning-Qwen-1.5B@main`",
+    ),
+    "brorl": (
+        *IN_VERL,
+        "own verifiers",
+        "fresh moments",
+        "| math | 16506 | 15760 | BB |",
+        "| code | 26808 | 26090 | BB |",
+        "| ProRL v1, blog | 16 | 2000 |",
+        "`nvidia/Nemotron-Research-Reasoning-Qwen-1.5B@brorl`",
+    ),
+    "brorl_control_n16": ("What BroRL's page says", "133.8 hours"),
+    "dler": (*IN_VERL, "own verifiers", "fresh moments", "Confidence: high", "| DLER | -70 | DL |"),
+    "grpo_control": (*IN_VERL, "divides by n - 1"),
+    "justrl": (*IN_VERL, "divides a group's deviation by n - 1", "Confidence: high", "math verifier"),
+    "olmo3_rl_zero": ("Confidence: low to medium", "Another model", "Other problems", "1,024 prompt tokens instead"),
+}
+
+
+@pytest.mark.parametrize("name", make.published())
+def test_what_is_not_as_published_stands_on_the_page(name: str) -> None:
+    page = " ".join((FOLDER / f"{name}.md").read_text(encoding="utf-8").split())
+    for phrase in NAMED[name]:
+        assert phrase in page, phrase
+
+
+@pytest.mark.parametrize("name", make.published())
+def test_every_tag_on_a_page_is_in_its_glossary_with_a_link(name: str) -> None:
+    text, glossary = (FOLDER / f"{name}.md").read_text(encoding="utf-8").split("## Sources\n\n")
+    explained = dict(re.findall(r"^\| (\w+) \| (.*) \|$", glossary, re.MULTILINE))
+    used = {tag for tag in make.LEGEND if re.search(rf"(?<![\w`]){tag}(?![\w`])", text)}
+    assert used and used <= explained.keys()
+    assert all("https://" in explained[tag] for tag in used)
+
+
+def test_the_readme_counts_the_values_of_prorl_v2_that_are_chosen() -> None:
+    readme = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    page = (FOLDER / "prorl_v2.md").read_text(encoding="utf-8")
+    assert readme.startswith("# megatron-rl: prolonged RL of language models, as published, with every gap named\n")
+    (told,) = re.findall(r"as (\d+) values of ProRL v2 are", readme)
+    assert int(told) == len(re.findall(r"^\| [\w.]+ \| .* \| .*chosen:", page, re.MULTILINE))
+    assert f"\n{told} of these " in page
