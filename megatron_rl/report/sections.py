@@ -270,7 +270,7 @@ def final_scores(runs: Sequence[RunView]) -> str:
             (
                 run.name,
                 f"{older['release']}, step {older['step']}" if older else "the model",
-                *(f"{score:.3f}" if score is not None else "–" for score in (accuracy[-1:] or [None])),
+                f"{accuracy[-1]:.3f}" if accuracy else "–",
                 f"{accuracy[-1] - accuracy[0]:+.3f}" if accuracy else "–",
                 *("–" if score is None else f"{score:.3f}" for score in scores),
                 f"{last.get('run/samples_count', 0):,.0f}",
