@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Make the prompts that a recipe trains on.", no_args_is_help=True)
 command = partial(app.command, cls=OneLineCommand)
 MAX_PROCESSES = 256
+LOG_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
 
 @command()
@@ -117,21 +120,28 @@ def _existing(option: str, text: str) -> Path:
 
 
 class Bar:
-    """A progress bar on standard error, with the time that is left."""
+    """A progress bar on standard error, with the time that is left; in a log a line now and then."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task: Any = None
+        self._told = time.monotonic()
 
     def begin(self, what: str, total: int) -> None:
         self._task = self._progress.add_task(what, total=max(1, total))
 
     def advance(self, amount: int) -> None:
         self._progress.advance(self._task, amount)
+        if not self._console.is_terminal and time.monotonic() - self._told >= LOG_SECONDS:
+            self._told = time.monotonic()
+            task = self._progress.tasks[self._task]
+            left = "" if task.time_remaining is None else f", {timedelta(seconds=int(task.time_remaining))} left"
+            self._console.print(f"{task.description}: {task.percentage:.0f} %{left}")
 
     def __enter__(self) -> Bar:
         self._progress.start()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,16 +27,18 @@ class Chosen:
     dropped: list[tuple[str, int, str, str]] = field(default_factory=list)  # file, row, rule, reason; of this stage
 
 
-def choose(mixture: Mixture, numbers: Mapping[str, int], work: Path) -> dict[str, Chosen]:
-    """What is kept of each source; `numbers` has how many parts it has in `work`."""
+def choose(
+    mixture: Mixture, numbers: Mapping[str, int], work: Path, advance: Callable[[int], None]
+) -> dict[str, Chosen]:
+    """What is kept of each source; `numbers` has how many parts it has in `work`. `advance` is called for each part."""
     held_out: dict[bytes, str] = {}
     found: dict[str, Chosen] = {}
     for source in mixture.validation:
-        found[source.name] = _of(source, mixture, numbers[source.name], work, {}, held_out, None)
+        found[source.name] = _of(source, mixture, numbers[source.name], work, {}, held_out, None, advance)
     seen: dict[bytes, str] = {}
     near = NearDuplicates(mixture.rules)
     for source in mixture.train:
-        found[source.name] = _of(source, mixture, numbers[source.name], work, held_out, seen, near)
+        found[source.name] = _of(source, mixture, numbers[source.name], work, held_out, seen, near, advance)
     return found
 
 
@@ -48,6 +50,7 @@ def _of(
     held_out: Mapping[bytes, str],
     seen: dict[bytes, str],
     near: NearDuplicates | None,
+    advance: Callable[[int], None],
 ) -> Chosen:
     chosen = Chosen()
     identifiers: list[tuple[str, str, int]] = []  # of the kept: id, file, row
@@ -73,6 +76,7 @@ def _of(
             seen[key] = identifier
             chosen.kept.append((number, place))
             identifiers.append((identifier, file, row))
+        advance(1)
     _draw(source, mixture.rules.seed, chosen, identifiers)
     return chosen
 

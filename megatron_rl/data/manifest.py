@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
@@ -26,11 +26,11 @@ def write_items(
     sources: Sequence[Source],
     chosen: Mapping[str, Chosen],
     work: Path,
-    numbers: Mapping[str, int],
+    advance: Callable[[int], None],
     *,
     packs: bool,
 ) -> dict[str, Any]:
-    """Writes a file of each domain, and returns what it is by its name."""
+    """Writes a file of each domain, and returns what it is by its name. `advance` is called for each row."""
     written: dict[str, Any] = {}
     for domain in dict.fromkeys(source.domain for source in sources):
         mine = [source for source in sources if source.domain == domain]
@@ -49,6 +49,7 @@ def write_items(
             for source in mine:
                 for line in _kept_lines(chosen[source.name], work, source.name):
                     file.write(line)
+                    advance(1)
         sync(aside)
         commit(aside, folder / name)
         with (folder / name).open("rb") as stored:

@@ -95,7 +95,7 @@ def prepare(order: Order, progress: Progress) -> dict[str, Any]:
             allows_unsafe_sandbox=order.allows_unsafe_sandbox,
         )
         numbers = _convert_all(order, mixture, files, job, progress)
-        made = _write(order, mixture, numbers, work, plan)
+        made = _write(order, mixture, numbers, work, plan, progress)
         shutil.rmtree(work)
         return made
 
@@ -269,14 +269,21 @@ def _must_not_be_trained_on(
 
 
 def _write(
-    order: Order, mixture: Mixture, numbers: Mapping[str, int], work: Path, plan: Mapping[str, Any]
+    order: Order,
+    mixture: Mixture,
+    numbers: Mapping[str, int],
+    work: Path,
+    plan: Mapping[str, Any],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Chooses, writes the files, the list of what was dropped and, last, the manifest."""
-    chosen = choice.choose(mixture, numbers, work)
+    progress.begin("duplicates", sum(numbers.values()))
+    chosen = choice.choose(mixture, numbers, work, progress.advance)
+    progress.begin("writing", sum(len(one.kept) for one in chosen.values()))
     written: dict[str, Any] = {}
     parts: tuple[tuple[Part, tuple[Source, ...]], ...] = (("train", mixture.train), ("validation", mixture.validation))
     for part, sources in parts:
-        written |= manifest.write_items(order.folder, part, sources, chosen, work, numbers, packs=order.packs)
+        written |= manifest.write_items(order.folder, part, sources, chosen, work, progress.advance, packs=order.packs)
     if not any(name.startswith("train") for name in written) or not any(
         name.startswith("validation") for name in written
     ):
