@@ -90,8 +90,42 @@ def settable(record: type) -> dict[str, Any]:
 def change(record: Record, settings: Mapping[str, str], prefix: str = "") -> Record:
     """The record with every dotted name of `settings` replaced by its parsed value. Raises UserError."""
     annotations = settable(type(record))
-    for name, text in settings.items():
-        record = _replace(record, name.split("."), parse(prefix + name, annotations[name], text), prefix + name)
+    values = {name: parse(prefix + name, annotations[name], text) for name, text in settings.items()}
+    for name, value in _with_whole_records(record, values, annotations, prefix).items():
+        record = _replace(record, name.split("."), value)
+    return record
+
+
+def _with_whole_records(
+    record: Any, values: Mapping[str, Any], annotations: Mapping[str, Any], prefix: str
+) -> dict[str, Any]:
+    """The values, with those of all fields of a record that is None here as that record. Raises UserError for some."""
+    found = dict(values)
+    for name in values:
+        *path, _ = name.split(".")
+        places = [".".join(path[:length]) for length in range(1, len(path) + 1)]
+        place = next((place for place in places if _get(record, place.split(".")) is None), None)
+        if place is None or place in found:
+            continue
+        options = typing.get_args(annotations[place])
+        kind = typing.cast(type, next(option for option in options if dataclasses.is_dataclass(option)))
+        fields = [field.name for field in dataclasses.fields(kind)]
+        given = {inner.removeprefix(f"{place}."): found[inner] for inner in values if inner.startswith(f"{place}.")}
+        require(
+            given.keys() == set(fields),
+            f"--set {prefix}{name}: {prefix}{place} is None here, so that it has no fields; give all of it: "
+            f"{', '.join(fields)}",
+        )
+        for inner in given:
+            del found[f"{place}.{inner}"]
+        found[place] = kind(**given)
+    return found
+
+
+def _get(record: Any, path: Sequence[str]) -> Any:
+    """What lies at a dotted name; None where a record on the way is None."""
+    for part in path:
+        record = getattr(record, part, None)
     return record
 
 
@@ -166,9 +200,8 @@ def _likeness(name: str, candidate: str) -> float:
     return sum(ratios) / len(ratios)
 
 
-def _replace(record: Any, path: Sequence[str], value: Any, name: str) -> Any:
+def _replace(record: Any, path: Sequence[str], value: Any) -> Any:
     if not path:
         return value
-    require(record is not None, f"--set {name}: its record is None here, so that it has no fields")
-    inner = _replace(getattr(record, path[0]), path[1:], value, name)
+    inner = _replace(getattr(record, path[0]), path[1:], value)
     return dataclasses.replace(record, **{path[0]: inner})

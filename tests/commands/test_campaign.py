@@ -140,7 +140,7 @@ def test_what_a_later_run_lacks_is_found_before_the_first(started: Any, tmp_path
 @pytest.mark.parametrize(
     ("setting", "pattern"),
     [
-        ("algorithm.length.weight=1", "--set algorithm.length.weight: its record is None here"),
+        ("algorithm.length.weight=1", "--set algorithm.length.weight: algorithm.length is None here"),
         ("sampling.top_p=0.9", "the loss needs the full distribution"),
         ("sampling.tempratur=1", "did you mean 'sampling.temperature'"),
         ("num_steps=1", "stage at step 12: lies outside num_steps=1"),

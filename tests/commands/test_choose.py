@@ -109,7 +109,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         ),
         ("algorithm.kl=k2", "not a single value"),
         ("algorithm.kl.estimator=k4", "must be one of 'k1', 'k2', 'k3'"),
-        ("algorithm.truncation.value=0", "its record is None here"),
+        ("algorithm.truncation.value=0", "algorithm.truncation is None here"),
         ("algorithm.reference_reset.stall.drop=0", "stall.drop=0.0: must be above 0"),
         ("stages=none", "not a single value"),
         ("domains=maths", "did you mean 'math'"),
