@@ -36,6 +36,8 @@ from megatron_rl.runtime.preempt import Preempted
 from megatron_rl.runtime.spans import span
 from megatron_rl.types import Reset, Scores, State
 
+PASS_RATES, RATES_FILE = "pass_rates", "pass_rates.json"  # of a manifest, and the file that it tells of
+
 
 class Saver:
     """Saves a run, one checkpoint at a time; owns the thread that writes.
@@ -82,7 +84,7 @@ class Saver:
         self.saved_step, self._saved_at = state.step, time.monotonic()
         run, ranks = self.run, self.actor.ranks
         partial = folder_of(run, state.step).with_suffix(".partial")
-        self._everywhere(partial, _make_room if ranks.is_main else None)
+        rates = self._everywhere(partial, self._begin if ranks.is_main else None)
         mine = self.actor.state() | (dict.fromkeys(WEIGHTS) if ranks.data > 0 else {})
         content = copied(mine, self.actor.device.host_copy)
         manifest = {
@@ -99,11 +101,20 @@ class Saver:
             "parent": dataclasses.asdict(run.parent) if run.parent is not None else None,
             "state": dataclasses.asdict(state),
             "prompt_position": self.prompts.position,
-        }
+        } | ({PASS_RATES: rates} if rates is not None else {})
         writing = self._writer.submit(write_synced, partial / file_of(ranks.rank), content)
         self._under_way = partial, manifest, writing
         if not self.actor.device.saves_in_background:
             self._commit()
+
+    def _begin(self, partial: Path) -> dict[str, Any] | None:
+        """Makes the folder and writes the prompts' pass rates, where there are any: size and checksum."""
+        _make_room(partial)
+        if not self.prompts.pass_rates:
+            return None
+        content = json.dumps(self.prompts.pass_rates).encode()
+        replace_file(partial / RATES_FILE, content)
+        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
     def poll(self) -> None:
         """Commits the checkpoint under way if all ranks have written it; waits for none that has not."""
@@ -186,6 +197,7 @@ def resume(run: Run, actor: Actor, prompts: PromptStream | None, only: Path | No
         actor.load_state(_state_for(actor, folder, manifest, run))
         if prompts is not None:
             prompts.seek(manifest["prompt_position"])
+            prompts.pass_rates = _as_rank_0(actor, _rates_in, folder) if PASS_RATES in manifest else {}
         return _going_on(state_of(manifest["state"]), manifest, run)
     if folders:
         raise RuntimeError(
@@ -213,7 +225,8 @@ def _damage_of(folder: Path, manifest: dict[str, Any] | None, actor: Actor) -> s
     """
     if manifest is None:
         return "manifest.json cannot be read"
-    mine = sorted(manifest["files"].items())[actor.ranks.rank :: actor.ranks.world]
+    files = manifest["files"] | ({RATES_FILE: manifest[PASS_RATES]} if PASS_RATES in manifest else {})
+    mine = sorted(files.items())[actor.ranks.rank :: actor.ranks.world]
     found = next((wrong for name, facts in mine if (wrong := damage_of(folder / name, facts))), "")
     return next((wrong for wrong in parallel.gather(found) if wrong), "")
 
@@ -254,6 +267,11 @@ def copied(value: Any, copy: Callable[[Tensor], Tensor]) -> Any:
 def folder_of(run: Run, step: int) -> Path:
     """Where the checkpoint of a step stands."""
     return run.directory / "checkpoints" / f"step_{step:06d}"
+
+
+def _rates_in(folder: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((folder / RATES_FILE).read_text(encoding="utf-8"))
+    return found
 
 
 def file_of(rank: int) -> str:

@@ -44,7 +44,8 @@ def train(run: Run) -> State:
     ranks = parallel.start(run.scale, hardware, run.stall_seconds)
     tokenizer, limit = load_tokenizer(run.model_folder), run.recipe.sampling.max_prompt_tokens
     data = read_data(run.data_folder).of({domain.name for domain in run.recipe.domains})
-    prompts = PromptStream(data.train, tokenizer, seed=run.seed, max_prompt_tokens=limit)
+    weights = {domain.name: domain.weight for domain in run.recipe.domains if domain.weight is not None}
+    prompts = PromptStream(data.train, tokenizer, seed=run.seed, max_prompt_tokens=limit, weights=weights)
     encoded = encode(data.validation, tokenizer, max_prompt_tokens=limit)
     validation = held_out(encoded, max_prompts=run.max_validation_prompts)
     if ranks.is_main:

@@ -69,6 +69,7 @@ RECIPE = Recipe(
         top_p=1.0,  # NR
         max_prompt_tokens=1024,  # OR, DL
         max_response_tokens=16384,  # BR: the context
+        difficulty=None,  # BR: dynamic sampling alone
     ),
     validation=Validation(
         samples_per_prompt=16,  # P1 section 3.4

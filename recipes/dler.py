@@ -60,6 +60,7 @@ RECIPE = Recipe(
         top_p=1.0,  # chosen: the loss needs the full distribution
         max_prompt_tokens=1024,  # DL
         max_response_tokens=4000,  # DL
+        difficulty=None,  # DL: dynamic sampling alone
     ),
     validation=Validation(
         samples_per_prompt=16,  # P1 section 3.4

@@ -8,6 +8,7 @@ MATH = Domain(
     source="agentica-org/DeepScaleR-Preview-Dataset",  # MC
     reward="binary",  # P1 Table 4
     accuracy="binary",  # P1 section 3.4
+    weight=None,  # chosen: as many as there are; no source names weights
 )
 
 DAPO_MATH = Domain(
@@ -16,6 +17,7 @@ DAPO_MATH = Domain(
     source="BytedTsinghua-SIA/DAPO-Math-17k",  # JR
     reward="binary",  # JR
     accuracy="binary",  # JR
+    weight=None,  # JR: one domain
 )
 
 CODE = Domain(
@@ -24,6 +26,7 @@ CODE = Domain(
     source="PRIME-RL/Eurus-2-RL-Data",  # MC
     reward="fraction",  # P1 Table 4
     accuracy="binary",  # P1 section 3.4
+    weight=None,  # chosen: as many as there are; no source names weights
 )
 
 STEM = Domain(
@@ -32,6 +35,7 @@ STEM = Domain(
     source="EricLu/SCP-116K",  # MC
     reward="binary",  # P1 Table 4
     accuracy="binary",  # P1 section 3.4
+    weight=None,  # chosen: as many as there are; no source names weights
 )
 
 LOGIC = Domain(
@@ -40,6 +44,7 @@ LOGIC = Domain(
     source="open-thought/reasoning-gym",  # MC
     reward="fraction",  # P1 Table 4
     accuracy="fraction",  # P1 section 3.4
+    weight=None,  # chosen: as many as there are; no source names weights
 )
 
 INSTRUCT = Domain(
@@ -48,4 +53,5 @@ INSTRUCT = Domain(
     source="nvidia/Llama-Nemotron-Post-Training-Dataset",  # MC
     reward="fraction",  # P1 Table 4
     accuracy="fraction",  # P1 section 3.4
+    weight=None,  # chosen: as many as there are; no source names weights
 )

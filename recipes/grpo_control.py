@@ -45,6 +45,7 @@ RECIPE = Recipe(
         top_p=1.0,  # chosen: the loss needs the full distribution
         max_prompt_tokens=1024,  # JR
         max_response_tokens=15360,  # JR
+        difficulty=None,  # JR: none
     ),
     # JR validates with 32 samples at 0.7; a comparison needs what the others have.
     validation=Validation(

@@ -44,6 +44,7 @@ RECIPE = Recipe(
         top_p=1.0,  # chosen: the loss needs the full distribution
         max_prompt_tokens=1024,  # JR
         max_response_tokens=15360,  # JR
+        difficulty=None,  # JR: none
     ),
     validation=Validation(
         samples_per_prompt=32,  # JR

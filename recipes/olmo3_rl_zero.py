@@ -54,6 +54,7 @@ RECIPE = Recipe(
         top_p=1.0,  # chosen: the loss needs the full distribution
         max_prompt_tokens=1024,  # chosen: OI has 2,048, which with its responses is more than the scales' microbatches
         max_response_tokens=16384,  # OI: second-hand, and in some of its scripts
+        difficulty=None,  # OI: dynamic sampling alone
     ),
     validation=Validation(
         samples_per_prompt=16,  # P1 section 3.4

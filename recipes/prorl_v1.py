@@ -70,6 +70,7 @@ RECIPE = Recipe(
         top_p=1.0,  # chosen: not stated; the loss needs the full distribution
         max_prompt_tokens=1024,  # OR, DL
         max_response_tokens=8192,  # P1 "8k"; section 3.2 prints 8096
+        difficulty=None,  # P1: dynamic sampling alone
     ),
     validation=Validation(
         samples_per_prompt=16,  # P1 section 3.4

@@ -82,6 +82,7 @@ RECIPE = Recipe(
         top_p=1.0,  # NR
         max_prompt_tokens=1024,  # OR, DL
         max_response_tokens=8192,  # B2
+        difficulty=None,  # B2: dynamic sampling alone
     ),
     validation=Validation(
         samples_per_prompt=16,  # P1 section 3.4

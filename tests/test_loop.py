@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from megatron_rl import checkpoint, train
 from megatron_rl.actor.actor import Actor, PolicyView
 from megatron_rl.actor.pack import Limits
-from megatron_rl.config.records import Kl
+from megatron_rl.config.records import Difficulty, Kl
 from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream, encode, held_out, load_tokenizer
 from megatron_rl.rewards.score import Scorer
@@ -208,6 +209,37 @@ def test_a_run_goes_through_its_phases_in_order(attempt: Callable[..., Attempt])
     assert [path.name for path in rundir.checkpoints(one.run.directory)] == ["step_000004", "step_000005"]
     manifest = rundir.manifest_of(checkpoint.folder_of(one.run, 4))
     assert manifest is not None and manifest["prompt_position"] == 4 * PROMPTS_PER_STEP
+
+
+@pytest.mark.parametrize("wave", [4, 9])
+def test_a_run_that_thins_out_easy_prompts_goes_on_to_the_same_end(attempt: Callable[..., Attempt], wave: int) -> None:
+    difficulty = Difficulty(memory=0.5, easy_rate=0.6, min_probability=0.3)
+
+    def thinned(name: str) -> Attempt:
+        one = attempt(name, **{"sampling.difficulty": difficulty})
+        one.prompts = PromptStream(items_of("5")[:12], one.rollouts.tokenizer, seed=1, max_prompt_tokens=8)
+        return one
+
+    whole, first, again = thinned("whole"), thinned("broken"), thinned("broken")
+    expected = whole.go()
+    assert whole.prompts.position > STEPS * PROMPTS_PER_STEP, "some prompts were passed over"
+    first.leave_in_wave(wave)
+    with pytest.raises(Preempted):
+        first.go()
+    assert again.go() == expected
+    assert (again.prompts.position, again.prompts.pass_rates) == (whole.prompts.position, whole.prompts.pass_rates)
+    assert first.actor.trained_on + again.actor.trained_on == whole.actor.trained_on
+
+
+def test_a_checkpoint_with_damaged_pass_rates_is_come_past(attempt: Callable[..., Attempt]) -> None:
+    one = attempt(**{"sampling.difficulty": Difficulty(memory=0.5, easy_rate=0.6, min_probability=0.3)})
+    one.go()
+    newest = checkpoint.folder_of(one.run, STEPS)
+    assert set(json.loads((newest / "pass_rates.json").read_text())) == set(one.prompts.pass_rates)
+    (newest / "pass_rates.json").write_text("{}")
+    state = checkpoint.resume(one.run, one.actor, one.prompts)  # type: ignore[arg-type]
+    assert state.step == STEPS - 1
+    assert len(one.prompts.pass_rates) == (STEPS - 1) * PROMPTS_PER_STEP
 
 
 def test_a_checkpoint_is_saved_after_every_step_that_outlasts_the_interval(attempt: Callable[..., Attempt]) -> None:

@@ -27,7 +27,7 @@ from megatron_rl.config.records import Model, Recipe, Scale, canonical_json, dif
 from megatron_rl.config.run import Run
 from megatron_rl.config.tokenizer import check_tokenizer
 from megatron_rl.config.typed import check_types
-from megatron_rl.config.variant import names_of, shortened, variant_of
+from megatron_rl.config.variant import domains_of, shortened, variant_of
 from megatron_rl.config.weights import check_tensors, digest_of_weights
 from megatron_rl.runtime import rundir
 
@@ -266,7 +266,7 @@ def varied_recipe(recipe: Recipe, varied: Mapping[str, str], model_folder: Path 
         # A branch may move; the commit that it stands for is what was trained.
         name = f"{asked.repository}@{model_folder.name}" if asked.branch else varied["model"]
         model = dataclasses.replace(read_model(model_folder), name=name)
-    return variant_of(recipe, model, names_of(varied["domains"]) if "domains" in varied else None)
+    return variant_of(recipe, model, domains_of(varied["domains"]) if "domains" in varied else None)
 
 
 def find_model(text: str, lacking: list[str] | None) -> Path | None:

@@ -81,7 +81,7 @@ ModelName = Annotated[
 ]
 DomainNames = Annotated[
     str | None,
-    typer.Option("--domains", metavar="NAMES", help="Only these, as in math,logic; makes it a variant."),
+    typer.Option("--domains", metavar="NAMES", help="Only these: math,logic or math=2,logic=1; makes it a variant."),
 ]
 AllowUnsafeSandbox = Annotated[
     bool, typer.Option("--allow-unsafe-sandbox", help="Run code rewards though a layer of the sandbox is missing.")

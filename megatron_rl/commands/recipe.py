@@ -25,7 +25,7 @@ def new(
         str | None, typer.Option("--model", metavar="FOLDER|NAME", help="A Qwen2, Qwen3 or Llama model.")
     ] = None,
     domains: Annotated[
-        str | None, typer.Option("--domains", metavar="NAMES", help="Only these, as in math,logic.")
+        str | None, typer.Option("--domains", metavar="NAMES", help="Only these, as in math,logic or math=2,logic=1.")
     ] = None,
     to: Annotated[
         Path | None,
@@ -34,8 +34,9 @@ def new(
 ) -> None:
     """Write a recipe file that replaces the model or the domains of a published recipe; its other numbers stay."""
     from megatron_rl.commands.choose import find_model, find_recipe, recipe_files
+    from megatron_rl.config.draws import check_draws
     from megatron_rl.config.pretrained import read_model
-    from megatron_rl.config.variant import names_of, variant_of
+    from megatron_rl.config.variant import domains_of, variant_of
 
     with one_line_errors():
         path = to or Path(f"{base}_mine.py")
@@ -49,8 +50,10 @@ def new(
         shape = None
         if model is not None and (folder := find_model(model, None)) is not None:
             shape = dataclasses.replace(read_model(folder), name=model)
-        names = names_of(domains) if domains is not None else None
-        text = recipe_text(base, name, recipe, variant_of(recipe, shape, names), recipe_files()[base])
+        wanted = domains_of(domains) if domains is not None else None
+        varied = variant_of(recipe, shape, wanted)
+        check_draws(varied)
+        text = recipe_text(base, name, recipe, varied, recipe_files()[base])
         path.write_text(text, encoding="utf-8")
     typer.echo(f"{path}: change what you like; `megatron-rl check {path} --scale NAME` says what it would be")
 
@@ -60,16 +63,22 @@ def recipe_text(base: str, name: str, recipe: Recipe, varied: Recipe, file: Path
     module = f"recipes.variants.{base}" if file.parent.name == "variants" else f"recipes.{base}"
     changes = [f'    name="{name}",', '    version="0.1.0",']
     imports = ["from dataclasses import replace", "", f"from {module} import RECIPE as PUBLISHED"]
-    records = ["Domain"] * (not {*varied.domains} <= {*recipe.domains}) + ["Model"] * (varied.model != recipe.model)
+    is_own = not {domain.name for domain in varied.domains} <= {domain.name for domain in recipe.domains}
+    records = ["Domain"] * is_own + ["Model"] * (varied.model != recipe.model)
     if records:
         imports.insert(2, f"from megatron_rl.config.records import {', '.join(records)}")
     if varied.model != recipe.model:
         changes.append(f"    model={_source(varied.model)},")
     if varied.domains != recipe.domains:
-        names = tuple(domain.name for domain in varied.domains if domain in recipe.domains)
+        known = {domain.name for domain in recipe.domains}
+        weights = {domain.name: domain.weight for domain in varied.domains if domain.name in known}
         changes.append("    domains=(")
-        changes.append(f"        *(domain for domain in PUBLISHED.domains if domain.name in {names!r}),")
-        changes += [f"        {domain!r}," for domain in varied.domains if domain not in recipe.domains]
+        if any(weight is not None for weight in weights.values()):
+            changes.append(f"        *(replace(domain, weight={weights!r}[domain.name])")
+            changes.append(f"          for domain in PUBLISHED.domains if domain.name in {tuple(weights)!r}),")
+        elif weights:
+            changes.append(f"        *(domain for domain in PUBLISHED.domains if domain.name in {tuple(weights)!r}),")
+        changes += [f"        {domain!r}," for domain in varied.domains if domain.name not in known]
         changes.append("    ),")
     if varied.stages != recipe.stages:
         changes.append("    stages=tuple(")

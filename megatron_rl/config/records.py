@@ -22,6 +22,7 @@ from megatron_rl.config.algorithm import (
     Truncation,
     WrongLength,
 )
+from megatron_rl.config.draws import Difficulty
 from megatron_rl.config.fingerprint import hashed, later_field
 
 # A recipe imports all its records from here.
@@ -29,6 +30,7 @@ __all__ = (
     "Algorithm",
     "Correction",
     "CosineLength",
+    "Difficulty",
     "DynamicSampling",
     "FormatReward",
     "Kl",
@@ -115,6 +117,8 @@ class Domain:
     source: str
     reward: Literal["binary", "fraction"]  # what training pays: 1 for a full score alone, or the score
     accuracy: Literal["binary", "fraction"]  # what validation counts, likewise
+    # Of the prompts met, against other domains'; none: a pass meets each prompt once.
+    weight: float | None = later_field(None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,7 @@ class Sampling:
     top_p: float  # 1: the loss needs the full distribution
     max_prompt_tokens: int  # longer prompts are left out
     max_response_tokens: int  # longer responses are cut off
+    difficulty: Difficulty | None = later_field(None)  # passes over prompts that teach little; none: meets all
 
 
 @dataclass(frozen=True, kw_only=True)

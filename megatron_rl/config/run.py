@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_rl.config.checks import YEAR_SECONDS, check_layout, check_scale, require
+from megatron_rl.config.draws import check_draws
 from megatron_rl.config.lineage import Parent
 from megatron_rl.config.precision import check_precision
 from megatron_rl.config.recipe_checks import check_recipe
@@ -57,6 +58,7 @@ class Run:
     def __post_init__(self) -> None:
         check_scale(self.scale)
         check_recipe(self.recipe)
+        check_draws(self.recipe)
         check_layout(self.recipe, self.scale)
         check_precision(self.recipe.model, self.scale)
         counts = ("validate_every_steps", "max_validation_prompts", "save_every_steps", "checkpoints_kept")
@@ -103,7 +105,8 @@ class Run:
             return []
         old, new = (json.loads(canonical_json(recipe)) for recipe in (self.published, self.recipe))
         for recipe in (old, new):
-            recipe["domains"] = ", ".join(domain["name"] for domain in recipe["domains"])
+            named = ((domain["name"], domain["weight"]) for domain in recipe["domains"])
+            recipe["domains"] = ", ".join(name if weight is None else f"{name}={weight:g}" for name, weight in named)
         kept = ("model", "domains", "sampling", "stages")
         return differences({key: old[key] for key in kept}, {key: new[key] for key in kept})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from megatron_rl.config.checks import OWN_DOMAIN, UserError, require
@@ -13,8 +13,8 @@ from megatron_rl.config.records import Caps, Domain, Model, Recipe, Scale, Stage
 SUFFIX = "_variant"
 
 
-def variant_of(recipe: Recipe, model: Model | None, domains: Sequence[str] | None) -> Recipe:
-    """The recipe under another name, with the model and the domains that are not None.
+def variant_of(recipe: Recipe, model: Model | None, domains: Mapping[str, float | None] | None) -> Recipe:
+    """The recipe under another name, with the model and the domains, by name with their weights, that are not None.
 
     A stage of none of these domains trains on all of them. Raises UserError for a domain that the recipe has not.
     """
@@ -27,19 +27,24 @@ def variant_of(recipe: Recipe, model: Model | None, domains: Sequence[str] | Non
             name in known,
             f"--domains {name}: {recipe.name} has {', '.join(known)}; did you mean '{nearest}'?",
         )
-    require(domains is None or len(set(domains)) == len(domains) > 0, f"--domains {domains}: name each one once")
     if domains is None:
         stages, kept = recipe.stages, recipe.domains
     else:
-        stages = tuple(_stage(stage, domains) for stage in recipe.stages)
-        kept = tuple(domain for domain in recipe.domains if domain.name in domains)
-        kept += tuple(_own(name) for name in domains if name not in known)
+        stages = tuple(_stage(stage, tuple(domains)) for stage in recipe.stages)
+        kept = tuple(
+            domain if domains[domain.name] is None else replace(domain, weight=domains[domain.name])
+            for domain in recipe.domains
+            if domain.name in domains
+        )
+        kept += tuple(_own(name, weight) for name, weight in domains.items() if name not in known)
     return replace(recipe, name=f"{recipe.name}{SUFFIX}", model=model or recipe.model, domains=kept, stages=stages)
 
 
-def _own(name: str) -> Domain:
+def _own(name: str, weight: float | None) -> Domain:
     """A domain whose reward is a class in a file beside the data."""
-    return Domain(name=name, num_prompts=0, source="of one's own", reward="fraction", accuracy="fraction")
+    return Domain(
+        name=name, num_prompts=0, source="of one's own", reward="fraction", accuracy="fraction", weight=weight
+    )
 
 
 def _stage(stage: Stage, domains: Sequence[str]) -> Stage:
@@ -48,12 +53,22 @@ def _stage(stage: Stage, domains: Sequence[str]) -> Stage:
     return replace(stage, domains=tuple(name for name in stage.domains if name in domains) or tuple(domains))
 
 
-def names_of(text: str) -> tuple[str, ...]:
-    """The names in `math,logic`. Raises UserError where one is empty."""
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise UserError(f"--domains {text}: write them as math,logic")
-    return names
+def domains_of(text: str) -> dict[str, float | None]:
+    """The names in `math,logic`, or in `math=2,logic=1` with their weights. Raises UserError.
+
+    >>> domains_of("math, logic"), domains_of("math=2,logic=0.5")
+    ({'math': None, 'logic': None}, {'math': 2.0, 'logic': 0.5})
+    """
+    found: dict[str, float | None] = {}
+    for word in text.split(","):
+        name, equals, weight = (part.strip() for part in word.partition("="))
+        require(bool(name), f"--domains {text}: write them as math,logic, or as math=2,logic=1")
+        require(name not in found, f"--domains {text}: {name} is there twice; name each one once")
+        try:
+            found[name] = float(weight) if equals else None
+        except ValueError:
+            raise UserError(f"--domains {text}: the weight of {name} is '{weight}'; write a number") from None
+    return found
 
 
 def shortened(scale: Scale, recipe: Recipe) -> Scale:

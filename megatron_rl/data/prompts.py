@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.config.draws import Difficulty
+from megatron_rl.config.records import Sampling
+from megatron_rl.data.draws import Shares, chance_of_meeting, is_met, rates_of, updated_rate
 from megatron_rl.data.items import Item
 from megatron_rl.rewards.response import CLOSING, OPENING
 from megatron_rl.runtime.log import get_logger
-from megatron_rl.types import Prompt
+from megatron_rl.types import Groups, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,47 +45,84 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise UserError(f"model folder {folder}: its tokenizer does not load ({error}); download it again") from None
 
 
-class PromptStream:
-    """All problems pooled, each met once per pass, without end.
+class _Pool:
+    """Some problems, each met once per pass."""
 
-    The order of a pass follows from the seed, the number of the pass and the ids alone: not from the order of the
-    files, the process, or the version of Python or numpy.
-    """
-
-    def __init__(
-        self, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, seed: int, max_prompt_tokens: int
-    ) -> None:
-        """Raises UserError when no prompt is short enough."""
-        self.seed = seed
-        self.position = 0  # serial of the next prompt
-        self._prompts = tuple(encode(items, tokenizer, max_prompt_tokens=max_prompt_tokens))
-        self.left_out = left_out(items, [one.item for one in self._prompts])
+    def __init__(self, prompts: Sequence[Encoded], seed: int) -> None:
+        self.prompts, self.seed = tuple(prompts), seed
         self._order: tuple[int, ...] = ()
         self._order_pass = -1
 
+    def at(self, place: int) -> Encoded:
+        number, place = divmod(place, len(self.prompts))
+        if number != self._order_pass:
+            keys = [_key(self.seed, number, encoded.item.id) for encoded in self.prompts]
+            self._order = tuple(sorted(range(len(keys)), key=keys.__getitem__))
+            self._order_pass = number
+        return self.prompts[self._order[place]]
+
+
+class PromptStream:
+    """All problems pooled, each met once per pass, without end; or, with weights, a pool and a share of each domain.
+
+    The order of a pass follows from the seed, the number of the pass and the ids alone: not from the order of the
+    files, the process, or the version of Python or numpy. What a position of the stream holds depends on nothing that
+    happened before; whether it is passed over, where a recipe asks for difficulty, on the pass rates known then.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        seed: int,
+        max_prompt_tokens: int,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        """`weights` are of all domains that the items have, or there are none.
+
+        Raises UserError when no prompt is short enough.
+        """
+        self.seed = seed
+        self.position = 0  # serial of the next prompt
+        self.pass_rates: dict[str, float] = {}  # id -> running pass rate, of the prompts that `note` was told of
+        prompts = encode(items, tokenizer, max_prompt_tokens=max_prompt_tokens)
+        self.left_out = left_out(items, [one.item for one in prompts])
+        self.domains = {encoded.item.domain for encoded in prompts}  # that there are prompts of
+        self._all = _Pool(prompts, seed)
+        self._pools = {
+            domain: _Pool([one for one in prompts if one.item.domain == domain], seed) for domain in self.domains
+        }
+        self._shares = Shares({name: weights[name] for name in self.domains}, seed) if weights else None
+
     def __len__(self) -> int:
         """Number of prompts of one pass."""
-        return len(self._prompts)
+        return len(self._all.prompts)
 
-    @property
-    def domains(self) -> set[str]:
-        """The domains that there are prompts of."""
-        return {encoded.item.domain for encoded in self._prompts}
-
-    def take(self, num_prompts: int, domains: Collection[str] | None = None) -> tuple[Prompt, ...]:
+    def take(
+        self, num_prompts: int, domains: Collection[str] | None = None, sampling: Sampling | None = None
+    ) -> tuple[Prompt, ...]:
         """The next prompts; `serial` is the position in the stream. Those of other `domains` are passed over.
 
-        Raises UserError when there is none of these domains.
+        So are, by chance, those that `sampling.difficulty` says. Raises UserError when there is none of these domains.
         """
         if domains is not None and self.domains.isdisjoint(domains):
             raise UserError(f"the data has no prompts of {', '.join(sorted(domains))}; it has {sorted(self.domains)}")
         taken: list[Prompt] = []
         while len(taken) < num_prompts:
-            prompt = self._at(self.position)
+            serial, encoded = self.position, self._at(self.position)
             self.position += 1
-            if domains is None or prompt.domain in domains:
-                taken.append(prompt)
+            if domains is not None and encoded.item.domain not in domains:
+                continue
+            if sampling is None or sampling.difficulty is None or self._is_met(serial, encoded.item.id, sampling):
+                taken.append(_prompt(serial, encoded))
         return tuple(taken)
+
+    def note(self, groups: Groups, difficulty: Difficulty) -> None:
+        """Brings the pass rates of the prompts of some groups up to date, by what training paid."""
+        found = rates_of([prompt.id for prompt in groups.prompts], groups.rewards, groups.judged)
+        for name, rate in found.items():
+            self.pass_rates[name] = updated_rate(self.pass_rates.get(name), rate, difficulty)
 
     def seek(self, position: int) -> None:
         """Makes `position` the serial of the next prompt."""
@@ -90,13 +130,16 @@ class PromptStream:
             raise UserError(f"prompt position {position}: must be 0 or more")
         self.position = position
 
-    def _at(self, serial: int) -> Prompt:
-        number, place = divmod(serial, len(self._prompts))
-        if number != self._order_pass:
-            keys = [_key(self.seed, number, encoded.item.id) for encoded in self._prompts]
-            self._order = tuple(sorted(range(len(keys)), key=keys.__getitem__))
-            self._order_pass = number
-        return _prompt(serial, self._prompts[self._order[place]])
+    def _at(self, serial: int) -> Encoded:
+        if self._shares is None:
+            return self._all.at(serial)
+        domain, place = self._shares.at(serial)
+        return self._pools[domain].at(place)
+
+    def _is_met(self, serial: int, identifier: str, sampling: Sampling) -> bool:
+        assert sampling.difficulty is not None, "asked for where a recipe has it"
+        rate = self.pass_rates.get(identifier)
+        return is_met(self.seed, serial, chance_of_meeting(rate, sampling.difficulty, sampling.samples_per_prompt))
 
 
 def held_out(encoded: Sequence[Encoded], *, max_prompts: int) -> tuple[Prompt, ...]:

@@ -79,7 +79,7 @@ class Rollouts:
             min_seconds=self.run.store_waves_longer_than_seconds,
         )
         while num_prompts and len(tried) < max_rounds:
-            asked = prompts.take(num_prompts, {domain.name for domain in recipe.domains})
+            asked = prompts.take(num_prompts, {domain.name for domain in recipe.domains}, sampling)
             readable = chosen(
                 asked, sampling.samples_per_prompt, seed=self.run.seed, step=state.step, per_domain=per_domain
             )
@@ -104,7 +104,9 @@ class Rollouts:
             num_kept += len(informative)
             keep_rate = num_kept / sum(map(len, tried))
             num_prompts = prompts_for_round(wanted - num_kept, keep_rate, wanted) if num_kept < wanted else 0
-        found = concatenated(kept)
+        found, everyone = concatenated(kept), concatenated(tried)
+        if sampling.difficulty is not None:
+            prompts.note(everyone, sampling.difficulty)
         if num_prompts and self.engine.ranks.is_main:
             get_logger().warning(
                 "step %d: %d of %d groups were worth training on after %d rounds; training on those",
@@ -112,7 +114,7 @@ class Rollouts:
             )  # fmt: skip
         return Collected(
             groups=found.take(range(min(wanted, len(found)))),
-            tried=concatenated(tried),
+            tried=everyone,
             rounds=len(tried),
             keep_rate=keep_rate,
             examples=first_of(examples, per_domain),

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from megatron_rl.commands.check import unasked
-from megatron_rl.commands.choose import build_run, find_recipe
+from megatron_rl.commands.choose import build_run, find_recipe, recipe_files
+from megatron_rl.commands.recipe import recipe_text
 from megatron_rl.config.checks import UserError
+from megatron_rl.config.draws import Difficulty
+from megatron_rl.config.variant import domains_of, variant_of
 from megatron_rl.report.provenance import write_run_file
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +61,29 @@ def test_what_cannot_be_a_variant_is_one_line(settings: list[str], pattern: str,
 def test_prompts_that_do_not_ask_for_the_form_their_verifier_reads_are_counted(tmp_path: Path) -> None:
     run = build_run("grpo_control", "gpu1", [DATA, f"model={MODEL}", "domains=math,stem"], tmp_path, needs_files=True)
     assert [line.partition(", which")[0] for line in unasked(run)] == ["8 of 8 math prompts ask for no box"]
+
+
+def test_weights_and_difficulty_of_a_command_line_are_in_the_run_and_told(tmp_path: Path) -> None:
+    settings = [DATA, "domains=math=2,logic=1", "sampling.difficulty.memory=0.5"]
+    settings += ["sampling.difficulty.easy_rate=0.9", "sampling.difficulty.min_probability=0.25"]
+    run = build_run("grpo_control", "cpu", settings, tmp_path, needs_files=True)
+    assert [domain.weight for domain in run.recipe.domains] == [2.0, 1.0]
+    assert run.recipe.sampling.difficulty == Difficulty(memory=0.5, easy_rate=0.9, min_probability=0.25)
+    assert any("-> math=2, logic=1" in line for line in run.differences)
+    with pytest.raises(UserError, match="difficulty is None here, .*; give all of it: memory, easy_rate, min_prob"):
+        build_run("grpo_control", "cpu", settings[:-1], tmp_path, needs_files=True)
+    with pytest.raises(UserError, match="logic has no weight, and others have"):
+        build_run("grpo_control", "cpu", [DATA, "domains=math=2,logic"], tmp_path, needs_files=True)
+
+
+def test_a_recipe_file_with_weights_is_the_variant_that_the_option_makes(tmp_path: Path) -> None:
+    base = find_recipe("prorl_v2")
+    varied = variant_of(base, None, domains_of("math=2,logic=0.5,my.py:Sum=1"))
+    path = tmp_path / "mine.py"
+    path.write_text(recipe_text("prorl_v2", "mine", base, varied, recipe_files()["prorl_v2"]))
+    recipe = find_recipe(str(path))
+    assert recipe.domains == varied.domains
+    assert [domain.weight for domain in recipe.domains] == [2.0, 0.5, 1.0]
 
 
 def test_a_recipe_file_is_written_that_is_the_variant(tmp_path: Path) -> None:
