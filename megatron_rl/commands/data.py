@@ -156,6 +156,8 @@ def show(manifest: Mapping[str, Any], folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from megatron_rl.data.origins import moves
+
     out: Console = Console(highlight=False, markup=False)
     table = Table(box=None, pad_edge=False)
     for column in ("part", "domain", "source", "rows", "kept", "published", "dropped"):
@@ -168,6 +170,11 @@ def show(manifest: Mapping[str, Any], folder: Path) -> None:
         counts = (f"{source['rows']:,}", f"{source['kept']:,}", published)
         table.add_row(source["part"], source["domain"], name, *counts, dropped)
     out.print(table)
+    for name, source in manifest["sources"].items():
+        if source["files"] and moves(source["revision"]):
+            read = "another day's files may differ" if source["commit"] is None else f"read at {source['commit']}"
+            told = f"source '{name}': revision '{source['revision']}' of {source['repository']} moves; {read}"
+            out.print(f"{told}; the checksums are in manifest.json", style="yellow", soft_wrap=True)
     for missing in manifest["not_checked"]:
         out.print(f"not checked: {missing}", style="yellow", soft_wrap=True)
     out.print(f"{manifest['mixture']} is in {folder}; manifest.json and dropped.jsonl say the rest", soft_wrap=True)

@@ -12,7 +12,22 @@ from megatron_rl.config.checks import above_zero, require
 from megatron_rl.config.records import canonical_json
 
 Reader = Literal[
-    "aime", "dapo", "deepscaler", "eurus", "goose", "gpqa", "ifeval", "items", "nemotron", "reasoning_gym", "scp"
+    "aime",
+    "apps",
+    "codecontests",
+    "codeforces",
+    "dapo",
+    "deepscaler",
+    "eurus",
+    "goose",
+    "gpqa",
+    "ifeval",
+    "items",
+    "math",
+    "nemotron",
+    "olympiad",
+    "reasoning_gym",
+    "scp",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -45,6 +46,8 @@ MEANINGS: Mapping[Rule, str] = {
     "overlap": "the problem is in an evaluation set",
     "not_drawn": "there are more rows than the mixture takes, and the draw left it out",
 }
+
+_BOX = re.compile(r"\\(?:f?boxed|fbox)\s*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,29 @@ def answer_of(row: Mapping[str, Any], *names: str) -> str:
 def boxed(answer: str) -> str:
     """A response that gives this answer."""
     return f"\\boxed{{{answer}}}"
+
+
+def last_box(solution: str) -> str:
+    r"""What the last box of a solution holds. Raises ValueError without one, or where its braces do not close.
+
+    >>> last_box(r"So \boxed{1}, or rather $\boxed{\frac{1}{2}}$."), last_box(r"It is $\boxed 7$.")
+    ('\\frac{1}{2}', '7')
+    """
+    boxes = list(_BOX.finditer(solution))
+    if not boxes:
+        raise ValueError("column 'solution' has no \\boxed{}; the published rows end in one")
+    rest = solution[boxes[-1].end() :]
+    if not rest.startswith("{"):
+        word = re.match(r"[^\s$.,]+", rest)
+        if word is None:
+            raise ValueError("column 'solution' ends in an empty \\boxed")
+        return word[0]
+    depth = 0
+    for place, character in enumerate(rest):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return rest[1:place].strip()
+    raise ValueError("column 'solution' has a last \\boxed{ that does not close")
 
 
 def _short(value: Any) -> str:

@@ -118,6 +118,7 @@ def _source_facts(source: Source, chosen: Chosen, plan: Mapping[str, Any], part:
         "domain": source.domain,
         "repository": source.repository,
         "revision": source.revision,
+        "commit": plan["commits"].get(source.name),  # that the revision was when it was read; None: files were given
         "licence": source.licence,
         "files": plan["files"][source.name],
         "prompt": f"{source.prefix}PROBLEM{source.suffix}",

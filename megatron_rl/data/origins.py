@@ -14,7 +14,9 @@ import hashlib
 import importlib.util
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -28,6 +30,7 @@ PACKINGS = ("", ".zst", ".gz")
 MAX_LINE_BYTES = 64 << 20
 MAX_ARRAY_BYTES = 1 << 30
 CHUNK_ROWS, CHUNK_BYTES, PARQUET_ROWS = 256, 4 << 20, 64
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,42 @@ class Origin(Protocol):
     def files(self) -> tuple[str, ...]: ...  # patterns
 
 
+def moves(revision: str) -> bool:
+    """Whether a revision is a branch or a tag, and no commit.
+
+    >>> moves("main"), moves("9776b13264b5aaa0b16495fcf086a0a8d86fd655"), moves("ee46ddc")
+    (True, False, False)
+    """
+    return _COMMIT.fullmatch(revision) is None
+
+
+def commit_of(source: Origin, mirror: Path | None, given: Sequence[Path]) -> str | None:
+    """The commit that a source's revision stands for today; None where the files do not tell.
+
+    Raises RuntimeError where the hub cannot be reached.
+    """
+    if not moves(source.revision):
+        return None if given else source.revision
+    if given:
+        return None
+    if mirror is not None:
+        reference = _cache_of(source, mirror) / "refs" / source.revision
+        if reference.is_file():
+            return reference.read_text(encoding="utf-8").strip()
+        notes = (mirror / source.repository / ".cache/huggingface/download").rglob("*.metadata")  # a commit each
+        commits = {note.read_text(encoding="utf-8").partition("\n")[0] for note in notes}
+        return commits.pop() if len(commits) == 1 else None
+    from huggingface_hub import HfApi
+
+    with _reaching(source, f"leave it out with --without {source.name}"):
+        found: str | None = HfApi().dataset_info(source.repository, revision=source.revision).sha
+        return found
+
+
+def _cache_of(source: Origin, mirror: Path) -> Path:
+    return mirror / f"datasets--{source.repository.replace('/', '--')}"
+
+
 def locate(
     source: Origin, mirror: Path | None, given: Sequence[Path], otherwise: str | None = None
 ) -> list[tuple[str, Path]]:
@@ -86,7 +125,7 @@ def _given(source: Origin, given: Sequence[Path]) -> list[tuple[str, Path]]:
 
 def _of_mirror(source: Origin, mirror: Path, otherwise: str) -> list[tuple[str, Path]]:
     """A mirror holds OWNER/NAME/FILE, as `hf download --local-dir` writes them, or the hub's own cache."""
-    cached = mirror / f"datasets--{source.repository.replace('/', '--')}" / "snapshots" / source.revision
+    cached = _cache_of(source, mirror) / "snapshots" / source.revision
     folder = cached if cached.is_dir() else mirror / source.repository
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     found = [(name, folder / name) for name in names if _is_wanted(name, source.files)]
@@ -100,11 +139,9 @@ def _of_mirror(source: Origin, mirror: Path, otherwise: str) -> list[tuple[str, 
 
 def _of_hub(source: Origin, otherwise: str) -> list[tuple[str, Path]]:
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    unreachable: tuple[type[Exception], ...] = (HfHubHTTPError, LocalEntryNotFoundError, OSError, *_connection_errors())
     place: Any = {"repo_id": source.repository, "repo_type": "dataset", "revision": source.revision}
-    try:
+    with _reaching(source, otherwise):
         listed = sorted(HfApi().list_repo_files(**place))
         names = [name for name in listed if _is_wanted(name, source.files)]
         if not names:
@@ -113,6 +150,16 @@ def _of_hub(source: Origin, otherwise: str) -> list[tuple[str, Path]]:
                 f"{', '.join(source.files)}; it has {', '.join(listed[:8])}"
             )
         return [(name, Path(hf_hub_download(filename=name, **place))) for name in names]
+
+
+@contextmanager
+def _reaching(source: Origin, otherwise: str) -> Iterator[None]:
+    """Makes one line of what is said where the hub cannot be reached. Raises RuntimeError."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    unreachable: tuple[type[Exception], ...] = (HfHubHTTPError, LocalEntryNotFoundError, OSError, *_connection_errors())
+    try:
+        yield
     except unreachable as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RuntimeError(

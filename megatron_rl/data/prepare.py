@@ -12,20 +12,22 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from megatron_rl.config.checks import UserError, require
+from megatron_rl.config.checks import require
 from megatron_rl.config.mixture import Mixture, Source
 from megatron_rl.data import choice, manifest
 from megatron_rl.data.convert import Job, Made, convert, part_path, read_part, start
+from megatron_rl.data.drafts import RULES
 from megatron_rl.data.files import MANIFEST, Part, read_manifest
 from megatron_rl.data.logic_tasks import OUT_OF_DISTRIBUTION, TASKS
-from megatron_rl.data.origins import Chunk, chunks, digest_of, locate
+from megatron_rl.data.origins import Chunk, chunks, commit_of, digest_of, locate
 from megatron_rl.data.similar import Overlaps, evaluation_files, evaluation_problems
 from megatron_rl.data.sources import COLUMNS
 from megatron_rl.runtime.files import commit, replace_file
@@ -74,9 +76,11 @@ def prepare(order: Order, progress: Progress) -> dict[str, Any]:
             name in {source.name for source in mixture.sources}, f"--from {name}: mixture {mixture.name} has no such"
         )
     with locked(order.folder):
-        files = {source.name: _files(source, order) for source in mixture.sources}
+        files, commits = {}, {}
+        for source in mixture.sources:
+            files[source.name], commits[source.name] = _files(source, order)
         progress.begin("checksums", sum(path.stat().st_size for found in files.values() for _, path in found))
-        plan = _plan(order, mixture, files, progress)
+        plan = _plan(order, mixture, files, commits, progress)
         if (done := read_manifest(order.folder)) is not None:
             require(
                 done.get("plan") == plan,
@@ -100,7 +104,8 @@ def prepare(order: Order, progress: Progress) -> dict[str, Any]:
         return made
 
 
-def _files(source: Source, order: Order) -> list[tuple[str, Path]]:
+def _files(source: Source, order: Order) -> tuple[list[tuple[str, Path]], str | None]:
+    """The files of a source, and the commit that they are of, where that is known."""
     if source.reader == "reasoning_gym":
         found = importlib.metadata.version(source.repository)
         require(
@@ -108,12 +113,18 @@ def _files(source: Source, order: Order) -> list[tuple[str, Path]]:
             f"source '{source.name}': is of {source.repository} {source.revision}, and {found} is installed; its rows "
             "would be others",
         )
-        return []
-    return locate(source, order.mirror, order.given.get(source.name, ()))
+        return [], None
+    given = order.given.get(source.name, ())
+    commit = commit_of(source, order.mirror, given)
+    return locate(source if commit is None else replace(source, revision=commit), order.mirror, given), commit
 
 
 def _plan(
-    order: Order, mixture: Mixture, files: Mapping[str, Sequence[tuple[str, Path]]], progress: Progress
+    order: Order,
+    mixture: Mixture,
+    files: Mapping[str, Sequence[tuple[str, Path]]],
+    commits: Mapping[str, str | None],
+    progress: Progress,
 ) -> dict[str, Any]:
     """All that the bytes of the folder follow from."""
     checksums: dict[str, dict[str, str]] = {}
@@ -132,6 +143,7 @@ def _plan(
         "fingerprint": mixture.fingerprint,
         "without": sorted(order.without),
         "files": checksums,
+        "commits": {name: commit for name, commit in commits.items() if commit is not None},
         "evaluation": {path.name: digest_of(path) for path in evaluation_files(order.evaluation)},
         "tokenizer": tokenizer,
         "packs": order.packs,
@@ -284,12 +296,13 @@ def _write(
     parts: tuple[tuple[Part, tuple[Source, ...]], ...] = (("train", mixture.train), ("validation", mixture.validation))
     for part, sources in parts:
         written |= manifest.write_items(order.folder, part, sources, chosen, work, progress.advance, packs=order.packs)
-    if not any(name.startswith("train") for name in written) or not any(
-        name.startswith("validation") for name in written
-    ):
-        raise UserError(
-            f"data folder {order.folder}: no row is left to {'train on' if not written else 'validate with'}; "
-            f"{work} has the parts, remove it to begin anew"
+    for part, sources in parts:
+        counts = sum((chosen[source.name].counts for source in sources), Counter[str]())
+        dropped = ", ".join(f"{rule} {count:,}" for rule in RULES if (count := counts[rule])) or "there was none"
+        require(
+            any(name.startswith(part) for name in written),
+            f"data folder {order.folder}: no row is left for {part} ({dropped}); change the mixture or its files, and "
+            f"remove {work} to begin anew",
         )
     manifest.write_dropped(order.folder, mixture, numbers, work, chosen)
     made = manifest.manifest_of(mixture, plan, chosen, written, overlap_was_checked=bool(order.evaluation))

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from megatron_rl.config.mixture import Rules, Source
+from megatron_rl.data import competitions
 from megatron_rl.data.code_tests import check_statement, item_of
+from megatron_rl.data.competitions import first_program
 from megatron_rl.data.drafts import Draft, LeftOut, answer_of, boxed, text_of
 from megatron_rl.rewards.instruct import ARGUMENTS
 from megatron_rl.rewards.mathematics.boxes import boxed_answer
@@ -63,7 +65,7 @@ def eurus(row: Row, source: Source, rules: Rules) -> Draft:
     if domain == "code":
         item, left_out = item_of(truth, rules)
         problem = _not_empty(_CODE_SUFFIX.sub("", problem))
-        return Draft(problem=problem, item=item, proof=_program(row), tests_left_out=left_out)
+        return Draft(problem=problem, item=item, proof=first_program(row), tests_left_out=left_out)
     answer = answer_of({"ground_truth": truth}, "ground_truth")
     return Draft(problem=_not_empty(_MATH_SUFFIX.sub("", problem)), item={"answer": answer}, proof=boxed(answer))
 
@@ -111,9 +113,13 @@ def ifeval(row: Row, source: Source, rules: Rules) -> Draft:
 
 
 def dapo(row: Row, source: Source, rules: Rules) -> Draft:
-    """DAPO-Math-17k: verl's layout, with a fixed prefix and suffix that ask for an `Answer:` line."""
-    answer = answer_of({"ground_truth": _ground_truth(row)}, "ground_truth")
-    problem = _DAPO_SUFFIX.sub("", _DAPO_PREFIX.sub("", _last_message(row.get("prompt"))))
+    """DAPO-Math-17k: verl's layout, with a fixed prefix and suffix that ask for an `Answer:` line.
+
+    In its copy without repetitions the prompt is the problem itself.
+    """
+    answer, prompt = answer_of({"ground_truth": _ground_truth(row)}, "ground_truth"), row.get("prompt")
+    text = prompt if isinstance(prompt, str) and not prompt.lstrip().startswith("[{") else _last_message(prompt)
+    problem = _DAPO_SUFFIX.sub("", _DAPO_PREFIX.sub("", text))
     return Draft(problem=_not_empty(problem), item={"answer": answer}, proof=boxed(answer))
 
 
@@ -157,12 +163,20 @@ def items(row: Row, source: Source, rules: Rules) -> Draft:
     if not isinstance(item, dict):
         raise LeftOut("malformed", "item is no object")
     answer = item.get("answer")
-    is_short = source.domain in ("math", "stem") and isinstance(answer, str)
-    return Draft(problem=text_of(row, "prompt"), item=item, proof=boxed(str(answer)) if is_short else None)
+    entry = item.get("entry")
+    if source.domain == "logic" and isinstance(entry, Mapping):
+        known = entry.get("answer")
+        proof = f"<answer>{known}</answer>" if isinstance(known, str) else None
+    else:
+        proof = boxed(answer) if source.domain in ("math", "stem") and isinstance(answer, str) else None
+    return Draft(problem=text_of(row, "prompt"), item=item, proof=proof)
 
 
 READERS: Mapping[str, Callable[[Row, Source, Rules], Draft]] = {
     "aime": aime,
+    "apps": competitions.apps,
+    "codecontests": competitions.codecontests,
+    "codeforces": competitions.codeforces,
     "dapo": dapo,
     "deepscaler": deepscaler,
     "eurus": eurus,
@@ -170,11 +184,14 @@ READERS: Mapping[str, Callable[[Row, Source, Rules], Draft]] = {
     "gpqa": gpqa,
     "ifeval": ifeval,
     "items": items,
+    "math": competitions.math,
     "nemotron": nemotron,
+    "olympiad": competitions.olympiad,
     "scp": scp,
 }
 # Of parquet files only these columns are read, where a file has any of them: others can be most of its bytes.
 COLUMNS: Mapping[str, Sequence[str]] = {
+    "codecontests": ("description", "public_tests", "private_tests", "generated_tests", "input_file", "output_file"),
     "dapo": ("prompt", "reward_model"),
     "eurus": ("data_source", "prompt", "ability", "reward_model", "task", "source", "instruction", "reference"),
     "scp": (
@@ -221,19 +238,6 @@ def _ground_truth(row: Row) -> Any:
     if not isinstance(model, Mapping):
         raise LeftOut("malformed", "reward_model is no object with a ground_truth")
     return model.get("ground_truth")
-
-
-def _program(row: Row) -> str | None:
-    """A published solution, as a response; Eurus-2 has none, but the sets that it is made from do."""
-    found = row.get("solutions")
-    if isinstance(found, str) and found.strip():
-        try:
-            found = json.loads(found)
-        except ValueError:
-            return None
-    if not isinstance(found, list) or not found or not isinstance(found[0], str):
-        return None
-    return f"```python\n{found[0]}\n```"
 
 
 def _box_of(response: Any) -> str | None:

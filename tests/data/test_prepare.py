@@ -12,14 +12,17 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import zstandard
 
+from megatron_rl.commands.data import show
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.mixture import Mixture
 from megatron_rl.data import origins
+from megatron_rl.data.drafts import RULES
 from megatron_rl.data.items import read_data
 from megatron_rl.data.prepare import Order, prepare
 from tests.data.mixture import MIXTURE
@@ -127,17 +130,29 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         program("Print nothing.", {"inputs": ["3\n"], "outputs": [""]}),
         json.dumps(json.loads(program("Halve n.", fine)) | {"solutions": ["print(int(input()) // 2)"]}),
         json.dumps(json.loads(program("Double the n.", fine)) | {"solutions": ["print(int(input()) * 2)"]}),
+        json.dumps(json.loads(program("What is 2+2?", "4")) | {"ability": "math"}),
     ]
+    puzzle = {"question": "", "answer": "1 2", "metadata": {}}
+    puzzles = [{"prompt": "Solve it.", "item": {"task": "sudoku", "entry": puzzle}}]  # its scorer fails on it
+    science = [
+        {"problem": "What is the force?", "extract_solution": "It is 6 N.", "r1_response": "\\boxed{7 N}"},
+        {"problem": "What is the mass?", "extract_solution": "It is 6 kg.", "r1_response": "It is 6 kg."},
+        {"problem": "a) What is F? b) What is W?", "extract_solution": "6", "r1_response": "\\boxed{6}"},
+    ]
+    for name, rows in (("puzzles", puzzles), ("science", science)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "math.jsonl.gz").write_bytes(gzip.compress("\n".join(math).encode(errors="surrogatepass")))
     (folder / "code.jsonl.zst").write_bytes(zstandard.compress("\n".join(code).encode()))
     (folder / "test.jsonl").write_text(
         '{"question": "What is the largest prime that divides the number of all the seats there are?"}\n'
     )
-    deepscaler, eurus = MIXTURE.train[:2]
+    deepscaler, eurus, scp = MIXTURE.train[:3]
+    own = replace(deepscaler, name="puzzles", domain="logic", reader="items")
     rules = replace(MIXTURE.rules, max_test_bytes=1000, max_prompt_tokens=250)
-    mixture = replace(MIXTURE, train=(replace(deepscaler, max_prompts=1), eurus), rules=rules)
+    mixture = replace(MIXTURE, train=(replace(deepscaler, max_prompts=1), eurus, scp, own), rules=rules)
     mixture = replace(mixture, validation=MIXTURE.validation[:1])
     given = {"deepscaler": [folder / "math.jsonl.gz"], "eurus": [folder / "code.jsonl.zst"]}
+    given |= {"puzzles": [folder / "puzzles.jsonl"], "scp": [folder / "science.jsonl"]}
     manifest = made(
         folder / "data",
         mixture,
@@ -168,11 +183,20 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("eurus", 4, "tests_too_large"),
         ("eurus", 5, "refused"),
         ("eurus", 6, "wrong_own_answer"),
+        ("puzzles", 1, "no_verdict"),
+        ("scp", 1, "disagreement"),
+        ("scp", 2, "no_short_answer"),
+        ("scp", 3, "several_questions"),
     ],
 )
 def test_a_planted_row_is_dropped_by_its_rule(planted: dict[str, Any], source: str, row: int, rule: str) -> None:
     assert planted["found"][source, row] == rule
     assert planted["sources"][source]["dropped"][rule] >= 1
+
+
+def test_every_rule_of_the_manifest_has_a_planted_row(planted: dict[str, Any]) -> None:
+    applied = {rule for source in planted["sources"].values() for rule in source["dropped"]}
+    assert applied == set(RULES) == set(planted["rules"])
 
 
 def test_the_rest_is_kept_and_the_counts_add_up(planted: dict[str, Any]) -> None:
@@ -209,6 +233,14 @@ def test_what_cannot_be_prepared_is_one_line(tmp_path: Path, changes: dict[str, 
         made(tmp_path, **changes)
 
 
+def test_a_part_without_a_row_is_one_line_with_what_became_of_them(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"problem": "2+3?", "answer": ""}\n{"pro')
+    given = {"deepscaler": [tmp_path / "rows.jsonl"]}
+    mixture = replace(MIXTURE, train=MIXTURE.train[:1], validation=MIXTURE.validation[:1])
+    with pytest.raises(UserError, match=r"no row is left for train \(malformed 1, no_answer 1\); change the mixture"):
+        made(tmp_path / "data", mixture, given=given)
+
+
 @pytest.mark.parametrize("name", ["cut.parquet", "cut.jsonl.zst", "cut.jsonl.gz", "cut.json"])
 def test_a_file_that_cannot_be_read_at_all_is_named(tmp_path: Path, name: str) -> None:
     rows = b'[{"problem": "2+3?", "answer": "5"}, {"pro'
@@ -228,6 +260,54 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
     monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", list_repo_files)
     with pytest.raises(RuntimeError, match=r"cannot be fetched \(Name or service not known\); log in .* --mirror"):
         made(tmp_path, mirror=None)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_revision_that_moves_is_read_at_one_commit_which_is_recorded_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scp, asked = MIXTURE.train[2], set()
+
+    def dataset_info(self: Any, repository: str, *, revision: str) -> Any:
+        assert (repository, revision) == (scp.repository, "main")
+        return SimpleNamespace(sha=COMMIT)
+
+    def list_repo_files(self: Any, *, repo_id: str, repo_type: str, revision: str) -> list[str]:
+        asked.add((repo_id, revision))
+        return [path.relative_to(SOURCES / repo_id).as_posix() for path in (SOURCES / repo_id).rglob("*")]
+
+    def hf_hub_download(*, filename: str, repo_id: str, repo_type: str, revision: str) -> str:
+        asked.add((repo_id, revision))
+        return str(SOURCES / repo_id / filename)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", dataset_info)
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", list_repo_files)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
+    puzzles = tuple(source for source in MIXTURE.validation if source.reader == "reasoning_gym")
+    manifest = made(tmp_path, replace(MIXTURE, train=(scp,), validation=puzzles), mirror=None)
+    assert asked == {(scp.repository, COMMIT)}
+    assert manifest["sources"]["scp"]["revision"] == "main" and manifest["sources"]["scp"]["commit"] == COMMIT
+    show(manifest, tmp_path)
+    assert f"source 'scp': revision 'main' of {scp.repository} moves; read at {COMMIT}" in capsys.readouterr().out
+
+
+def test_the_commit_of_a_mirror_is_what_the_hubs_client_wrote_there(tmp_path: Path) -> None:
+    scp, deepscaler = MIXTURE.train[2], MIXTURE.train[0]
+    assert origins.commit_of(scp, tmp_path, ()) is None
+    note = tmp_path / scp.repository / ".cache/huggingface/download/rows.jsonl.metadata"
+    note.parent.mkdir(parents=True)
+    note.write_text(f"{COMMIT}\nabc\n1.0\n")
+    assert origins.commit_of(scp, tmp_path, ()) == COMMIT
+    cache = tmp_path / f"datasets--{scp.repository.replace('/', '--')}"
+    (cache / "snapshots" / COMMIT[::-1]).mkdir(parents=True)
+    (cache / "snapshots" / COMMIT[::-1] / "rows.jsonl").write_text("{}")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(COMMIT[::-1])
+    assert origins.commit_of(scp, tmp_path, ()) == COMMIT[::-1], "a cache goes before a folder"
+    assert origins.commit_of(scp, tmp_path, (SOURCES,)) is None, "given files do not tell"
+    assert origins.commit_of(deepscaler, tmp_path, ()) == deepscaler.revision
 
 
 def test_the_hub_is_asked_for_the_pinned_revision_and_only_for_the_wanted_files(

@@ -145,6 +145,12 @@ def source(name: str, **changes: Any) -> Source:
         ),
         (source("deepscaler", reader="dapo"), DAPO, "How many primes are below 20?", {"answer": "8"}),
         (
+            source("deepscaler", reader="dapo"),
+            DAPO | {"prompt": "[2] is a list. 2+6?", "solution": "8"},
+            "[2] is a list. 2+6?",
+            {"answer": "8"},
+        ),
+        (
             source("scp", reader="goose"),
             {"question": "Which text fits?", "options": ["6 N", "5 N", "2 N"], "answer": "A"},
             "Which text fits?\n\nA. 6 N\nB. 5 N\nC. 2 N",

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+from megatron_rl.data.drafts import last_box
 from megatron_rl.evaluation.benchmarks.columns import LeftOut, Row, need, shown, text, whole
 from megatron_rl.rewards.math import MAX_RELATIVE_TOLERANCE
 
@@ -13,7 +14,6 @@ INSTRUCTION = " Let's think step by step and output the final answer within \\bo
 MINERVA_TOLERANCE = 0.01  # of a decimal: problems and solutions round differently
 MAX_AIME = 999
 
-_BOX = re.compile(r"\\f?boxed\s*")
 _DECIMAL = re.compile(r"[+-]?\d+\.\d*(e[+-]?\d+)?|[+-]?\d+e[+-]?\d+", re.IGNORECASE)
 _DOLLARS = re.compile(r"\$([^$]+)\$")
 
@@ -69,29 +69,6 @@ def olympiad(row: Row, number: int) -> dict[str, Any]:
     if error:
         found["item"]["relative_tolerance"] = _share_of(str(error), answer)
     return found
-
-
-def last_box(solution: str) -> str:
-    r"""What the last box of a solution holds. Raises ValueError without one, or where its braces do not close.
-
-    >>> last_box(r"So \boxed{1}, or rather $\boxed{\frac{1}{2}}$."), last_box(r"It is $\boxed 7$.")
-    ('\\frac{1}{2}', '7')
-    """
-    boxes = list(_BOX.finditer(solution))
-    if not boxes:
-        raise ValueError("column 'solution' has no \\boxed{}; the published rows end in one")
-    rest = solution[boxes[-1].end() :]
-    if not rest.startswith("{"):
-        word = re.match(r"[^\s$.,]+", rest)
-        if word is None:
-            raise ValueError("column 'solution' ends in an empty \\boxed")
-        return word[0]
-    depth = 0
-    for place, character in enumerate(rest):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return rest[1:place].strip()
-    raise ValueError("column 'solution' has a last \\boxed{ that does not close")
 
 
 def _problem(identifier: Any, problem: str, answer: str) -> dict[str, Any]:
