@@ -26,10 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script,
 
 from megatron_rl.commands.choose import build_run, recipe_files  # noqa: E402
 from megatron_rl.commands.evaluate import RESULTS  # noqa: E402
+from megatron_rl.commands.settings import VARIED  # noqa: E402
 from megatron_rl.commands.suites import find_suite  # noqa: E402
 from megatron_rl.config.checks import UserError, require  # noqa: E402
 from megatron_rl.config.mounts import on_host
 from megatron_rl.config.run import Run, batch_algebra  # noqa: E402
+from megatron_rl.config.variant import SUFFIX  # noqa: E402
 from megatron_rl.runtime.ranks import GRACE_SECONDS  # noqa: E402
 from slurm.sites import Site, check_site, read_site  # noqa: E402
 from slurm.snapshot import REPOSITORY, git, snapshot  # noqa: E402
@@ -89,6 +91,8 @@ def parse(words: Sequence[str] | None) -> Request:
     parser.add_argument("recipe", help="a recipe's name, or its file, such as recipes/prorl_v2.py")
     parser.add_argument("--scale", required=True, help="a scale of recipes/scales.py: nodes, GPUs, time limit")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as for `train`; repeatable")
+    parser.add_argument("--model", metavar="FOLDER|NAME", help="another model, as for `train`: makes it a variant")
+    parser.add_argument("--domains", metavar="NAMES", help="only these, as in math,logic: makes it a variant")
     parser.add_argument("--directory", type=Path, help="where the run lives; runs/RECIPE-SCALE if not given")
     parser.add_argument("--jobs", type=int, default=1, help="training jobs, each after the last; 1: one that requeues")
     parser.add_argument("--export", action="store_true", help="then write the model in Hugging Face's format")
@@ -100,7 +104,10 @@ def parse(words: Sequence[str] | None) -> Request:
     return Request(
         recipe=given.recipe,
         scale=given.scale,
-        settings=tuple(given.set),
+        settings=(
+            *given.set,
+            *(f"{name}={value}" for name, value in (("model", given.model), ("domains", given.domains)) if value),
+        ),
         directory=given.directory,
         jobs=given.jobs,
         exports=given.export,
@@ -155,7 +162,10 @@ def plan(request: Request, site: Site) -> tuple[Run, tuple[str, ...]]:
     here, in_job = list[str](), list[str]()
     for setting in request.settings:
         name, _, value = setting.partition("=")
-        if name.strip() not in ("run.data_folder", "run.model_folder"):
+        is_folder = name.strip() in ("run.data_folder", "run.model_folder") or (
+            name.strip() == "model" and (Path(value).is_absolute() or Path(value).expanduser().is_dir())
+        )
+        if not is_folder:
             here.append(setting)
             in_job.append(setting)
         elif in_container:
@@ -165,7 +175,9 @@ def plan(request: Request, site: Site) -> tuple[Run, tuple[str, ...]]:
         else:
             here.append(f"{name}={Path(value).expanduser().resolve()}")
             in_job.append(here[-1])
-    directory = request.directory or Path("runs") / f"{Path(request.recipe).stem}-{request.scale}"
+    is_variant = any(setting.partition("=")[0].strip() in VARIED for setting in request.settings)
+    name = f"{Path(request.recipe).stem}{SUFFIX * is_variant}-{request.scale}"
+    directory = request.directory or Path("runs") / name
     directory = directory.expanduser().resolve()
     needs_files = not request.is_dry and not in_container
     run = build_run(request.recipe, request.scale, here, directory, needs_files=needs_files)
@@ -185,7 +197,8 @@ def in_repository(recipe: str) -> str:
         return recipe
     path = Path(recipe).resolve()
     require(
-        path.is_relative_to(REPOSITORY), f"recipe '{recipe}': lies outside the repository, of which the job has a copy"
+        path.is_relative_to(REPOSITORY),
+        f"recipe '{recipe}': lies outside the repository, of which the job has a copy; move it into {REPOSITORY}",
     )
     return str(path.relative_to(REPOSITORY))
 

@@ -114,6 +114,9 @@ def test_without_nemo_run_one_line_says_how_to_get_it(tmp_path: Path) -> None:
             "/etc/none",
         ),
         (("--scale", "cpu", "--set", "sampling.temperatur=1"), {}, "did you mean 'sampling.temperature'?"),
+        (("--scale", "cpu", "--model", "none/such"), {}, "--model none/such: is no folder, and not in the Hugging"),
+        (("--scale", "cpu", "--domains", "maths"), {}, "--domains maths: prorl_v2 has math, "),
+        (("--scale", "cpu", "--domains", "math", "--set", "domains=code"), {}, "is given twice"),
     ],
 )
 def test_what_can_not_work_is_refused_in_one_line(
@@ -231,6 +234,16 @@ def test_an_evaluation_is_a_step_of_the_chain_after_the_last_training(tmp_path: 
     assert asked.dependency_type == "afterok" and asked.env_vars["REQUEUE"] == "yes"
     assert asked.setup_lines.endswith(f"begin_attempt {tmp_path / 'run' / 'evaluation'}")
     assert asked.ntasks_per_node == first["executor"].ntasks_per_node
+
+
+def test_another_model_and_other_domains_reach_the_job_and_the_run_has_a_directory_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    request = launch.parse(["prorl_v2", "--scale", "cpu", "--model", "demo/model", "--domains", "math=2,logic=1"])
+    run, settings = launch.plan(request, Site(account="a", partition="p", image="", mounts=()))
+    assert settings == (f"model={REPOSITORY / 'demo' / 'model'}", "domains=math=2,logic=1")
+    assert run.is_variant and run.directory == REPOSITORY / "runs" / "prorl_v2_variant-cpu"
 
 
 def test_a_suite_that_is_none_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:

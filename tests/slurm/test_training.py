@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster
-from tests.slurm.test_launch_script import python_with_nemo_run
+from tests.slurm.test_launch_script import checkout, python_with_nemo_run
+
+__all__ = ("checkout",)  # a fixture
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 
@@ -84,6 +86,30 @@ def test_nemo_run_trains_a_chain_to_the_end(cluster: Cluster, tmp_path: Path) ->
     assert [path.name for path in (run / "logs").glob("attempt_*")] == ["attempt_0"], "the second finds it done"
     assert len((run / "submissions.jsonl").read_text().splitlines()) == 1
     assert "nothing to do" in logs(tmp_path / "home")
+
+
+def test_a_recipe_and_a_reward_of_ones_own_train_by_nemo_run(cluster: Cluster, tmp_path: Path, checkout: Path) -> None:
+    data, run = ROOT / "demo" / "own_reward", tmp_path / "run"
+    made = cluster.run(
+        sys.executable, "-m", "megatron_rl", "recipe", "new", "--from", "grpo_control", "--to", "recipes/mine.py",
+        "--model", ROOT / "demo" / "model", "--domains", "my_rewards.py:Sum", cwd=checkout,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout
+    done = cluster.run(
+        python_with_nemo_run(), checkout / "slurm" / "launch.py", "recipes/mine.py", "--scale", "cpu", "--allow-dirty",
+        "--directory", run, "--set", f"run.data_folder={data}", "--set", f"run.model_folder={ROOT / 'demo' / 'model'}",
+        *SETTINGS, cwd=checkout, timeout=120, variables={
+            "SBATCH_ACCOUNT": "research", "SBATCH_PARTITION": "main", "CONTAINER_IMAGE": "",
+            "NEMORUN_HOME": str(tmp_path / "home"), "PATH": path_of_python(cluster),
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    (job,) = re.findall(r"^(\d+) ", cluster.run("squeue", "-h", "-o", "%i %j").stdout, re.MULTILINE)
+    assert cluster.wait(job, timeout=240)["JobState"] == "COMPLETED", logs(tmp_path / "home")
+    assert trained_steps(run) == list(range(1, NUM_STEPS + 1))
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["release"] == "mine 0.1.0" and not facts["variant_of"]
+    assert list(facts["data"]["rewards"]) == ["my_rewards.py:Sum"]
 
 
 def test_what_slurm_would_refuse_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
