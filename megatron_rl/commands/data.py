@@ -83,8 +83,12 @@ def prepare(
             packs=packs,
             allows_unsafe_sandbox=allow_unsafe_sandbox,
         )
-        with Bar() as bar:
-            manifest = prepare_folder(order, bar)
+        try:
+            with Bar() as bar:
+                manifest = prepare_folder(order, bar)
+        except KeyboardInterrupt:
+            typer.echo("stopped: start the same command again to go on", err=True)
+            raise
         show(manifest, to)
 
 

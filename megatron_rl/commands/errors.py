@@ -32,7 +32,8 @@ class OneLineGroup(TyperGroup):
         try:
             code = super().main(*arguments, **options | {"prog_name": PROGRAM, "standalone_mode": False})
         except UsageError as error:
-            print_error(usage_message(error))
+            if str(cast("Any", error).format_message()).strip():  # else it was the help that was asked for
+                print_error(usage_message(error))
             code = USER_ERROR
         sys.exit(code or 0)
 

@@ -12,9 +12,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +30,7 @@ from megatron_rl.data.drafts import RULES
 from megatron_rl.data.files import MANIFEST, Part, read_manifest
 from megatron_rl.data.logic_tasks import OUT_OF_DISTRIBUTION, TASKS
 from megatron_rl.data.origins import Chunk, chunks, commit_of, digest_of, locate
+from megatron_rl.data.prompts import load_tokenizer
 from megatron_rl.data.similar import Overlaps, evaluation_files, evaluation_problems
 from megatron_rl.data.sources import COLUMNS
 from megatron_rl.runtime.files import commit, replace_file
@@ -75,7 +78,9 @@ def prepare(order: Order, progress: Progress) -> dict[str, Any]:
         require(
             name in {source.name for source in mixture.sources}, f"--from {name}: mixture {mixture.name} has no such"
         )
-    with locked(order.folder):
+    if order.tokenizer is not None:  # before the processes, of which each would fail by itself
+        load_tokenizer(order.tokenizer)
+    with locked(order.folder, "--to"):
         files, commits = {}, {}
         for source in mixture.sources:
             files[source.name], commits[source.name] = _files(source, order)
@@ -190,11 +195,25 @@ def _pool(processes: int, job: Job) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(processes, mp_context=context, initializer=start, initargs=(job,)) as pool:
-            yield pool
+            try:
+                yield pool
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     finally:
         del os.environ["PYTHONHASHSEED"]
         if before is not None:
             os.environ["PYTHONHASHSEED"] = before
+
+
+@contextmanager
+def _sheltered() -> Iterator[None]:
+    """Processes that are started within do not hear Ctrl-C, which a terminal sends to all; they end with this one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _converted(
@@ -214,7 +233,8 @@ def _converted(
             if part_path(job.work, source.name, chunk.number).is_file():
                 progress.advance(chunk.num_bytes)
                 continue
-            under_way[pool.submit(convert, chunk)] = chunk.num_bytes
+            with _sheltered():
+                under_way[pool.submit(convert, chunk)] = chunk.num_bytes
             if len(under_way) >= 2 * processes:
                 _collect(under_way, progress)
     while under_way:
@@ -225,7 +245,13 @@ def _converted(
 def _collect(under_way: dict[Future[int], int], progress: Progress) -> None:
     done, _ = wait(under_way, return_when=FIRST_COMPLETED)
     for future in done:
-        future.result()
+        try:
+            future.result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a process that converts rows was killed, perhaps for want of memory; start the same command again to "
+                "go on, with fewer --processes"
+            ) from None
         progress.advance(under_way.pop(future))
 
 

@@ -29,10 +29,11 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, option: str = "--directory") -> Iterator[None]:
     """Holds the directory for this process; the lock goes with the process, however it ends.
 
-    Raises UserError when another live process holds it, and when it cannot be written to or locked.
+    `option` gives another one. Raises UserError when another live process holds it, and when it cannot be written to
+    or locked.
     """
     lock = directory / LOCK
     with ExitStack() as stack:
@@ -44,9 +45,9 @@ def locked(directory: Path) -> Iterator[None]:
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
         except BlockingIOError:
-            raise UserError(in_use(directory)) from None
+            raise UserError(in_use(directory, option)) from None
         except OSError as error:
-            raise UserError(not_writable(directory, error.strerror or str(error))) from None
+            raise UserError(not_writable(directory, error.strerror or str(error), option)) from None
         yield
 
 
@@ -72,20 +73,17 @@ def check_free(directory: Path) -> None:
         raise UserError(not_writable(directory, error.strerror or str(error))) from None
 
 
-def in_use(directory: Path) -> str:
+def in_use(directory: Path, option: str = "--directory") -> str:
     """The message of a directory that another process holds."""
     holder = (directory / LOCK).read_text(encoding="utf-8")
     return (
-        f"directory {directory}: another run is using it ({holder}); wait for its end, or choose another with "
-        "--directory"
+        f"directory {directory}: another run is using it ({holder}); wait for its end, or choose another with {option}"
     )
 
 
-def not_writable(directory: Path, why: str) -> str:
+def not_writable(directory: Path, why: str, option: str = "--directory") -> str:
     """The message of a directory that no run can live in."""
-    return (
-        f"directory {directory}: cannot be written to or locked ({why}); mend that, or choose another with --directory"
-    )
+    return f"directory {directory}: cannot be written to or locked ({why}); mend that, or choose another with {option}"
 
 
 def checkpoints(directory: Path) -> list[Path]:

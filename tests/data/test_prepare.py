@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -75,6 +76,22 @@ def test_a_preparation_that_was_killed_goes_on_to_the_same_bytes_which_are_the_c
     assert second.returncode == 0, second.stderr
     assert parts, "something was there to go on from"
     assert "five_domains 1.0.0 is in" in second.stdout
+    assert contents(tmp_path) == contents(FIVE_DOMAINS)
+
+
+@pytest.mark.e2e  # for its cost alone
+def test_ctrl_c_ends_a_preparation_in_one_line_and_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    command = [*COMMAND, "--mirror", str(SOURCES), "--to", str(tmp_path), "--processes", "2"]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("work/*/*.part.zst")) and first.poll() is None:
+        assert time.monotonic() < deadline, "no part was written"
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGINT)  # as a terminal does: to all of its processes
+    _, said = first.communicate(timeout=60)
+    assert (first.returncode, said) == (130, "stopped: start the same command again to go on\n")
+    second = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert second.returncode == 0, second.stderr
     assert contents(tmp_path) == contents(FIVE_DOMAINS)
 
 
@@ -226,11 +243,18 @@ def test_a_finished_folder_is_left_alone_and_another_mixture_does_not_go_into_it
         ({"mirror": HERE}, r"holds none of deepscaler.json; download .*, or leave it out with --without deepscaler"),
         ({"given": {"math": [SOURCES]}}, "--from math: mixture five_domains has no such"),
         ({"evaluation": (SOURCES / "PRIME-RL",)}, "has no .jsonl file"),
+        ({"tokenizer": SOURCES}, "sources: its tokenizer does not load"),
     ],
 )
 def test_what_cannot_be_prepared_is_one_line(tmp_path: Path, changes: dict[str, Any], pattern: str) -> None:
     with pytest.raises(UserError, match=pattern):
         made(tmp_path, **changes)
+
+
+def test_a_folder_that_cannot_be_written_names_the_option_that_gives_another(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: cannot be written to or locked .*; mend that, .* with --to$"):
+        made(tmp_path / "file")
 
 
 def test_a_part_without_a_row_is_one_line_with_what_became_of_them(tmp_path: Path) -> None:
