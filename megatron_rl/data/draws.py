@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import accumulate
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from megatron_rl.config.draws import Difficulty
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _TURN = 2**64
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: multiples of it fill the turn evenly
@@ -61,6 +62,8 @@ class Shares:
     """
 
     def __init__(self, weights: Mapping[str, float], seed: int) -> None:
+        import numpy as np  # as late as this, for `check` reads prompts, too
+
         self.names = sorted(weights)
         parts = [Fraction(weights[name]) for name in self.names]
         ends = [int(_TURN * end / sum(parts)) for end in accumulate(parts)][:-1]  # the last one's is the turn's
@@ -72,6 +75,8 @@ class Shares:
 
     def at(self, place: int) -> tuple[str, int]:
         """The domain of a place, and how many places before it are of the same."""
+        import numpy as np
+
         number, rest = divmod(place, _BLOCK)
         while len(self._before) <= number:
             counts = np.bincount(self._of_block(len(self._before) - 1), minlength=len(self.names))
@@ -81,6 +86,8 @@ class Shares:
         return self.names[domain], int(self._before[number][domain] + np.count_nonzero(domains[:rest] == domain))
 
     def _of_block(self, number: int) -> np.ndarray[Any, Any]:
+        import numpy as np
+
         if number != self._block:
             first = (self._start + number * _BLOCK * _GOLDEN) % _TURN
             turns = np.uint64(first) + np.arange(_BLOCK, dtype=np.uint64) * np.uint64(_GOLDEN)  # modulo 2^64
