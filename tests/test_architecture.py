@@ -38,6 +38,7 @@ ONLY_FOR = {
     # The plots of an evaluation are drawn by the hand that draws a run's.
     "report": (
         "report/",
+        "commands/estimate.py",
         "commands/readers.py",
         "commands/start.py",
         "commands/theory.py",

@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from megatron_rl.commands.choose import released_fingerprint
+from megatron_rl.commands.estimate import total_line
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.pretrained import unknown_fields
 from megatron_rl.config.records import Scale
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.config.tokenizer import prompt_lengths
 from megatron_rl.estimate.memory import RESERVED_BYTES, estimate, shortage
+from megatron_rl.estimate.step import OURS, parts_of_run
 from megatron_rl.runtime.rundir import check_free
 
 
@@ -79,6 +81,9 @@ def show(run: Run, out: Console) -> None:
     )
     if shortage(memory, run.scale) <= 0:
         out.print(f"  fits into the {gib(run.scale.device_memory_bytes)} of a device of scale {run.scale.name}")
+    if run.scale.device == "cuda":
+        seconds = sum(parts_of_run(run, OURS).values())
+        out.print(f"time, estimated: {total_line(run, seconds)}; `megatron-rl estimate` says of what", soft_wrap=True)
     for kind, folder in (("model", run.model_folder), ("data", run.data_folder)):
         out.print(f"{kind}: {folder}" + ("" if folder.is_dir() else " (not on this machine)"))
     if run.model_folder.is_dir() and (unknown := unknown_fields(run.model_folder)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from megatron_rl.commands import evaluation, readers
+from megatron_rl.commands import estimate, evaluation, readers
 from megatron_rl.commands.data import app as data_app
 from megatron_rl.commands.errors import (
     MACHINE_ERROR,
@@ -310,6 +310,7 @@ def doctor() -> None:
 
 
 command()(evaluation.evaluate)
+command()(estimate.estimate)
 command()(readers.report)
 command()(readers.watch)
 command()(readers.track)

@@ -1,0 +1,176 @@
+"""The command `megatron-rl estimate`: a model of the step and of the days, before GPUs are spent."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from megatron_rl.commands.errors import one_line_errors, path_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from megatron_rl.config.run import Run
+    from megatron_rl.estimate.step import Constants
+
+GATHERED_BYTES_PER_SECOND = 8.7e9  # slime's refit of 61 GB in 7 s, its blog on weight updates
+LARGEST_PIECE = 32  # samples, of the division that is compared
+DAYS, SEEDS = 30.0, 5
+WHAT = {
+    "generate": "generate",
+    "idle": "idle tail of generation",
+    "score": "score",
+    "logprob": "log-probabilities",
+    "update": "update",
+    "refit": "refit",
+    "validate": "evaluate",
+    "save": "save",
+}
+
+
+def estimate(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe, or its file.")],
+    scale: Annotated[str, typer.Option("--scale", metavar="NAME", help="Where it would run.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change one value, as for train.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="FOLDER|NAME", help="Another model.")] = None,
+    from_run: Annotated[
+        Path | None,
+        typer.Option("--from", parser=path_of, metavar="RUN", help="Lengths, keep rate and speeds as this run had."),
+    ] = None,
+    papers: Annotated[bool, typer.Option("--papers", help="Also the papers' wall times beside the model's.")] = False,
+) -> None:
+    """Say how long a step and a run would take, and what it would cost. Starts nothing."""
+    from megatron_rl.commands.choose import build_run
+    from megatron_rl.commands.cli import console, varied
+
+    with one_line_errors():
+        run = build_run(recipe, scale, varied(settings, model, None), None, needs_files=False)
+        show(run, constants_of(run, from_run), console())
+        if papers:
+            show_papers(console())
+
+
+def constants_of(run: Run, from_run: Path | None) -> Constants:
+    """Published ceilings, or what a run's own metrics give. Raises UserError where there is neither for the device."""
+    from megatron_rl.config.checks import UserError, require
+    from megatron_rl.estimate.step import OURS, from_metrics
+
+    if from_run is None:
+        require(
+            run.scale.device == "cuda",
+            f"scale '{run.scale.name}': nothing is published of its device; give --from RUN, a run that was made there",
+        )
+        return OURS
+    from megatron_rl.report.journal import read_rows
+
+    rows: list[Mapping[str, float]] = list(read_rows(from_run / "metrics.jsonl"))
+    if not any("time/update_seconds" in row for row in rows):
+        raise UserError(f"--from {from_run}: has no step in its metrics.jsonl yet; wait for the first, or name another")
+    return from_metrics(OURS, run, rows)
+
+
+def show(run: Run, constants: Constants, out: Console) -> None:
+    """Prints the parts of a step, the run, and what three changes gain on paper."""
+    from rich.table import Table
+
+    from megatron_rl.estimate.step import checkpoint_bytes, parts_of_run, published_keep_rate
+
+    total = parts_of_run(run, constants)
+    steps, seconds = run.recipe.num_steps, sum(total.values())
+    out.print(f"{run.published.release} at scale {run.scale.name}, estimated", style="bold")
+    table = Table(box=None, pad_edge=False)
+    for column in ("part", "seconds a step", "share"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for name, words in WHAT.items():
+        table.add_row(words, f"{total[name] / steps:.2f}", f"{total[name] / seconds:.1%}")
+    out.print(table)
+    out.print(total_line(run, seconds))
+    lengths, group = constants.lengths, run.recipe.sampling.samples_per_prompt
+    kept_share = constants.keep_rate or published_keep_rate(group)
+    out.print(
+        f"responses of {lengths.median_tokens:.0f} tokens in the median, lognormal with {lengths.sigma_of_prompts:g} "
+        f"between prompts and {lengths.sigma_within:g} within; {kept_share:.0%} of the groups kept; updates at "
+        f"{constants.training_share:.0%} of {constants.flops / 1e12:.0f} TFLOP/s",
+        soft_wrap=True,
+    )
+    kept = run.checkpoints_kept + (steps // run.keep_every_steps if run.keep_every_steps else 0)
+    out.print(f"disk: {kept} checkpoints of {checkpoint_bytes(run) / 1e9:.1f} GB")
+    out.print(days_line(run, constants, seconds / steps, total["save"] / steps))
+    show_gains(run, constants, out)
+
+
+def total_line(run: Run, seconds: float) -> str:
+    """The whole run in one line: a step, all of them, GPU-hours, jobs."""
+    hours, limit = seconds / 3600, run.scale.time_limit_hours
+    jobs = f", {math.ceil(hours / limit):,} jobs of {limit:g} h" if limit else ""
+    return (
+        f"a step of {seconds / run.recipe.num_steps:.0f} s, {run.recipe.num_steps:,} steps in {hours:,.0f} h, "
+        f"{hours * run.scale.num_devices:,.0f} device-hours{jobs}"
+    )
+
+
+def days_line(run: Run, constants: Constants, step: float, save: float) -> str:
+    """The goodput of a month at published failure rates."""
+    from megatron_rl.estimate.goodput import FAILURES_PER_DEVICE_HOUR, Job, goodput
+
+    limit = run.scale.time_limit_hours
+    every = min(run.save_every_steps * step, 60 * run.save_every_minutes)
+    job = Job(
+        step=step,
+        save=save * max(1.0, every / step),
+        save_every=every,
+        start=constants.start_seconds,
+        limit=3600 * limit if limit else math.inf,
+        wait=0.0,
+        failure_every=3600 / (FAILURES_PER_DEVICE_HOUR * run.scale.num_devices),
+    )
+    mean = sum(goodput(job, DAYS, seed) for seed in range(SEEDS)) / SEEDS
+    return f"goodput of {DAYS:.0f} days, starts, failures and limits simulated: {mean:.1%}"
+
+
+def show_gains(run: Run, constants: Constants, out: Console) -> None:
+    """What pieces, an uncapped first round, and a refit without a gather gain a step, each alone."""
+    from megatron_rl.estimate.step import parts_of_step
+
+    def seconds(changed: Constants) -> float:
+        return sum(parts_of_step(run, 0, changed).values())
+
+    whole = dataclasses.replace(constants, largest_piece=None)
+    pairs = {
+        f"groups in pieces of {LARGEST_PIECE}": (whole, dataclasses.replace(whole, largest_piece=LARGEST_PIECE)),
+        "a first round as large as the keep rate asks": (
+            dataclasses.replace(constants, largest_round=2.0),
+            dataclasses.replace(constants, largest_round=math.inf),
+        ),
+        "a refit that gathers nothing": (
+            dataclasses.replace(constants, refit_bytes_per_second=GATHERED_BYTES_PER_SECOND),
+            constants,
+        ),
+    }
+    for words, (before, after) in pairs.items():
+        old, new = seconds(before), seconds(after)
+        out.print(f"{words}: {old:.1f} -> {new:.1f} s a step, {old / new:.2f} times as fast")
+
+
+def show_papers(out: Console) -> None:
+    """Prints the papers' figures beside the model's, all by one set of assumptions."""
+    from megatron_rl.commands.choose import build_run
+    from megatron_rl.estimate.published import FIGURES, estimated
+
+    def build(recipe: str, scale: str) -> Run:
+        return build_run(recipe, scale, [], None, needs_files=False)
+
+    for figure in FIGURES:
+        value = estimated(figure, build)
+        out.print(
+            f"{figure.recipe} at {figure.scale}, {figure.what}: paper {figure.value:g}, model {value:.3g} "
+            f"({value / figure.value - 1:+.0%}); {figure.source}",
+            soft_wrap=True,
+        )

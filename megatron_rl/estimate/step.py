@@ -1,0 +1,223 @@
+"""How long a step will take, part by part as in the ledger, before anything is started.
+
+Generation is simulated; the rest is floating-point operations over a share of what the device can do, and bytes over a
+bandwidth. Not covered: tensor-parallel messages, pipeline bubbles, packs that do not fill a microbatch, verifiers that
+are slower than the engines, a file system that others use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from megatron_rl.config.precision import BYTES
+from megatron_rl.config.records import Model, Recipe, Scale
+from megatron_rl.config.run import Run
+from megatron_rl.estimate.generation import Decoding, Lengths, Round, simulate
+
+Parts = dict[str, float]  # seconds of a step, by the names of report/ledger.py
+SEED = 1  # of the lengths drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constants:
+    """What a device, a policy and a system are taken to do."""
+
+    flops: float  # of one device, bf16 without sparsity
+    bytes_per_second: float  # that decoding reads of weights and keys
+    training_share: float  # of `flops` that log-probabilities and updates reach
+    prefill_share: float  # of `flops` that reading prompts reaches
+    step_overhead_seconds: float  # of a decoding step, beyond reading the weights
+    sequence_seconds: float  # of a decoding step, for each response under way
+    refit_bytes_per_second: float  # of one device
+    save_bytes_per_second: float  # of one device into the file system, all at once
+    score_seconds: float  # of a round, that generation does not hide: verdicts, hand-overs
+    start_seconds: float  # from the command to the first step
+    lengths: Lengths
+    keep_rate: float | None  # of groups; None: as published, by the samples of a group
+    prompt_tokens: int
+    largest_piece: int | None  # samples of a group that one engine answers; None: all
+    has_waves: bool  # an engine ends one before it begins the next
+    oversamples: bool  # a round has as many prompts as the keep rate asks for; else as many as the step
+    largest_round: float  # times the prompts of a step
+
+
+# One set for the papers' systems, whatever the row.
+PUBLISHED = Constants(
+    flops=989e12,  # H100 SXM data sheet
+    bytes_per_second=2.6e12,  # of 3.35e12 on the data sheet: what attention kernels reach, 78 %
+    training_share=0.11,  # prime-rl, benchmarks/results: 11 % at 16k on an H100, a small model
+    prefill_share=0.4,  # Megatron-LM README: 41 to 48 % of bf16 products
+    step_overhead_seconds=2.3e-3,  # a step of 3.5 ms at 1.5B, less 1.2 ms to read 3.1 GB
+    sequence_seconds=6e-6,  # sampling and bookkeeping of vLLM
+    refit_bytes_per_second=100e9,  # a quarter of NVLink's 450e9
+    save_bytes_per_second=0.5e9,  # a parallel file system of 30 GB/s under 64 devices
+    # chosen: one value for all rows, without which two of the papers' three steps are 35 to 40 % longer than estimated
+    score_seconds=100.0,
+    start_seconds=120.0,  # engines with CUDA graphs
+    lengths=Lengths(median_tokens=5000, sigma_of_prompts=0.5, sigma_within=0.4),  # means of 5.1k at 8k, 5.9k at 16k
+    keep_rate=None,
+    prompt_tokens=200,
+    largest_piece=None,  # verl: a prompt's samples are one request
+    has_waves=False,  # vLLM's own queue
+    oversamples=False,  # DAPO section 3.2 and verl: another batch until there are enough
+    largest_round=1.0,  # the same
+)
+# This program on the same devices.
+OURS = dataclasses.replace(
+    PUBLISHED,
+    training_share=0.3,  # chosen, not measured: between the 11 % above and Megatron-LM's 41 % of whole models
+    score_seconds=5.0,  # the time limit of a verdict: those of a wave are reached while the next is generated
+    has_waves=True,
+    oversamples=True,
+    largest_round=2.0,  # as algorithms/groups.py has it
+)
+
+
+def decoding(model: Model, scale: Scale, constants: Constants) -> Decoding:
+    """What a decoding step of an engine costs, its ranks reading their shares at once."""
+    size, ranks = BYTES[scale.precision], scale.rollout_tensor_parallel
+    keys = 2 * model.num_layers * model.num_kv_heads * model.head_dim * size
+    weights = size * (model.num_parameters - model.vocab_size * model.hidden_size)
+    return Decoding(
+        step_seconds=constants.step_overhead_seconds + weights / ranks / constants.bytes_per_second,
+        sequence_seconds=constants.sequence_seconds,
+        token_seconds=keys / ranks / constants.bytes_per_second,
+        prefill_token_seconds=2 * model.num_parameters / (ranks * constants.flops * constants.prefill_share),
+    )
+
+
+def published_keep_rate(samples_per_prompt: int) -> float:
+    """The share of groups that are kept: a large group seldom lacks a spread. Linear in the logarithm of its size.
+
+    Source: BroRL arXiv 2510.01180v1, Table 2: 41 % of 16, 62 % of 512.
+
+    >>> [round(published_keep_rate(size), 2) for size in (16, 32, 512)]
+    [0.41, 0.45, 0.62]
+    """
+    return min(1.0, max(0.05, 0.41 + (0.62 - 0.41) * math.log2(samples_per_prompt / 16) / 5))
+
+
+def rounds(recipe: Recipe, scale: Scale, constants: Constants) -> list[Round]:
+    """The rounds of generation until there are enough groups at the keep rate, on average."""
+    sampling, wanted = recipe.sampling, float(recipe.sampling.prompts_per_step)
+    keep_rate = constants.keep_rate or published_keep_rate(sampling.samples_per_prompt)
+    keep_rate = keep_rate if recipe.algorithm.dynamic_sampling is not None else 1.0
+    found: list[Round] = []
+    while wanted > 0.5 and len(found) < 20:
+        num_prompts = sampling.prompts_per_step
+        if constants.oversamples:
+            num_prompts = max(1, round(min(wanted / keep_rate, constants.largest_round * sampling.prompts_per_step)))
+        lengths = constants.lengths.draw(
+            num_prompts, sampling.samples_per_prompt, sampling.max_response_tokens, SEED + len(found)
+        )
+        found.append(
+            simulate(
+                lengths,
+                prompt_tokens=constants.prompt_tokens,
+                num_engines=scale.num_engines,
+                slots=scale.max_requests_in_flight,
+                cost=decoding(recipe.model, scale, constants),
+                largest_piece=constants.largest_piece,
+                sequences_per_wave=scale.sequences_per_wave if constants.has_waves else None,
+            )
+        )
+        wanted -= num_prompts * keep_rate
+    return found
+
+
+def forward_flops(model: Model, tokens: float, context: float) -> float:
+    """Operations of one forward pass over so many tokens of sequences whose mean context is `context` / 2."""
+    attention = 2 * 2 * model.num_layers * model.num_heads * model.head_dim * context / 2
+    return tokens * (2 * (model.num_parameters - model.vocab_size * model.hidden_size) + attention)
+
+
+def parts_of_step(run: Run, step: int, constants: Constants) -> Parts:
+    """Seconds of one step of a run, by part; evaluation and saves in their share of a step."""
+    recipe, scale, model = run.at_step(step), run.scale, run.recipe.model
+    made = rounds(recipe, scale, constants)
+    num_tokens, num_samples = sum(one.num_tokens for one in made), sum(one.num_samples for one in made)
+    length = constants.prompt_tokens + num_tokens / max(1, num_samples)
+    trained = recipe.sampling.prompts_per_step * recipe.sampling.samples_per_prompt * length
+    forward = forward_flops(model, trained, length)
+    forward /= scale.num_devices * constants.flops * constants.training_share
+    passes = (1 - 1 / recipe.algorithm.updates_per_step) + (recipe.algorithm.kl is not None)
+    size = BYTES[scale.precision]
+    validation = dataclasses.replace(
+        recipe,
+        algorithm=dataclasses.replace(recipe.algorithm, dynamic_sampling=None),
+        sampling=dataclasses.replace(
+            recipe.sampling,
+            prompts_per_step=run.max_validation_prompts,
+            samples_per_prompt=recipe.validation.samples_per_prompt,
+        ),
+    )
+    state_bytes = (size * 2 + 12) * model.num_parameters / scale.num_devices
+    parts = {
+        "refit": size * model.num_parameters / scale.rollout_tensor_parallel / constants.refit_bytes_per_second,
+        "generate": sum(one.seconds - one.idle_seconds for one in made),
+        "idle": sum(one.idle_seconds for one in made),
+        "score": constants.score_seconds * len(made),
+        "logprob": passes * forward,
+        "update": (4 if scale.recomputes_activations else 3) * forward,
+        "validate": sum(one.seconds for one in rounds(validation, scale, constants)) / run.validate_every_steps,
+    }
+    seconds = sum(parts.values())
+    every = min(run.save_every_steps, max(1.0, 60 * run.save_every_minutes / seconds))
+    return parts | {"save": state_bytes / constants.save_bytes_per_second / every}
+
+
+def parts_of_run(run: Run, constants: Constants) -> Parts:
+    """Seconds of all steps of a run, each stage by its own step."""
+    starts = sorted({0, *(stage.from_step for stage in run.recipe.stages if stage.from_step < run.recipe.num_steps)})
+    total: Parts = {}
+    known: dict[tuple[int, int, int], Parts] = {}
+    for start, end in zip(starts, [*starts[1:], run.recipe.num_steps], strict=True):
+        sampling = run.at_step(start).sampling
+        key = (sampling.prompts_per_step, sampling.samples_per_prompt, sampling.max_response_tokens)
+        known[key] = known.get(key) or parts_of_step(run, start, constants)
+        for name, seconds in known[key].items():
+            total[name] = total.get(name, 0.0) + seconds * (end - start)
+    return total
+
+
+def checkpoint_bytes(run: Run) -> int:
+    """What one checkpoint takes on disk: weights, reference, fp32 weights and two moments."""
+    return (2 * BYTES[run.scale.precision] + 12) * run.recipe.model.num_parameters
+
+
+def from_metrics(constants: Constants, run: Run, rows: list[Mapping[str, float]]) -> Constants:
+    """The constants that a run's own metrics give, by their medians: lengths, keep rate, and both speeds.
+
+    Generation is brought to what was measured by a factor on all that a decoding step costs.
+    """
+    steps = [row for row in rows if "time/update_seconds" in row and row.get("throughput/updated_tokens_per_second")]
+
+    def median(name: str) -> float:
+        found = sorted(row[name] for row in steps if name in row)
+        return found[len(found) // 2]
+
+    model, devices = run.recipe.model, run.scale.num_devices
+    tokens = median("rollout/response_tokens_mean")
+    middle = median("rollout/response_tokens_median")
+    rate = median("throughput/updated_tokens_per_second")
+    work = (4 if run.scale.recomputes_activations else 3) * forward_flops(model, 1.0, tokens)
+    found = dataclasses.replace(
+        constants,
+        training_share=rate * work / (devices * constants.flops),
+        lengths=dataclasses.replace(constants.lengths, median_tokens=max(1.0, middle)),
+        keep_rate=max(0.05, median("dynamic_sampling/keep_rate")),
+    )
+    recipe = run.at_step(0)
+    simulated = rounds(recipe, run.scale, found)
+    speed = sum(one.num_tokens for one in simulated) / sum(one.seconds for one in simulated)
+    factor = speed / median("throughput/generated_tokens_per_second")
+    return dataclasses.replace(
+        found,
+        step_overhead_seconds=found.step_overhead_seconds * factor,
+        sequence_seconds=found.sequence_seconds * factor,
+        bytes_per_second=found.bytes_per_second / factor,
+        prefill_share=found.prefill_share / factor,
+    )

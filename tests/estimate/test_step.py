@@ -1,0 +1,100 @@
+"""The model of a step: the papers' wall times, a run's own metrics, and which way each number moves it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from megatron_rl.commands.choose import build_run
+from megatron_rl.commands.cli import app
+from megatron_rl.config.run import Run
+from megatron_rl.estimate.generation import Lengths
+from megatron_rl.estimate.goodput import Job, goodput
+from megatron_rl.estimate.published import FIGURES, Figure, estimated
+from megatron_rl.estimate.step import OURS, from_metrics, parts_of_step, rounds
+
+SHORT = dataclasses.replace(OURS, lengths=Lengths(median_tokens=200, sigma_of_prompts=0.5, sigma_within=0.4))
+SMALL = ["sampling.prompts_per_step=64", "sampling.max_response_tokens=1024", "run.max_validation_prompts=16"]
+
+
+def run_of(recipe: str, scale: str, settings: list[str] | None = None) -> Run:
+    return build_run(recipe, scale, settings or [], None, needs_files=False)
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: f"{figure.recipe} {figure.what}")
+def test_one_set_of_assumptions_is_within_30_percent_of_every_published_figure(figure: Figure) -> None:
+    assert estimated(figure, run_of) == pytest.approx(figure.value, rel=0.3)
+
+
+def test_what_a_run_measured_is_what_is_estimated_of_it() -> None:
+    run = run_of("prorl_v2", "h100x8", SMALL)
+    slow = dataclasses.replace(
+        SHORT,
+        training_share=0.12,
+        keep_rate=0.5,
+        step_overhead_seconds=2 * SHORT.step_overhead_seconds,
+        sequence_seconds=2 * SHORT.sequence_seconds,
+        bytes_per_second=SHORT.bytes_per_second / 2,
+        prefill_share=SHORT.prefill_share / 2,
+    )
+    parts, made = parts_of_step(run, 0, slow), rounds(run.recipe, run.scale, slow)
+    tokens = sum(one.num_tokens for one in made)
+    mean = tokens / sum(one.num_samples for one in made)
+    row = {
+        "time/update_seconds": parts["update"],
+        "throughput/updated_tokens_per_second": 64 * 16 * (mean + slow.prompt_tokens) / parts["update"],
+        "throughput/generated_tokens_per_second": tokens / sum(one.seconds for one in made),
+        "rollout/response_tokens_mean": mean + slow.prompt_tokens,
+        "rollout/response_tokens_median": slow.lengths.median_tokens,
+        "dynamic_sampling/keep_rate": 0.5,
+    }
+    found = parts_of_step(run, 0, from_metrics(SHORT, run, [row]))
+    for name in ("generate", "idle", "update", "logprob"):
+        assert found[name] == pytest.approx(parts[name], rel=0.01), name
+
+
+def test_more_devices_take_less_time_and_longer_answers_more() -> None:
+    def seconds(scale: str, tokens: int) -> float:
+        lengths = dataclasses.replace(SHORT.lengths, median_tokens=tokens)
+        made = parts_of_step(run_of("prorl_v2", scale, SMALL), 0, dataclasses.replace(SHORT, lengths=lengths))
+        assert all(value >= 0 for value in made.values())
+        return sum(made.values())
+
+    assert seconds("h100x32", 200) < seconds("h100x8", 200) < seconds("h100x8", 400)
+
+
+def test_goodput_falls_with_failures_and_short_jobs() -> None:
+    job = Job(step=60, save=5, save_every=1800, start=120, limit=14400, wait=0, failure_every=float("inf"))
+    peace = goodput(job, 30, 1)
+    failing = goodput(dataclasses.replace(job, failure_every=7200), 30, 1)
+    assert 0.97 < peace < 1 and failing < peace - 0.1
+    assert goodput(dataclasses.replace(job, limit=600), 30, 1) < peace
+    assert goodput(dataclasses.replace(job, limit=180), 30, 1) == 0  # start and step alone take as long
+
+
+def test_the_command_says_step_run_disk_and_gains_and_check_says_the_total() -> None:
+    words = ["prorl_v2", "--scale", "h100x32", *(word for setting in SMALL for word in ("--set", setting))]
+    result = CliRunner().invoke(app, ["estimate", *words])
+    assert result.exit_code == 0, result.output
+    for part in (
+        "idle tail of generation",
+        "device-hours",
+        "jobs of 4 h",
+        "checkpoints of",
+        "goodput",
+        "times as fast",
+    ):
+        assert part in result.stdout, part
+    checked = CliRunner().invoke(app, ["check", *words])
+    total = next(line for line in result.stdout.splitlines() if line.startswith("a step of"))
+    assert f"time, estimated: {total};" in checked.stdout
+
+
+def test_a_device_of_which_nothing_is_published_needs_a_run_of_its_own(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["estimate", "prorl_v2", "--scale", "cpu"])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1) and "give --from RUN" in result.stderr
+    result = CliRunner().invoke(app, ["estimate", "prorl_v2", "--scale", "cpu", "--from", str(tmp_path)])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1) and "has no step" in result.stderr
