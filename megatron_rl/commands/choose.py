@@ -264,7 +264,8 @@ def varied_recipe(recipe: Recipe, varied: Mapping[str, str], model_folder: Path 
     if "model" in varied and model_folder is not None:
         asked = revision_of(varied["model"])
         # A branch may move; the commit that it stands for is what was trained.
-        name = f"{asked.repository}@{model_folder.name}" if asked.branch else varied["model"]
+        is_pinned = asked.branch and cached_snapshot(asked) == model_folder
+        name = f"{asked.repository}@{model_folder.name}" if is_pinned else varied["model"]
         model = dataclasses.replace(read_model(model_folder), name=name)
     return variant_of(recipe, model, domains_of(varied["domains"]) if "domains" in varied else None)
 

@@ -381,6 +381,9 @@ def test_a_published_policy_is_a_model_like_any_other_and_its_commit_stands_in_t
     assert run.model_folder == folders["a" * 40]
     assert run.recipe.model.name == f"{POLICIES}@{'a' * 40}"
     assert run.identity["weights"] == digest_of_weights(run.model_folder)
+    own = write_model(tmp_path / "me@home")  # a folder is no repository, whatever it is called
+    settings = [f"model={own}", f"run.data_folder={FIVE_DOMAINS}"]
+    assert build_run("grpo_control", "gpu1", settings, tmp_path / "run", needs_files=True).recipe.model.name == str(own)
 
 
 def test_a_run_is_not_resumed_by_another_recipe(folders: tuple[str, str], tmp_path: Path) -> None:
