@@ -75,8 +75,8 @@ PAGE = Publication(
         "Confidence: high, for the training script is public; the number of its last step is read as 4,000.",
         "Answers are judged by this repository's math verifier, by value; JustRL's compares strings, as DAPO's does, "
         "so that it pays fewer of the right ones.",
-        "The prompts ask for a box, as JustRL's script has it; `megatron-rl data prepare` can read DAPO-Math-17k, and "
-        "no mixture of this repository names it yet.",
+        "The prompts ask for a box in JustRL's words, without DAPO's own before them, which ask for another form "
+        "(`megatron-rl data prepare justrl`); of its three validation sets, AIME 2024 alone.",
         "verl divides a group's deviation by n - 1, here by n.",
         "Norms and biases are not decayed, as Megatron has it; verl decays every parameter, over a run a relative "
         "difference of about 1e-4.",

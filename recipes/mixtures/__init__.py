@@ -5,6 +5,7 @@ Every number ends with the tag of its source, or with `chosen:` and the reason. 
 
 DS   agentica-org/DeepScaleR-Preview-Dataset, and the prompt of its own training code, which verl's is too
 EU   PRIME-RL/Eurus-2-RL-Data, its card and the code of PRIME-RL/PRIME
+DM   BytedTsinghua-SIA/DAPO-Math-17k and its card
 SC   EricLu/SCP-116K and its card
 LN   nvidia/Llama-Nemotron-Post-Training-Dataset and its card
 RY   reasoning-gym

@@ -24,6 +24,7 @@ from megatron_rl.config.records import Recipe, Scale, differences
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.estimate.memory import estimate
 from megatron_rl.types import Scores, State
+from recipes.mixtures.justrl import MIXTURE as JUSTRL_PROMPTS
 from recipes.mixtures.prorl import MIXTURE as PRORL_PROMPTS
 from recipes.scales import SCALES
 
@@ -281,7 +282,10 @@ def test_justrl_is_the_control_on_its_own_problems() -> None:
     changed = {line.split(":")[0] for line in differences(dataclasses.asdict(old), dataclasses.asdict(new))}
     validation = {f"validation.{name}" for name in ("samples_per_prompt", "temperature", "top_p")}
     assert changed == {"name", "version", "num_steps", "domains"} | validation
-    assert [domain.source for domain in new.domains] == ["BytedTsinghua-SIA/DAPO-Math-17k"]
+    (domain,), (source,) = new.domains, JUSTRL_PROMPTS.train
+    assert (domain.source, domain.num_prompts) == (source.repository, source.published_prompts)
+    assert source.repository == "BytedTsinghua-SIA/DAPO-Math-17k" and source.domain == domain.name
+    assert JUSTRL_PROMPTS.rules.max_prompt_tokens == new.sampling.max_prompt_tokens
 
 
 def test_dler_is_its_table_4() -> None:
@@ -316,7 +320,7 @@ def test_every_number_of_a_mixture_has_a_source_and_its_prompts_are_counted_as_t
     published = {source.domain: source.published_prompts for source in PRORL_PROMPTS.train}
     assert published == {domain.name: domain.num_prompts for domain in recipe("prorl_v2").domains}
     asked_for = {"math": "\\boxed{}", "code": "```python", "stem": "\\boxed{}", "logic": "<answer>", "instruct": ""}
-    for source in PRORL_PROMPTS.sources:
+    for source in (*PRORL_PROMPTS.sources, *JUSTRL_PROMPTS.sources):
         assert asked_for[source.domain] in source.suffix
 
 
