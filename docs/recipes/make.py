@@ -54,7 +54,7 @@ def page(name: str) -> str:
         cost(recipe, story),
         *([stages(recipe)] if recipe.stages else []),
         "## Every number and its source",
-        own_choices([source for *_, source in numbers]),
+        own_choices(numbers),
         markdown(("field", "value", "source"), numbers),
         "\n".join(wrapped(f"- {note}") for note in notes(source)),
         "## Where a choice had to be made\n\n" + "\n".join(wrapped(f"- {text}") for text in story.deviations),
@@ -67,10 +67,10 @@ def page(name: str) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def own_choices(sources: Sequence[str]) -> str:
-    """How many values no source decides."""
-    num_chosen = sum("chosen:" in source for source in sources)
-    return f"{num_chosen} of these {len(sources)} values are this project's choice, and say why behind `chosen:`."
+def own_choices(numbers: Sequence[tuple[str, str, str]]) -> str:
+    """How many values no source decides; what every domain has alike is one."""
+    chosen = {re.sub(r"^domains\.\w+\.", "", field) for field, _, source in numbers if "chosen:" in source}
+    return f"{len(chosen)} of these values are this project's choice, and say why behind `chosen:`."
 
 
 def notes(source: str) -> list[str]:
