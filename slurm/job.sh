@@ -9,7 +9,8 @@
 # A job that Slurm ends (scancel, preemption, a lost node) is left to Slurm.
 # Each attempt has a folder RUN_DIR/logs/attempt_N: task_K.log with the output of task K, `checkpoint` (the newest one
 # at its start), `waves` (the finished ones then) and `ending` (the exit code, `stuck` where 85 came without progress,
-# `refused`, `slurm` or `gave_up`; missing where a node lost its power).
+# `refused`, `slurm` or `gave_up`; missing where a node lost its power). logs/latest leads to the newest. The job's own
+# output has a line for each step.
 
 { set +vx; } 2>/dev/null # NeMo-Run's scripts trace every line
 readonly requeue_code=85 user_error=2 max_failures=3
@@ -63,6 +64,7 @@ begin_attempt() {
     while [[ -e $run_dir/logs/attempt_$attempt_number ]]; do ((attempt_number += 1)); done
     attempt=$run_dir/logs/attempt_$attempt_number
     mkdir "$attempt" || exit 1
+    ln -sfn "attempt_$attempt_number" "$run_dir/logs/latest"
     newest_checkpoint >"$attempt/checkpoint"
     finished_waves >"$attempt/waves"
     ended_by_slurm=
@@ -91,9 +93,19 @@ run_step() {
     # --cpu-bind: Slurm may else give each task a single core.
     srun --output="$attempt/task_%t.log" --kill-on-bad-exit=0 --wait=60 --cpu-bind=none "${options[@]}" "$@" &
     step=$!
+    show_steps &
+    shown=$!
     trap 'is_interrupted=yes; pass_on_notice' USR1
     while is_interrupted=; wait "$step"; code=$?; [[ -n $is_interrupted ]]; do :; done
+    trap '' USR1
+    wait "$shown"
     return "$code"
+}
+
+# Prints what the first task says of each step, and its warnings, until the step of the job has ended.
+show_steps() {
+    tail -n +1 -s 0.5 -F --pid="$step" "$attempt/task_0.log" 2>/dev/null |
+        grep --line-buffered -E '^[0-9:]{8} (INFO step|WARNING|ERROR) '
 }
 
 # Tells the step that its time is nearly up, and ends it where it does not heed that.

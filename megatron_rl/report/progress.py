@@ -133,7 +133,11 @@ def facts_of(row: Row) -> list[str]:
     found.append(f"entropy {row['actor/entropy_nats']:.3f}" if "actor/entropy_nats" in row else "no update")
     if "actor/kl_reference_nats" in row:
         found.append(f"KL {row['actor/kl_reference_nats']:.2g}")
+    if "mismatch/mean_nats" in row:
+        found.append(f"mismatch {row['mismatch/mean_nats']:.1e}")
     found.append(f"{row['throughput/samples_per_second']:.3g} samples/s")
+    if "throughput/tokens_per_second" in row:
+        found.append(f"{row['throughput/tokens_per_second']:.4g} tokens/s")
     found.append(f"{row['time/step_seconds']:.2f} s/step")
     if row["length_term/is_on"]:
         found.append("length term on")

@@ -33,6 +33,7 @@ if word == "ignores":
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 if word == "2":
     print("error: --set run.sed=2: there is no such key; did you mean 'run.seed'?", flush=True)
+print("12:00:00 INFO step 1/2  reward 0.5", flush=True)
 print("task", os.environ["SLURM_PROCID"], "says", word, *sys.argv[1:], flush=True)
 if not word.isdigit():
     time.sleep(1000)
@@ -97,6 +98,8 @@ def test_a_run_that_stops_in_good_order_goes_on_until_it_is_done(cluster: Cluste
     assert "not requeued" not in job.output()
     assert (job.run / "DONE").exists() and not (job.run / "FAILED").exists()
     assert [job.output().count(f"attempt {number} from the start") for number in range(3)] == [1, 1, 1]
+    assert job.output().count("12:00:00 INFO step 1/2  reward 0.5\n") == 3, "of the first task alone, at each attempt"
+    assert (job.run / "logs" / "latest").resolve().name == "attempt_2"
     for number, word in enumerate(("heeds", "85", "0")):
         for task in range(2):
             log = (job.run / "logs" / f"attempt_{number}" / f"task_{task}.log").read_text()

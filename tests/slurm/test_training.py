@@ -54,6 +54,10 @@ def test_a_batch_script_trains_to_the_end(cluster: Cluster, tmp_path: Path) -> N
     assert (tmp_path / "run" / "DONE").exists() and (tmp_path / "run" / "report.html").exists()
     log = (tmp_path / "run" / "logs" / "attempt_0" / "task_0.log").read_text()
     assert f"{NUM_STEPS} of {NUM_STEPS} steps done" in log
+    said = re.findall(
+        r"INFO step (\d)/2  reward .* kept .* mismatch .* tokens/s .* s/step", (tmp_path / "run.out").read_text()
+    )
+    assert said == ["1", "2"], "the job's own output has a line for each step"
 
 
 def test_a_container_sees_the_repository_the_run_and_its_mounts(cluster: Cluster, tmp_path: Path) -> None:
