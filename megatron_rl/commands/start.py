@@ -67,12 +67,17 @@ def on_every_rank(
         code = launch_ranks(run.scale.num_devices, words(run), variables | started)
         if owns_directory:
             remove_leftovers(run)
+            note_exit(run)
         raise typer.Exit(code)
     os.environ.update(variables | (world.variables if world is not None else {}))
     listen()
     failures = run.directory / "logs" / f"failure_rank{world.rank if world else 0}.txt"
-    with one_line_errors(is_main, failures=failures if owns_directory else None):
-        action(run)
+    try:
+        with one_line_errors(is_main, failures=failures if owns_directory else None):
+            action(run)
+    finally:
+        if owns_directory and is_main:
+            note_exit(run)
 
 
 def check_world(scale: Scale, world: World | None) -> None:
@@ -133,3 +138,11 @@ def remove_leftovers(run: HasPlace) -> None:
     """Removes the shared memory of ranks that were killed, unless another run has begun in the directory since."""
     with suppress(UserError), rundir.locked(run.directory):
         rundir.remove_shared_memory(run.directory)
+
+
+def note_exit(run: HasPlace) -> None:
+    """Lets the run's ledger know that these processes exit, unless another run has begun in the directory since."""
+    from megatron_rl.report import ledger
+
+    with suppress(UserError, OSError), rundir.locked(run.directory):
+        ledger.note_exit(run.directory)

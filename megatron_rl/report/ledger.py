@@ -1,11 +1,13 @@
 """The ledger: where the wall time of every attempt went; ledger.jsonl, which a resume never cuts.
 
 An attempt writes a line when it begins, when it goes on from a step, after each step and validation, and when it ends.
+Its first process, and the one that started the ranks, add a line as they exit; the operating system says when it began.
 A heartbeat beside it says until when a killed attempt lived, to a hundredth of its age. Every moment is counted once:
 in the phase it was spent in; as `redone` where a later attempt did the step again; as `cut_off` where a kill ended a
 step that was under way; as `waiting` between two attempts.
 
-Not covered: what a job script does before and after the program, such as pulling an image.
+Not covered: what a job script does before and after the program, such as pulling an image; an attempt that is killed
+before its ranks have met, which counts as waiting.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ PARTS: Mapping[str, str] = {
     "cut_off": "cut off by kills",
     "waiting": "waiting between attempts",
 }
+ENDINGS = ("end", "exit")  # events after which an attempt does no more
 GOOD = ("generate", "score", "logprob", "update", "refit", "pack")  # what a run is for
 
 
@@ -71,7 +74,7 @@ class Ledger:
         lines = list(read_rows(self.path))
         replace_file(self.path, b"".join(json.dumps(line).encode() + b"\n" for line in lines))  # without half a line
         self.attempt = sum(line["event"] == "start" for line in lines)
-        if lines and lines[-1]["event"] != "end":
+        if lines and lines[-1]["event"] not in ENDINGS:
             beat = last_beat(self.directory)
             ended = max(lines[-1]["at"], beat["at"] if beat and beat["attempt"] == self.attempt - 1 else 0.0)
             self._write({"attempt": self.attempt - 1, "event": "end", "at": ended, "why": "killed"})
@@ -100,6 +103,21 @@ class Ledger:
         append_line(self.path, line, is_synced=False)
 
 
+def note_exit(directory: Path) -> None:
+    """Says that the newest attempt's processes exit now; ends it where it could not do so itself.
+
+    The caller holds the directory's lock, so that no other attempt has begun.
+    """
+    path = directory / FILE_NAME
+    lines = list(read_rows(path))
+    if not lines:
+        return
+    ending: dict[str, Any] = {"attempt": lines[-1]["attempt"], "event": "exit", "at": time.time()}
+    if lines[-1]["event"] not in ENDINGS:
+        ending |= {"event": "end", "why": "killed"}
+    replace_file(path, b"".join(json.dumps(line).encode() + b"\n" for line in [*lines, ending]))
+
+
 def read_attempts(directory: Path) -> list[Attempt]:
     """Every attempt in a run directory, oldest first. The parts of each sum to its wall time and the wait before it."""
     lines = list(read_rows(directory / FILE_NAME))
@@ -112,7 +130,7 @@ def read_attempts(directory: Path) -> list[Attempt]:
             attempts[-1].parts["waiting"] = waited
         else:
             _count(attempts[-1], line, resumed)
-    if attempts and lines[-1]["event"] != "end":
+    if attempts and lines[-1]["event"] not in ENDINGS:
         _go_on(attempts[-1], last_beat(directory))
     return attempts
 
@@ -123,7 +141,9 @@ def _count(attempt: Attempt, line: Mapping[str, Any], resumed: Sequence[tuple[in
     wall = max(line["at"] - attempt.ended, 0.0)
     later = [start for number, start in resumed if number > attempt.number]
     attempt.ended = max(line["at"], attempt.ended)
-    if event == "resume":
+    if event == "exit":
+        found = {"other": wall}
+    elif event == "resume":
         attempt.from_step = attempt.to_step = step
         found = {"start": wall}
     elif event == "end" and attempt.why != "under way":
@@ -138,7 +158,7 @@ def _count(attempt: Attempt, line: Mapping[str, Any], resumed: Sequence[tuple[in
     for name, seconds in found.items():
         attempt.parts[name] = attempt.parts.get(name, 0.0) + seconds
     attempt.to_step = max(attempt.to_step, step)
-    attempt.why = line["why"] if event == "end" else "under way"
+    attempt.why = line["why"] if event == "end" else attempt.why if event == "exit" else "under way"
 
 
 def _go_on(attempt: Attempt, beat: Mapping[str, Any] | None) -> None:

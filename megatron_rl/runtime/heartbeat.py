@@ -14,7 +14,7 @@ from megatron_rl.runtime import spans
 
 FILE_NAME = "heartbeat.json"
 STARTED_AT = "MEGATRON_RL_STARTED_AT"  # environment: when the program began that started this process
-SHARE, MIN_SECONDS, MAX_SECONDS = 0.01, 0.2, 10.0  # of the attempt's age from one beat to the next, and its bounds
+SHARE, MIN_SECONDS, MAX_SECONDS = 0.01, 0.05, 10.0  # of the attempt's age from one beat to the next, and its bounds
 
 
 class Heartbeat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from megatron_rl.report.ledger import FILE_NAME, PARTS, Ledger, goodput, in_all, read_attempts
+from megatron_rl.report.ledger import FILE_NAME, PARTS, Ledger, goodput, in_all, note_exit, read_attempts
 from megatron_rl.runtime.heartbeat import last_beat, process_start
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +123,7 @@ def test_the_ledger_agrees_with_a_clock_outside_on_a_process_that_is_killed_twic
         started = time.time()
         process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        time.sleep(1.5)
+        time.sleep(3.0)
         process.kill()
         process.communicate()
         outside += time.time() - started
@@ -134,10 +135,38 @@ def test_the_ledger_agrees_with_a_clock_outside_on_a_process_that_is_killed_twic
     ledger.end("finished", {})
     first, second, third = read_attempts(tmp_path)
     inside = sum(sum(one.parts.values()) - one.parts["waiting"] for one in (first, second))
-    assert inside == pytest.approx(outside, abs=2 * 0.25 + 0.02 * outside)  # a beat each, and 2 %
+    assert inside == pytest.approx(outside, rel=0.02 * busy())
     assert [one.why for one in (first, second, third)] == ["killed", "killed", "finished"]
     assert third.started == pytest.approx(process_start(), abs=0.1)
     assert first.started >= began - 0.05
+
+
+def busy() -> float:
+    """How much longer than alone a process may wait for its turn, on a machine where others are at work."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_what_an_attempt_does_after_its_last_word_is_counted(has_ended: bool, tmp_path: Path) -> None:
+    lines: list[tuple[Any, ...]] = [(0, "start", 100), (0, "resume", 110, 0), (0, "step", 120, 1, {"update": 10.0})]
+    now = time.time()
+    write(tmp_path, *lines, *([(0, "end", 121, "finished", {})] if has_ended else []))
+    with (tmp_path / FILE_NAME).open("a") as file:
+        file.write('{"attempt": 0, "eve')  # a line that a kill cut short
+    note_exit(tmp_path)
+    (attempt,) = read_attempts(tmp_path)
+    assert attempt.why == ("finished" if has_ended else "killed")
+    assert sum(attempt.parts.values()) == pytest.approx(now - 100, abs=1.0)
+    assert attempt.parts["other" if has_ended else "cut_off"] == pytest.approx(now - 120, abs=1.0)
+    ledger = Ledger(tmp_path)
+    ledger.begin()
+    ledger.end("finished", {})
+    assert [one.why for one in read_attempts(tmp_path)] == [attempt.why, "finished"]
+
+
+def test_a_directory_without_a_ledger_gets_none_as_its_processes_exit(tmp_path: Path) -> None:
+    note_exit(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_heart_stops_with_the_attempt(tmp_path: Path) -> None:
