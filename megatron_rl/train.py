@@ -21,6 +21,7 @@ from megatron_rl.evaluation.evaluate import evaluate
 from megatron_rl.export import export
 from megatron_rl.refit import agreement
 from megatron_rl.refit.phase import rollout_phase
+from megatron_rl.report.card import write_card
 from megatron_rl.report.report import Report
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts
@@ -90,6 +91,8 @@ def export_run(run: Run, folder: Path, checkpoint_folder: Path | None = None) ->
     actor = Actor(run, parallel.start(run.scale, hardware, run.stall_seconds), hardware)
     state = checkpoint.resume(run, actor, None, only=checkpoint_folder)
     export(run, state, actor, folder)
+    if actor.ranks.is_main:
+        write_card(folder, run.directory)
     parallel.stop()
     return state
 

@@ -144,22 +144,33 @@ def train(
 def export(
     run: Annotated[Path, typer.Argument(parser=path_of, metavar="RUN", help="Directory of a run.")],
     to: Annotated[Path, typer.Option("--to", parser=path_of, metavar="FOLDER", help="The folder to write.")],
+    name: Annotated[
+        str | None, typer.Option("--push", metavar="OWNER/NAME", help="Upload it to the Hugging Face hub, too.")
+    ] = None,
 ) -> None:
-    """Write the policy of a run's newest checkpoint as a Hugging Face folder, on the run's own scale."""
+    """Write the policy of a run's newest checkpoint as a Hugging Face folder with a model card, on the run's own scale.
+
+    On the hub a new model is private. `hf auth login` or HF_TOKEN says whose it is.
+    """
     from megatron_rl.commands.choose import rebuild_run
-    from megatron_rl.commands.start import check_export, on_every_rank
+    from megatron_rl.commands.start import check_export, on_every_rank, push_export
 
     def chosen() -> Run:
         rebuilt = rebuild_run(run)
-        check_export(rebuilt, to)
+        check_export(rebuilt, to, name)
         return rebuilt
 
     def action(rebuilt: Run) -> None:
         from megatron_rl.train import export_run
 
         export_run(rebuilt, to)
+        if name is not None:
+            push_export(to, name)
 
-    on_every_rank(chosen, lambda _: ["export", str(run), "--to", str(to)], action, owns_directory=False)
+    def words(_: Run) -> list[str]:
+        return ["export", str(run), "--to", str(to), *(["--push", name] if name is not None else [])]
+
+    on_every_rank(chosen, words, action, owns_directory=False)
 
 
 @command()

@@ -123,8 +123,12 @@ def show_finished(run: Run) -> None:
     progress.summary(run.directory, ("report.html", "model"))
 
 
-def check_export(run: Run, folder: Path) -> None:
-    """Raises UserError where the run has nothing to export, or `folder` can hold no export."""
+def check_export(run: Run, folder: Path, name: str | None) -> None:
+    """Raises UserError where the run has nothing to export, `folder` can hold no export, or the hub no such name."""
+    from megatron_rl.report.card import check_name
+
+    if name is not None:
+        check_name(name)
     if not rundir.checkpoints(run.directory):
         raise UserError(f"{run.directory}: has no checkpoint yet; wait for the first")
     if folder.exists() and not (folder / lineage.FILE_NAME).is_file():
@@ -132,6 +136,14 @@ def check_export(run: Run, folder: Path) -> None:
     place = next(path for path in folder.resolve().parents if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise UserError(f"{folder}: cannot be written, for {place} is no folder to write in; name another")
+
+
+def push_export(folder: Path, name: str) -> None:
+    """Uploads what was exported, from the first rank, and prints the address."""
+    from megatron_rl.report.card import push
+
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(push(folder, name))
 
 
 def remove_leftovers(run: HasPlace) -> None:

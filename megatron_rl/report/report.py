@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from megatron_rl.algorithms.shaping import length_term_is_on
+from megatron_rl.config import lineage
 from megatron_rl.config.records import Recipe
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.device import memory_in_use
 from megatron_rl.report import journal, ledger, page, provenance
+from megatron_rl.report.card import write_card
 from megatron_rl.report.curves import Curves
 from megatron_rl.report.measures import step_metrics, validation_metrics
 from megatron_rl.report.metrics import Metrics
@@ -138,11 +140,13 @@ class Report:
         self._draw_page_if_due()
 
     def finish(self) -> None:
-        """Draws the picture and says where everything is; the page is drawn when the report is left."""
+        """Draws the picture, writes the policy's card and says where all is; the page is drawn on the way out."""
         if not self.is_main:
             return
         with spans.span("report"):
             write_png(self.run.directory / PICTURE_NAME, self.curves, self._view().title)
+            if ((model := lineage.model_folder_of(self.run.directory)) / lineage.FILE_NAME).is_file():
+                write_card(model, self.run.directory)
         self.progress.summary(self.run.directory, FILES)
 
     def _count(self, seconds: dict[str, float]) -> None:
