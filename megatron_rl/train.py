@@ -109,8 +109,9 @@ def loop(
             recipe = run.at_step(state.step)
             with rollout_phase(actor, rollouts.engine, version=state.step):
                 if checkpoint.is_due(state.step, run.validate_every_steps, recipe.num_steps):
-                    state = state.with_scores(evaluate(rollouts, validation, run, state.step))
-                    report.scores(state)
+                    found = evaluate(rollouts, validation, run, state.step)
+                    state = state.with_scores(found.scores)
+                    report.scores(state, found.examples)
                     actor.keep_if_best(state)
                 if state.step == recipe.num_steps:
                     break

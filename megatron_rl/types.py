@@ -247,6 +247,14 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Validated:
+    """What a validation gave: the scores that a state remembers, and samples for a person to read."""
+
+    scores: Scores
+    examples: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reset:
     """The reference became a copy of the policy after `step` steps."""
 

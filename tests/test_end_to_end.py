@@ -306,7 +306,12 @@ def test_an_interrupted_run_has_the_samples_of_one_that_was_not(whole: Training,
         (directory / "samples.jsonl").read_text() for directory in (interruptions["last"]["directory"], whole.directory)
     )
     assert found == expected
-    rows = [json.loads(line) for line in expected.splitlines()]
+    every = [json.loads(line) for line in expected.splitlines()]
+    rows = [row for row in every if "held_out" not in row]
+    held_out = [row for row in every if "held_out" in row]
+    assert {row["step"] for row in held_out} == {0, 3, 6}
+    assert all(row["policy_version"] == row["step"] and row["advantage"] is None for row in held_out)
+    assert len({row["prompt_id"] for row in held_out}) == 4, "the same two of both domains each time"
     assert {row["step"] for row in rows} == set(range(1, NUM_STEPS + 1))
     counts = Counter((row["step"], row["domain"]) for row in rows)
     assert max(counts.values()) == 2 and {domain for _, domain in counts} == {"math", "logic"}

@@ -107,7 +107,7 @@ class Diary:
     def start(self, state: State) -> None:
         self.events.append(f"start {state.step}")
 
-    def scores(self, state: State) -> None:
+    def scores(self, state: State, examples: Any) -> None:
         self.events.append(f"scores {state.step}")
 
     def step(self, state: State, collected: Any, batch: Batch, policy: Any, updates: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from megatron_rl.runtime.files import replace_file
 
 FILE_NAME = "metrics.jsonl"
+HELD_OUT = "held_out"  # in a line about one sample: it was said in a validation
 # A line: `step`, floats by the names of report/metrics.py, and `decisions` as texts where there were any.
 Row = Mapping[str, Any]
 
@@ -73,4 +74,5 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 def is_validation(row: Row) -> bool:
     """True for a line that holds a validation, not a step."""
-    return any(name.startswith("validation/") for name in row)  # one without verdicts has no accuracy
+    # One without verdicts has no accuracy.
+    return HELD_OUT in row or any(name.startswith("validation/") for name in row)

@@ -26,7 +26,7 @@ from megatron_rl.report.track import STOP_SECONDS, Followers
 from megatron_rl.runtime import spans
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.preempt import Preempted
-from megatron_rl.types import Batch, Collected, State, Update
+from megatron_rl.types import Batch, Collected, Example, State, Update
 
 if TYPE_CHECKING:
     from megatron_rl.actor.actor import PolicyView
@@ -90,8 +90,8 @@ class Report:
         spans.take()
         self.step_began = time.perf_counter()
 
-    def scores(self, state: State) -> None:
-        """Records the newest validation."""
+    def scores(self, state: State, examples: Sequence[Example] = ()) -> None:
+        """Records the newest validation, and what the model said in some of it."""
         if not self.is_main:
             return
         # Validation generates and scores too; its own span already counts that.
@@ -100,6 +100,8 @@ class Report:
         self.ledger.add("validation", state.step, taken)
         found = state.scores[-1]
         self._add(state.step, validation_metrics(found))
+        with spans.span("report"):
+            self.samples.add_validation(state.step, examples)
         if not found.is_complete:
             missing = {domain: share for domain, share in found.unjudged.items() if domain not in found.accuracy}
             get_logger().warning(

@@ -1,4 +1,4 @@
-"""Samples: samples.jsonl, a few of what the model said in each step, for a person to read.
+"""Samples: samples.jsonl, a few of what the model said in each step and validation, for a person to read.
 
 A file's size is bounded before the run begins: the longer the run, the shorter its texts, though never shorter than
 MIN_CHARACTERS.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from megatron_rl.config.run import Run
-from megatron_rl.report.journal import Journal, append_line
+from megatron_rl.report.journal import HELD_OUT, Journal, append_line
 from megatron_rl.types import Batch, Collected, Example
 
 FILE_NAME = "samples.jsonl"
@@ -27,7 +27,8 @@ class Samples:
 
     def __init__(self, run: Run) -> None:
         self.journal = Journal(run.directory, FILE_NAME)
-        rows = run.recipe.num_steps * len(run.recipe.domains) * max(run.samples_per_domain, 1)
+        num_times = run.recipe.num_steps + run.recipe.num_steps // run.validate_every_steps + 2
+        rows = num_times * len(run.recipe.domains) * max(run.samples_per_domain, 1)
         self.characters = max(MIN_CHARACTERS, min(MAX_CHARACTERS, MAX_FILE_BYTES // (3 * rows)))
         self._shown = _Shown()
 
@@ -40,12 +41,23 @@ class Samples:
 
     def add(self, step: int, collected: Collected, batch: Batch) -> None:
         """Writes the examples of the step that led to `step`; the disk has them when this returns."""
-        rows = [self._row(step, example, collected, batch) for example in collected.examples]
+        self._write(
+            [
+                self._row(step, example) | {"advantage": advantage_of(example, collected, batch)}
+                for example in collected.examples
+            ]
+        )
+
+    def add_validation(self, step: int, examples: Sequence[Example]) -> None:
+        """Writes the examples of the validation after `step` steps; they train nothing."""
+        self._write([self._row(step, example) | {"advantage": None, HELD_OUT: True} for example in examples])
+
+    def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
             append_line(self.journal.path, row, is_synced=row is rows[-1])
             self._shown.add(row)
 
-    def _row(self, step: int, example: Example, collected: Collected, batch: Batch) -> dict[str, Any]:
+    def _row(self, step: int, example: Example) -> dict[str, Any]:
         return {
             "step": step,
             "domain": example.prompt.domain,
@@ -56,7 +68,6 @@ class Samples:
             "reward": example.reward,
             "outcome": example.outcome,
             "detail": clipped(example.detail, SHORT_CHARACTERS),
-            "advantage": advantage_of(example, collected, batch),
             "length": example.num_tokens,
             "truncated": example.is_truncated,
             "policy_version": example.policy_version,

@@ -127,8 +127,9 @@ def sample_browser(run: RunView) -> str:
     if not run.samples:
         return ""
     return (
-        '<section><h2>Samples</h2><p class="soft">Drawn before anything was dropped; the newest, and those whose '
-        'prompt an earlier policy answered with another reward. All of them: <a href="samples.jsonl">samples.jsonl</a>.'
+        '<section><h2>Samples</h2><p class="soft">Drawn before anything was dropped: the newest, those of validations, '
+        "and those whose prompt an earlier policy answered with another reward. All of them: "
+        '<a href="samples.jsonl">samples.jsonl</a>.'
         '</p><div id="samples"></div></section>'
     )
 

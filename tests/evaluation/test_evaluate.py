@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,16 +38,22 @@ class Answers:
     def __init__(self, rewards: list[float], judged: list[bool]) -> None:
         self.rewards, self.judged = rewards, judged
         self.asked: dict[str, Any] = {}
+        self.tokenizer = SimpleNamespace(decode=lambda ids: f"prompt of {len(ids)} tokens")
 
     def answer(self, prompts: Any, step: int, **options: Any) -> Any:
+        readable = options.pop("readable")
         self.asked = {"step": step, **options}
-        many = len(prompts)
-        return groups(rewards=[self.rewards] * many, judged=[self.judged] * many, domains=[p.domain for p in prompts])
+        many, N = len(prompts), options["samples_per_prompt"]
+        rewards, judged = (
+            (row * N)[:N] if len(row) > N else row * (N // len(row)) for row in (self.rewards, self.judged)
+        )
+        found = groups(rewards=[rewards] * many, judged=[judged] * many, domains=[p.domain for p in prompts])
+        return dataclasses.replace(found, texts={row: (f"response {row}", "") for row in readable})
 
 
 def test_fractions_count_for_logic_and_instructions_alone() -> None:
     answers: Any = Answers([1.0, 0.9, 0.5, 0.0], [True] * 4)
-    accuracy = evaluate(answers, PROMPTS, run_of(RECIPE), 5).accuracy
+    accuracy = evaluate(answers, PROMPTS, run_of(RECIPE), 5).scores.accuracy
     assert accuracy == pytest.approx({"math": 0.25, "code": 0.25, "stem": 0.25, "logic": 0.6, "instruct": 0.6})
 
 
@@ -55,18 +62,18 @@ def test_a_domain_counts_as_the_recipe_says_whatever_stage_is_on() -> None:
     domains = tuple(dataclasses.replace(one, accuracy="fraction") for one in RECIPE.domains)
     stage = Stage(from_step=0, why="Run 1", domains=("math",))
     run = run_of(dataclasses.replace(RECIPE, domains=domains, stages=(stage,)))
-    assert evaluate(answers, PROMPTS, run, 5).accuracy == pytest.approx(dict.fromkeys(DOMAINS, 0.6))
+    assert evaluate(answers, PROMPTS, run, 5).scores.accuracy == pytest.approx(dict.fromkeys(DOMAINS, 0.6))
 
 
 def test_what_could_not_be_judged_is_not_counted_as_wrong() -> None:
     answers: Any = Answers([1.0, 0.0], [True, False])
-    found = evaluate(answers, PROMPTS, dataclasses.replace(run_of(RECIPE), max_unjudged_share=0.5), 5)
+    found = evaluate(answers, PROMPTS, dataclasses.replace(run_of(RECIPE), max_unjudged_share=0.5), 5).scores
     assert (set(found.accuracy.values()), found.is_complete) == ({1.0}, True)
 
 
 def test_without_verdicts_there_is_no_accuracy_and_nothing_is_decided() -> None:
     for judged in ([False, False], [True, False]):  # none, and fewer than run.max_unjudged_share asks for
-        found = evaluate(Answers([0.0, 0.0], judged), PROMPTS, run_of(RECIPE), 5)  # type: ignore[arg-type]
+        found = evaluate(Answers([0.0, 0.0], judged), PROMPTS, run_of(RECIPE), 5).scores  # type: ignore[arg-type]
         assert (found.accuracy, found.is_complete) == ({}, False)
         assert set(found.unjudged.values()) == {1 - sum(judged) / 2}
         before = [Scores(step=step, accuracy={"math": 0.5}) for step in (1, 2)]
@@ -83,3 +90,17 @@ def test_several_samples_are_drawn_as_the_recipe_says_and_one_is_taken_greedily(
     assert answers.asked == options | {"samples_per_prompt": 16, "temperature": 0.6, "top_p": 0.95}
     evaluate(answers, PROMPTS, run_of(replaced(RECIPE, ["validation", "samples_per_prompt"], 1)), 5)
     assert answers.asked == options | {"samples_per_prompt": 1, "temperature": 0.0, "top_p": 1.0}
+
+
+def test_the_samples_to_read_are_of_the_same_prompts_each_time_two_of_a_domain() -> None:
+    prompts = [
+        dataclasses.replace(prompt, serial=10 * i + prompt.serial, id=f"{prompt.id}-{i}")
+        for i in range(4)
+        for prompt in PROMPTS
+    ]
+    answers: Any = Answers([1.0, 0.0], [True, True])
+    found = [evaluate(answers, prompts, run_of(RECIPE), step).examples for step in (0, 10)]
+    chosen = [[(one.prompt.id, one.sample) for one in examples] for examples in found]
+    assert chosen[0] == chosen[1] and len(set(chosen[0])) == 2 * len(DOMAINS)
+    assert {one.prompt.domain for one in found[0]} == set(DOMAINS)
+    assert all(one.response.startswith("response ") for one in found[0])

@@ -105,3 +105,21 @@ def test_the_reference_answer_is_the_one_the_verifier_holds_against() -> None:
     assert reference_answer({"task": "t", "entry": {"answer": "7", "question": "q"}}) == "7"
     assert reference_answer({"tests": [1, 2]}) == '{"tests": [1, 2]}'
     assert samples.FILE_NAME == "samples.jsonl"
+
+
+def test_samples_of_validations_stand_beside_and_a_resume_takes_back_those_of_its_own_step(tmp_path: Path) -> None:
+    file = Samples(make_run(tmp_path))
+    examples = with_examples(3).examples
+    for step in (0, 2):
+        file.add_validation(step, examples)
+    file.add(3, with_examples(3), batch())
+    assert [row.get("held_out", False) for row in rows_of(tmp_path)] == [True] * 4 + [False] * 2
+    assert all(row["advantage"] is None for row in rows_of(tmp_path) if "held_out" in row)
+    assert len(file.shown) == 6
+    file.resume(2)  # the validation after step 2 is made again
+    assert [(row["step"], row.get("held_out", False)) for row in rows_of(tmp_path)] == [(0, True)] * 2
+
+
+def test_validations_count_in_the_bound_of_the_file(tmp_path: Path) -> None:
+    often = dataclasses.replace(make_run(tmp_path), validate_every_steps=1)
+    assert Samples(often).characters < Samples(make_run(tmp_path)).characters

@@ -158,7 +158,7 @@ def test_a_thought_that_the_prompt_opened_has_to_be_closed_in_training_and_valid
     validation = replaced(recipe, ["validation", "samples_per_prompt"], NUM_SAMPLES)
     prompts = held_out(encode(items, thinking, max_prompt_tokens=16), max_prompts=WANTED)
     run = dataclasses.replace(scripted.run, recipe=replaced(validation, ["algorithm", "updates_per_step"], 1))
-    assert evaluate(scripted, prompts, run, 0).accuracy == {"math": pytest.approx(1 / 3 if opens else 1.0)}
+    assert evaluate(scripted, prompts, run, 0).scores.accuracy == {"math": pytest.approx(1 / 3 if opens else 1.0)}
 
 
 @pytest.mark.parametrize(("how", "expected"), [("fraction", [0.5, 1.0, 0.5]), ("binary", [0.0, 1.0, 0.0])])

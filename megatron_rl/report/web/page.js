@@ -353,9 +353,10 @@
   }
 
   const FILTERS = {
-    newest: ["newest first", () => true, (a, b) => b.step - a.step],
+    newest: ["newest first", (one) => !one.held_out, (a, b) => b.step - a.step],
     best: ["best", () => true, (a, b) => b.reward - a.reward || b.step - a.step],
     worst: ["worst", () => true, (a, b) => a.reward - b.reward || b.step - a.step],
+    validation: ["of validations", (one) => one.held_out, (a, b) => b.step - a.step],
     changed: ["verdict changed", (one) => one.earlier != null, (a, b) => b.step - a.step],
     longest: ["longest", () => true, (a, b) => b.length - a.length],
     truncated: ["cut off", (one) => one.truncated, (a, b) => b.step - a.step],
@@ -365,7 +366,7 @@
   function card(one) {
     const verdict = one.outcome !== "judged" ? ["unsure", one.outcome] : [one.reward >= 1 ? "right" : "wrong", `reward ${written(one.reward)}`];
     const facts = [`step ${one.step}`, one.domain, one.prompt_id, `${one.length} tokens${one.truncated ? ", cut off" : ""}`,
-      one.advantage == null ? "group dropped" : `advantage ${written(one.advantage)}`, `policy ${one.policy_version}`, one.detail];
+      one.held_out ? "validation" : one.advantage == null ? "group dropped" : `advantage ${written(one.advantage)}`, `policy ${one.policy_version}`, one.detail];
     const head = make("header", {}, make("b", { className: verdict[0], textContent: verdict[1] }), ...facts.filter(Boolean).map((text) => make("span", { className: "soft", textContent: text })));
     const body = [head];
     if (one.earlier != null) body.push(make("p", { className: "soft", textContent: `An earlier policy, at step ${one.earlier[0]}, had reward ${written(one.earlier[1])}.` }));
