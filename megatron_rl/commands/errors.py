@@ -57,8 +57,9 @@ def usage_message(error: Any) -> str:
     return f"{text[:1].lower()}{text[1:]}; `{command} --help` shows what there is"
 
 
-def path_of(text: str) -> Path:
-    """A word of a command line as a path, `~` expanded. Raises BadParameter."""
+def path_of(word: str | Path) -> Path:
+    """A word of a command line, or a default, which typer reads too, as a path, `~` expanded. Raises BadParameter."""
+    text = str(word)
     if not text.strip():
         raise typer.BadParameter("must not be empty")
     if text.startswith("--"):
