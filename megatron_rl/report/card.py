@@ -99,7 +99,7 @@ def card_of(
         ("commit", attempt["commit"] or "unknown"),
         ("policy digest", f"`{parent.policy_digest}`"),
     ]
-    older = [f"{one.release}, step {one.step:,}, {one.scale}" for one in parent.ancestors[1:]]
+    older = [ancestor(one) for one in parent.ancestors[1:]]
     path = [*reversed(older), f"this run, from {older[0] if older else base}"]
     sections = [
         f"# {facts['release']}, after {parent.step:,} steps",
@@ -122,6 +122,14 @@ def card_of(
         else "The recipe's file was not at hand.",
     ]
     return "\n" + "\n\n".join(sections) + "\n"
+
+
+def ancestor(one: lineage.Parent) -> str:
+    """A run, or a published policy by the digest of its weights, on one line."""
+    if one.is_published:
+        weights = f", weights `{one.weights_digest}`" if one.weights_digest else ""
+        return f"{one.policy_digest}, published{weights}"
+    return f"{one.release}, step {one.step:,}, {one.scale}"
 
 
 def deviations(facts: Mapping[str, Any]) -> str:

@@ -113,6 +113,17 @@ def test_lineage_is_told_from_the_first_ancestor_on(directory: Path) -> None:
     assert "1. prorl_v1 1.2.0, step 2,000" in text and "2. this run, from prorl_v1 1.2.0, step 2,000" in text
 
 
+def test_a_published_ancestor_is_told_by_its_name_and_its_weights(directory: Path) -> None:
+    path = directory / "model" / lineage.FILE_NAME
+    older = dataclasses.replace(
+        parent_facts("prorl_v2 2.1.0"), scale=lineage.PUBLISHED, policy_digest="nvidia/Nemotron", weights_digest="ab12"
+    )
+    path.write_text(dataclasses.replace(parent_facts("brorl 1.1.0", older), step=40).to_json())
+    write_card(directory / "model", directory)
+    text = (directory / "model" / "README.md").read_text()
+    assert "1. nvidia/Nemotron, published, weights `ab12`" in text
+
+
 def test_the_upload_is_of_the_folder_and_the_name(directory: Path) -> None:
     asked: list[tuple[Path, str]] = []
 
