@@ -10,20 +10,24 @@ Not covered: synonyms; a right answer with an explanation in the same box.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from megatron_rl.rewards import math
-from megatron_rl.rewards.mathematics.boxes import boxed_answer
+from megatron_rl.rewards.mathematics.boxes import boxed_answer, same_value
 from megatron_rl.rewards.mathematics.expressions import UnreadableError, read_expression
+from megatron_rl.rewards.mathematics.notation import plain
+from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.response import after_thinking
-from megatron_rl.rewards.science.choices import option_of_last_line, stated_option
-from megatron_rl.rewards.science.measures import Quantity, agree, leeway, quantity, with_unit
-from megatron_rl.rewards.science.remarks import last_of_equal, without_remarks
+from megatron_rl.rewards.science.choices import chosen_option, option_of_last_line, stated_option
+from megatron_rl.rewards.science.measures import Quantity, agree, leeway, quantity, resolution, with_unit
+from megatron_rl.rewards.science.remarks import last_of_equal, split_direction, without_remarks
+from megatron_rl.rewards.science.spans import same_span, span
 from megatron_rl.rewards.science.statements import sentences, statements
-from megatron_rl.rewards.science.wording import is_symbolic, same_words
+from megatron_rl.rewards.science.wording import has_quotient, in_one_notation, is_symbolic, meaning, same_words
 from megatron_rl.rewards.verdicts import right, unanswered, wrong
 from megatron_rl.types import Verdict
 
@@ -31,6 +35,7 @@ MAX_ANSWER_CHARACTERS = 300
 MAX_STATEMENT_CHARACTERS = 10_000  # an answer in words is looked for in the end of a response
 
 _KEYS = ("answer", "choices", "unit", "relative_tolerance")
+_SCALE = re.compile(r"(?:\\text ?\{ ?)?(?P<name>p(?:OH|H|K_?\{?[abw]|I|[A-Z]))[\s}]*(?:=|\\approx)")
 _LETTER = re.compile(r"\(?([A-J])\)?\.?")
 
 
@@ -66,7 +71,7 @@ def verify(response: str, item: Mapping[str, Any]) -> Verdict:
 def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
     """The verdict where it is plain, else the formula for `judge`; fast and safe on any text."""
     text = after_thinking(response).strip()
-    boxed, problem = boxed_answer(text)
+    boxed, problem = boxed_answer(text, partial(_meaning, item), may_restate=not is_multiple_choice(item))
     if boxed is None and ("\\boxed" in text or "\\fbox" in text):
         return unanswered(problem)
     text = text[-MAX_STATEMENT_CHARACTERS:]
@@ -77,18 +82,47 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
         return _chosen(text, answers[0] if answers else None, boxed is not None, item)
     if not any(answer.strip() for answer in answers):
         return unanswered("no answer after the thinking")
-    reference = _reference(item)
+    return _plain_verdict(answers, item) or _formula(answers[-1], item)
+
+
+def _plain_verdict(answers: Sequence[str], item: Mapping[str, Any]) -> Verdict | None:
+    """The verdict on the ways to read an answer where the reference is a quantity, two of them, or words."""
+    reference, tolerance = _reference(item), _tolerance(item)
+    value, direction = split_direction(item["answer"])
+    if value != item["answer"] and (directed := quantity(value)) is not None and directed.unit:
+        return _directed(answers, directed, direction, tolerance)
     if reference is not None:
+        if _other_scale(item["answer"], answers[0]):
+            return wrong("another scale")
         found = [
             quantity(text) for answer in answers for text in (answer, without_remarks(answer), last_of_equal(answer))
         ]
-        if any(value is not None and agree(value, reference, _tolerance(item)) for value in found):
+        if any(value is not None and agree(value, reference, tolerance) for value in found):
             return right()
-        if found[-1] is not None or "unit" in item:
-            return wrong("another quantity")
-    elif not is_symbolic(item["answer"]):
-        return right() if any(same_words(answer, item["answer"]) for answer in answers) else wrong("other words")
-    return math.prepare(f"\\boxed{{{answers[-1]}}}", _formula_item(item))
+        return wrong("another quantity") if found[-1] is not None or "unit" in item else None
+    if (both := span(item["answer"])) is not None:
+        found_spans = [span(answer) for answer in answers]
+        if any(found and same_span(found, both, tolerance) for found in found_spans):
+            return right()
+    if is_symbolic(item["answer"]):
+        return None
+    if any(same_words(answer, item["answer"]) for answer in answers):
+        return right()
+    return None if has_quotient(item["answer"]) else wrong("other words")
+
+
+def _directed(answers: Sequence[str], reference: Quantity, direction: frozenset[str], tolerance: Fraction) -> Verdict:
+    """The verdict where the reference is a quantity with its direction, or with "released"."""
+    for answer in answers:
+        said, its_direction = split_direction(answer)
+        mine = quantity(said)
+        if mine is not None and its_direction == direction and agree(mine, reference, tolerance):
+            return right()
+    return wrong("another quantity or direction")
+
+
+def _formula(answer: str, item: Mapping[str, Any]) -> Verdict | str:
+    return math.prepare(f"\\boxed{{{in_one_notation(answer)}}}", _formula_item(item))
 
 
 def load() -> None:
@@ -105,7 +139,20 @@ def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
         with suppress(UnreadableError):
             is_near = is_within(read_expression(answer), reference.number, distance)
             return right() if is_near else wrong("another value")
-    return math.judge(answer, _formula_item(item))
+    found = math.judge(answer, _formula_item(item))
+    return right() if not found.score and _rounds(answer, item["answer"]) else found
+
+
+def _rounds(answer: str, reference: str) -> bool:
+    """Whether an answer is a decimal that a reference without symbols rounds to, as 6.283 for a circle's 2 pi."""
+    from megatron_rl.rewards.mathematics.values import is_within
+
+    value, worth = plain_number(answer), resolution(answer)
+    if value is None or not worth:
+        return False
+    with suppress(UnreadableError):
+        return is_within(read_expression(plain(reference)), value, worth / 2)
+    return False
 
 
 def is_multiple_choice(item: Mapping[str, Any]) -> bool:
@@ -113,12 +160,35 @@ def is_multiple_choice(item: Mapping[str, Any]) -> bool:
     return "choices" in item or _LETTER.fullmatch(item["answer"].strip()) is not None
 
 
+def _meaning(item: Mapping[str, Any], content: str) -> object:
+    """What the boxes of one answer have in common: the option, the quantity or the wording."""
+    if len(content) > MAX_ANSWER_CHARACTERS:
+        return same_value(content)
+    if is_multiple_choice(item):
+        return chosen_option(content, _options(item), _is_same) or same_value(content)
+    found = quantity(content)
+    if found is not None:
+        return (
+            (found.number * found.unit.factor + found.unit.zero, found.unit.dimension)
+            if found.unit
+            else (found.number, found.unit_text)
+        )
+    return same_value(content) if is_symbolic(content) else meaning(content)
+
+
+def _other_scale(reference: str, answer: str) -> bool:
+    """Whether both name the logarithmic scale of their number, and different ones: pH and pOH."""
+    scales = [_SCALE.match(plain(text)) for text in (reference, answer)]
+    return all(scales) and len({match["name"] for match in scales if match}) > 1
+
+
 def _tolerance(item: Mapping[str, Any]) -> Fraction:
     return Fraction(str(item.get("relative_tolerance", 0)))
 
 
 def _formula_item(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: item[key] for key in ("answer", "relative_tolerance") if key in item}
+    kept = {key: item[key] for key in ("answer", "relative_tolerance") if key in item}
+    return kept | {"answer": in_one_notation(item["answer"])}
 
 
 def _options(item: Mapping[str, Any]) -> dict[str, str]:
@@ -135,7 +205,7 @@ def _chosen(text: str, answer: str | None, is_boxed: bool, item: Mapping[str, An
     if answer is None or label is None and not is_boxed and "\n" not in text:
         label = option_of_last_line(text, options, _is_same)
     if label is None:
-        return wrong("no single option is chosen")
+        return unanswered("no single option is chosen")
     return right() if label == _right_label(item, options) else wrong(f"chooses {label}")
 
 

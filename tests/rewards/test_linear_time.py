@@ -28,8 +28,13 @@ from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.quantities import split_unit
 from megatron_rl.rewards.mathematics.scalars import Rules, Undecided, is_same_scalar, words
 from megatron_rl.rewards.response import after_thinking, as_read
+from megatron_rl.rewards.science.elements import in_symbols
+from megatron_rl.rewards.science.forms import in_one_form
+from megatron_rl.rewards.science.macros import without_macros
 from megatron_rl.rewards.science.measures import quantity
-from megatron_rl.rewards.science.remarks import without_remarks
+from megatron_rl.rewards.science.numerals import in_digits
+from megatron_rl.rewards.science.remarks import split_direction, without_remarks
+from megatron_rl.rewards.science.spans import span
 from megatron_rl.rewards.science.statements import sentences, statements
 from megatron_rl.rewards.science.wording import same_words
 from megatron_rl.rewards.score import VERIFIERS
@@ -161,6 +166,22 @@ WORDS = (
     "is ",
     "is the ",
     "therefore ",
+    "two ",
+    "minus ",
+    "twenty-",
+    "2 h ",
+    "1 to ",
+    "5 - ",
+    "\\SI{5}{\\m} ",
+    "\\kilo\\m",
+    "\\sqrt{2}",
+    "pi ",
+    "tea, ",
+    "tea < ",
+    "tea and ",
+    "butan-2-ol ",
+    "ion(II) ",
+    "which? ",
 )
 SHAPES = [*dict.fromkeys([*UNITS.split(), *WORDS])]
 ENDS = ("x", "", "} 7")
@@ -229,7 +250,15 @@ READERS: dict[str, tuple[Reader, int]] = {  # and how long a text it is given at
     "sentences": (sentences, 10_000),
     "quantity": (quantity, 300),
     "without_remarks": (without_remarks, 300),
+    "split_direction": (split_direction, 300),
+    "without_macros": (without_macros, 300),
+    "in_digits": (in_digits, 300),
+    "in_one_form": (in_one_form, 300),
+    "in_symbols": (in_symbols, 300),
+    "span": (span, 300),
     "same_words": (lambda text: same_words(text, "carbon dioxide"), 300),
+    "same_words of a list": (lambda text: same_words(text, "glucose and fructose"), 300),
+    "same_words in order": (lambda text: same_words(text, "CH4 < C2H6"), 300),
     "same_words of a formula": (lambda text: same_words(text, "H_2O"), 300),
     "says_something": (says_something, LAST_CHARACTERS),
     **{name: (instruction(name), LAST_CHARACTERS) for name in sorted(INSTRUCTIONS.keys() - NEEDS_LANGUAGE)},
@@ -247,6 +276,8 @@ READERS: dict[str, tuple[Reader, int]] = {  # and how long a text it is given at
     "stem words": (prepared("stem", {"answer": "photosynthesis"}), LAST_CHARACTERS),
     "stem quantity": (prepared("stem", {"answer": "9.81", "unit": "m/s^2"}), LAST_CHARACTERS),
     "stem quantity in a box": (prepared("stem", {"answer": "9.81", "unit": "m/s^2"}, "\\boxed{9 %s}"), 1_000),
+    "stem quantity with a direction": (prepared("stem", {"answer": "5 N up"}, "\\boxed{5 %s}"), 1_000),
+    "stem between boxes": (prepared("stem", CHOICES, "\\boxed{A}%s\\boxed{B}"), LAST_CHARACTERS),
     "stem formula": (prepared("stem", {"answer": "x^2+1"}, "\\boxed{%s}"), 1_000),
     "logic": (prepared("logic", {"task": "spell_backward", "entry": ENTRY}), LAST_CHARACTERS),
     "logic in a tag": (prepared("logic", {"task": "spell_backward", "entry": ENTRY}, "<answer>%s</answer>"), 10_000),

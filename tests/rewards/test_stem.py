@@ -1,4 +1,4 @@
-"""What the stem verifier calls right and wrong, item by item of stem_cases.jsonl, and how it fails."""
+"""What the stem verifier calls right and wrong, case by case and item by item, and how it fails."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from megatron_rl.rewards.science.measures import agree, quantity
 CASES = [
     json.loads(line) for line in Path(__file__).with_name("stem_cases.jsonl").read_text(encoding="utf-8").splitlines()
 ]
+GROUPS = [  # responses to one item each: those that are right, and those that are wrong
+    json.loads(line) for line in Path(__file__).with_name("stem_groups.jsonl").read_text(encoding="utf-8").splitlines()
+]
 ITEMS = [
     {"answer": "B"},
     {"answer": "B", "choices": ["10 m", "20 m", "the cell", "H_2O"]},
@@ -32,6 +35,18 @@ def test_stem_verdicts(case: dict) -> None:
     stem.check_item(case["item"])
     verdict = stem.verify(case["response"], case["item"])
     assert (verdict.score, verdict.outcome) == (case["score"], "judged"), verdict.detail
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=[str(group["item"]["answer"]) for group in GROUPS])
+def test_right_and_wrong_responses_to_an_item(group: dict) -> None:
+    stem.check_item(group["item"])
+    verdicts = {
+        kind: {response: stem.verify(response, group["item"]).score for response in group[kind]}
+        for kind in ("right", "wrong")
+    }
+    refused = [response for response, score in verdicts["right"].items() if score != 1]
+    paid = [response for response, score in verdicts["wrong"].items() if score != 0]
+    assert not refused and not paid, (refused, paid)
 
 
 @pytest.mark.parametrize("item", ITEMS[:4])

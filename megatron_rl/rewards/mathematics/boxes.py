@@ -9,6 +9,7 @@ are no answer; an earlier box never earns anything.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from megatron_rl.rewards.mathematics.notation import compact, plain
 from megatron_rl.rewards.mathematics.numbers import plain_number
@@ -36,16 +37,33 @@ _TAKES_BACK = re.compile(
 )
 _CONCLUDES = re.compile(
     r"\b(?:so(?! is\b| are\b| does\b| do\b| too\b)|thus|hence|therefore|consequently|accordingly|"
-    r"finally|conclu\w+|final|in total|altogether|overall|"
-    r"that is|i\.e\.?|equivalently|which (?:is|equals|simplifies|gives|means|yields)|simplif\w+|answer)\b|"
-    r"\\therefore(?![A-Za-z])|∴|^[\s$]*(?:[=≈⇒]|\\(?:approx|implies|Rightarrow|Longrightarrow)(?![A-Za-z]))[\s$]*$",
+    r"finally|conclu\w+|final|in total|altogether|overall|answer)\b|\\therefore(?![A-Za-z])|∴",
+    re.IGNORECASE,
+)
+_RESTATES = re.compile(
+    r"\b(?:that is|i\.e\.?|equivalently|which (?:is|equals|simplifies|gives|means|yields)|simplif\w+)\b|"
+    r"^[\s$]*(?:[=≈⇒]|\\(?:approx|implies|Rightarrow|Longrightarrow)(?![A-Za-z]))[\s$]*$",
     re.IGNORECASE,
 )
 _IS_ANSWER = re.compile(r"\b(?:answer|final|solution)\b", re.IGNORECASE)
 
 
-def boxed_answer(response: str) -> tuple[str | None, str]:
+def same_value(content: str) -> object:
+    """What two contents of the same value have in common, as far as their spelling shows it."""
+    if len(content) > MAX_TRANSITION_CHARACTERS:
+        return "".join(content.split())
+    text = plain(content)
+    number = plain_number(text)
+    return compact(text) if number is None else number
+
+
+def boxed_answer(
+    response: str, meaning: Callable[[str], object] = same_value, *, may_restate: bool = True
+) -> tuple[str | None, str]:
     r"""The content of the box that counts, else None and why there is none.
+
+    `meaning` is what contents of one answer have in common. Where it knows all meanings, boxes of two are no restated
+    one (`may_restate`): "i.e." joins them to a contradiction, not to a conclusion.
 
     >>> boxed_answer("<think>\\boxed{1}</think>\\boxed{2}, so \\boxed{\\frac{1}{2}}")
     ('\\frac{1}{2}', '')
@@ -63,24 +81,15 @@ def boxed_answer(response: str) -> tuple[str | None, str]:
         return contents[-1], ""
     if len(contents) > MAX_NUM_BOXES:
         return None, f"more than {MAX_NUM_BOXES} boxes"
-    values = [_value(content) for content in contents]
+    values = [meaning(content) for content in contents]
     if len(set(values)) > MAX_DISTINCT_BOXES:
         return None, f"more than {MAX_DISTINCT_BOXES} different boxes"
-    if len(set(values)) > 1 and not _is_conclusion(text, spans, values):
+    if len(set(values)) > 1 and not _is_conclusion(text, spans, values, may_restate):
         return None, "several different boxes, and none of them is the conclusion"
     return contents[-1], ""
 
 
-def _value(content: str) -> object:
-    """What two contents of the same value have in common, as far as their spelling shows it."""
-    if len(content) > MAX_TRANSITION_CHARACTERS:
-        return "".join(content.split())
-    text = plain(content)
-    number = plain_number(text)
-    return compact(text) if number is None else number
-
-
-def _is_conclusion(text: str, spans: list[tuple[int, int]], values: list[object]) -> bool:
+def _is_conclusion(text: str, spans: list[tuple[int, int]], values: list[object], may_restate: bool) -> bool:
     """Whether the words before the last box, or before an equal one behind all others, settle on it."""
     last_other = max(index for index, value in enumerate(values) if value != values[-1])
     was_answer = any(
@@ -93,7 +102,8 @@ def _is_conclusion(text: str, spans: list[tuple[int, int]], values: list[object]
             continue
         if any(_TAKES_BACK.search(sentence) for sentence in sentences[-3:]):
             return True
-        if _CONCLUDES.search(sentences[-1]) and not was_answer:
+        concludes = _CONCLUDES.search(sentences[-1]) or may_restate and _RESTATES.search(sentences[-1])
+        if concludes and not was_answer:
             return True
     return False
 

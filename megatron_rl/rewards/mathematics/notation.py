@@ -11,7 +11,7 @@ import unicodedata
 
 # Characters, then what stands for each of them; √ and ∛ are left to `_ROOT`.
 _TABLE = r"""
-    −–‒—﹣ -      ∗ *          ∕⁄ /      ÷ \div       ′’‘ '        “” "
+    −–‒—﹣‐‑ -    ∗ *          ∕⁄ /      ÷ \div       ′’‘ '        “” "
     ·⋅∙• \cdot   ×✕✖⨯ \times  ± \pm       ∓ \mp        °º ^\circ   ∞ \infty     … \ldots
     ≤⩽≦ \le      ≥⩾≧ \ge      ≠ \ne       ≈≃≅ \approx  ∈ \in       ∑ \sum       ∏ \prod     ∫ \int
     ∪ \cup       ∩ \cap       ∅ \emptyset ∖ \setminus  ⟨ \langle   ⟩ \rangle
@@ -29,7 +29,7 @@ _SUBSCRIPTS = re.compile("[₀-₉]+")
 _ROOT = re.compile(r"([√∛])\s*(?:([0-9]+(?:\.[0-9]+)?|\\?[A-Za-z]+)|\(([^()]*)\))?")
 
 _END = r"(?![A-Za-z])"
-_FONTS = "mathrm|textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|mathbf|mathit|mathsf|bm|boldsymbol|textup"
+_FONTS = "mathrm|textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|emph|mathbf|mathit|mathsf|bm|boldsymbol|textup"
 _SPELLINGS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (

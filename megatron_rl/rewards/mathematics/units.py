@@ -176,6 +176,7 @@ _SPELLINGS = [
         (r"(?:°|\b[Dd]eg(?:ree)?s?\b\.?) ?(?:F|[Ff]ahrenheit)\b|\b[Ff]ahrenheit\b", "fahrenheit"),
         (r"° ?K\b", "K"),
         (r"([A-Za-z])[ -](years?|volts?)\b", r"\1\2"),
+        (r"\bper ?cents?\b", "%"),
         (r"\b(?i:mph)\b", "mi h^-1"),
         (r"\b(?i:km?ph)\b", "km h^-1"),
         (r"\b(?:square|sq\.?) ([A-Za-z]+)", r"\1^2"),
@@ -304,6 +305,8 @@ def _table() -> _Table:
                 multiple = f"{ten} {first}"
                 worth[multiple] = Unit(worth[first].factor * ten, worth[first].dimension)
                 prefixed |= {prefix + name: multiple for name in (first, *others)}
+                if "ohm" in others and prefix in ("kilo", "mega"):  # kilohm, megohm
+                    prefixed[prefix[:-1] + "ohm"] = multiple
     # A first letter of either case may be a prefix: mW is not MW.
     ambiguous = {
         name.lower()

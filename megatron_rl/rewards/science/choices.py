@@ -123,7 +123,7 @@ def _named_option(sentence: str, options: Mapping[str, str]) -> str | None:
 
 
 def _folded(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+", plain(unicodedata.normalize("NFKC", text)).lower()))
+    return " ".join(re.findall(r"(?:(?<!\w)-(?=[\d.]))?[^\W_]+", plain(unicodedata.normalize("NFKC", text)).lower()))
 
 
 def option_of_last_line(text: str, options: Mapping[str, str], is_same: Callable[[str, str], bool]) -> str | None:

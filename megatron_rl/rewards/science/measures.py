@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import isqrt, prod
 
 from megatron_rl.rewards.mathematics.notation import plain
 from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.units import NO_DIMENSION, Unit, factors, is_no_unit, split_currency, unit
+from megatron_rl.rewards.science.macros import without_macros
+from megatron_rl.rewards.science.numerals import in_digits
 
 MAX_QUANTITY_CHARACTERS = 120
 MIN_ROUNDED_DIGITS = 3  # of a decimal reference: 0.5 may well mean one half, 9.81 is a rounded value
 CONVERSION_TOLERANCE = Fraction(1, 1000)  # between units that are no power of ten apart
-CUSTOMARY_ZERO = Fraction(3, 20)  # 0 °C is 273 K to many
 
-_SI_MACRO = re.compile(r"\\(?:SI|qty) ?\{([^{}]*)\} ?\{([^{}]*)\}")
 _NUMBER_IN_WORDS = re.compile(r"\\text ?\{([^{}]*[0-9][^{}]*)\}")
 _ABOUT = re.compile(
     r"(?:\\approx|\\sim|=|(?:\\text ?\{ ?)?(?:about|approximately|approx\.?|roughly|around|nearly)(?![A-Za-z]) ?\}?) ?"
@@ -36,11 +37,20 @@ _DECIMAL = re.compile(
 )
 _ONE = Unit(Fraction(1))
 PI = Fraction(3141592653589793238462643383279502884197, 10**39)  # angles are converted within CONVERSION_TOLERANCE
-_PI = re.compile(
-    r"(?P<sign>[+-]? ?)(?:\\frac ?\{ ?(?P<over>[0-9.]{0,9}) ?\\?pi ?\} ?\{ ?(?P<under>[0-9]{1,9}) ?\}"
-    r"|\\frac ?(?:\{ ?(?P<part>[0-9]{1,9}) ?\} ?\{ ?(?P<whole>[0-9]{1,9}) ?\}) ?(?:\\cdot|\*)? ?\\?pi"
-    r"|(?P<times>[0-9.]{0,9}) ?(?:\\cdot|\*)? ?\\?pi(?: ?/ ?(?P<by>[0-9]{1,9}))?)"
+_SAME_IRRATIONAL = Fraction(1, 10**36)  # between two ways to write one
+_FACTOR = re.compile(
+    r"\\sqrt ?(?:\{ ?(?P<root>[0-9]{1,9}) ?\})|(?P<number>[0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})|(?P<pi>\\?pi)"
 )
+_FACTORS = r"(?: ?(?:\\cdot ?|\* ?)?(?:\\sqrt ?\{ ?[0-9]{1,9} ?\}|[0-9.]{1,19}|\\?pi)){1,4}"
+_IRRATIONAL = re.compile(
+    rf"(?P<sign>[+-]? ?)(?:\\frac ?\{{(?P<over>{_FACTORS}) ?\}} ?\{{ ?(?P<under>[0-9]{{1,9}}) ?\}}"
+    rf"(?P<behind>{_FACTORS})?"
+    rf"|(?P<alone>{_FACTORS})(?: ?/ ?(?P<by>[0-9]{{1,9}}))?)"
+)
+_PART = re.compile(
+    r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(\\text ?\{ ?[A-Za-z]{1,12} ?\}|[A-Za-z]{1,12})(?:,? ?(?:and )?(?=[0-9])|$)"
+)
+_PARTS = re.compile(rf"(?:{_PART.pattern})+")
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class Quantity:
     number_text: str
     unit_text: str  # "" where there is none
     unit: Unit | None  # None where there is none, or where it is a word that units.py does not know
+    is_difference: bool = False  # it stands behind "\Delta T =", where degrees have no zero
 
 
 def quantity(text: str) -> Quantity | None:
@@ -61,21 +72,28 @@ def quantity(text: str) -> Quantity | None:
     """
     if len(text) > MAX_QUANTITY_CHARACTERS:
         return None
-    text = _NUMBER_IN_WORDS.sub(r"\1", plain(_SI_MACRO.sub(r"\1 \2", text)))
+    text = _NUMBER_IN_WORDS.sub(r"\1", plain(without_macros(text)))
     named = _NAMED.match(text)
     text = text[named.end() :] if named else text
+    found = _quantity(text)
+    return replace(found, is_difference=True) if found and named and "\\Delta" in named[0] else found
+
+
+def _quantity(text: str) -> Quantity | None:
+    """The quantity that a text in plain form without a symbol before it is."""
     about = _ABOUT.match(text)
     text = text[about.end() :] if about else text
-    text, currency = split_currency(text)
+    text, currency = split_currency(in_digits(text))
     number = plain_number(text)
     if number is not None and not currency:
         return Quantity(number, text, "", None)
     text = f"{text} {currency}"
     for start in reversed([match.start() for match in _UNIT_START.finditer(text)]):
         number = plain_number(text[:start].strip())
-        number = _multiple_of_pi(text[:start].strip()) if number is None else number
+        number = _irrational(text[:start].strip()) if number is None else number
         if number is not None:
-            return _with_unit(number, text[:start].strip(), text[start:].strip())
+            found = _with_unit(number, text[:start].strip(), text[start:].strip())
+            return found or _sum_of_units(text.strip())
     return None
 
 
@@ -89,6 +107,7 @@ def agree(answer: Quantity, reference: Quantity, tolerance: Fraction) -> bool:
 
     `tolerance` is relative to the reference; 0 asks for the same number, or for one that rounds to it.
     """
+    tolerance = max(tolerance, _rounds(answer, reference))
     if answer.unit and reference.unit:
         return _agree_in_value(answer, reference, tolerance)
     known = answer.unit or reference.unit
@@ -111,9 +130,9 @@ def _agree_in_value(answer: Quantity, reference: Quantity, tolerance: Fraction) 
         mine = unit(f"°{letter}") or mine
     if mine.dimension != its.dimension:
         return False
+    if answer.is_difference or reference.is_difference:
+        mine, its = replace(mine, zero=Fraction(0)), replace(its, zero=Fraction(0))
     value = (answer.number * mine.factor + mine.zero - its.zero) / its.factor
-    if mine.zero != its.zero and abs(value - reference.number) <= CUSTOMARY_ZERO:
-        return True
     if not _is_power_of_ten(mine.factor / its.factor):
         tolerance = max(tolerance, CONVERSION_TOLERANCE)
     return _near(value, reference, tolerance)
@@ -121,15 +140,10 @@ def _agree_in_value(answer: Quantity, reference: Quantity, tolerance: Fraction) 
 
 def leeway(reference: Quantity, tolerance: Fraction) -> Fraction:
     """How far an answer may be from the reference: by the tolerance, or else by rounding; 0 where it must be exact."""
-    return tolerance * abs(reference.number) if tolerance else _resolution(reference.number_text) / 2
+    return tolerance * abs(reference.number) if tolerance else resolution(reference.number_text) / 2
 
 
-def _near(number: Fraction, reference: Quantity, tolerance: Fraction) -> bool:
-    distance, allowed = abs(number - reference.number), leeway(reference, tolerance)
-    return distance == 0 or distance < allowed or distance == allowed and tolerance > 0
-
-
-def _resolution(text: str) -> Fraction:
+def resolution(text: str) -> Fraction:
     """The worth of the last digit of a decimal that looks rounded, 0 of any other number."""
     match = _DECIMAL.fullmatch(text)
     if match is None or len((match[1] + match[2]).lstrip("0, ")) < MIN_ROUNDED_DIGITS:
@@ -137,16 +151,72 @@ def _resolution(text: str) -> Fraction:
     return Fraction(10) ** (int(match[3] or 0) - len(match[2]))
 
 
-def _multiple_of_pi(text: str) -> Fraction | None:
-    """The value of `3\\pi/4` and its like, to 39 digits; None of anything else."""
-    match = _PI.fullmatch(text)
+def _near(number: Fraction, reference: Quantity, tolerance: Fraction) -> bool:
+    distance, allowed = abs(number - reference.number), leeway(reference, tolerance)
+    return distance == 0 or distance < allowed or distance == allowed and tolerance > 0
+
+
+def _rounds(answer: Quantity, reference: Quantity) -> Fraction:
+    """How far, relatively, an answer may be that rounds what no decimal says: 0.333 for 1/3, 1.414 for a root of 2."""
+    is_exact = _irrational(reference.number_text) is not None or not _is_decimal(reference.number)
+    if not is_exact or not answer.number:
+        return Fraction(0)
+    return max(resolution(answer.number_text) / 2 / abs(answer.number), _SAME_IRRATIONAL)
+
+
+def _is_decimal(value: Fraction) -> bool:
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest == 1
+
+
+def _irrational(text: str) -> Fraction | None:
+    r"""The value of `3\pi/4`, `\frac{\sqrt{3}}{2}` and their like, to 39 digits; None of anything else."""
+    match = _IRRATIONAL.fullmatch(text)
     if match is None:
         return None
-    over = plain_number(match["over"] or match["part"] or match["times"] or "1")
-    under = plain_number(match["under"] or match["whole"] or match["by"] or "1")
-    if over is None or not under:
+    factors_over = [match["over"] or match["alone"] or "", match["behind"] or ""]
+    if not any("pi" in part or "sqrt" in part for part in factors_over):
         return None
-    return over / under * (-PI if "-" in match["sign"] else PI)
+    over = [_product(part) for part in factors_over]
+    under = plain_number(match["under"] or match["by"] or "1")
+    if None in over or not under:
+        return None
+    value = prod((part for part in over if part is not None), start=Fraction(1)) / under
+    return -value if "-" in match["sign"] else value
+
+
+def _product(text: str) -> Fraction | None:
+    """The product of a number, roots of integers and pi."""
+    value = Fraction(1)
+    for match in _FACTOR.finditer(text):
+        if match["root"]:
+            value *= Fraction(isqrt(int(match["root"]) * 10**80), 10**40)
+        elif match["number"]:
+            number = plain_number(match["number"])
+            if number is None:
+                return None
+            value *= number
+        else:
+            value *= PI
+    return value
+
+
+def _sum_of_units(text: str) -> Quantity | None:
+    """The sum of quantities of one kind, each of a smaller unit than the one before: 2 h 30 min, 5 ft 3 in."""
+    parts = [(plain_number(match[1]), unit(match[2])) for match in _PART.finditer(text)]
+    if len(parts) < 2 or not _PARTS.fullmatch(text):
+        return None
+    first, total, last = parts[0][1], Fraction(0), None
+    for number, its in parts:
+        if number is None or first is None or its is None or its.dimension != first.dimension or its.zero:
+            return None
+        if last is not None and its.factor >= last:
+            return None
+        total, last = total + number * its.factor / first.factor, its.factor
+    return Quantity(total, str(total), _PART.match(text)[2], first)  # type: ignore[index]  # there are two
 
 
 def _is_power_of_ten(value: Fraction) -> bool:

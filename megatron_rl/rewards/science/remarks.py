@@ -16,7 +16,7 @@ _WHERE = """
     south-west northerly southerly easterly westerly clockwise counterclockwise anticlockwise counter-clockwise
     anti-clockwise upstream downstream uphill downhill horizontal horizontally vertical vertically radially page paper
     screen center centre ground rms dc ac peak net surface incline slope ramp motion axis direction
-    x-axis y-axis z-axis x-direction y-direction z-direction
+    x-axis y-axis z-axis x-direction y-direction z-direction released evolved liberated emitted lost absorbed gained
 """
 _BESIDE = """
     to toward towards in into at on along of from away due straight directly pointing pointed directed acting the its a
@@ -27,10 +27,38 @@ _DIRECTIONS = frozenset(
 )
 _WORDS = _DIRECTIONS | set(_BESIDE.split())
 _AROUND = ",.()"
+_WARD = re.compile(r"(?:wards?|erly|ly)$")
+_COUNTER = re.compile(r"(?:anti|counter)-?clockwise", re.IGNORECASE)
+_SAME_WAY = {
+    **dict.fromkeys(("evolved", "liberated", "emitted", "lost", "given"), "released"),
+    **dict.fromkeys(("gained", "taken"), "absorbed"),
+}
+_FILLERS = (
+    "to toward towards in into at on along of the its a an due straight direct pointing pointed directed acting moving "
+    "flowing going direction side end off heat energy rms dc ac peak net"
+)
+_MEANS_NOTHING = frozenset(_FILLERS.split())
 _TEXT = re.compile(r"\\(?:text|mathrm|textrm|mbox) ?\{([^{}]*)\}")
 _REMARK = re.compile(r"\(([A-Za-z][A-Za-z ,.'-]{0,60})\)[\s.]*$")
 _TOWARDS_SOMETHING = re.compile(r" (?:towards?|away from) (?:the |its |an? )?[a-z]{2,20}[\s.)]*$")
 _CHANGES = re.compile(r"\b(?:or|and|not|no|at (?:least|most)|more|less|times|per|each)\b", re.IGNORECASE)
+
+
+def split_direction(answer: str) -> tuple[str, frozenset[str]]:
+    r"""The answer without the direction that it ends in, and the words that tell that direction from others.
+
+    >>> split_direction("20 N, leftward"), split_direction("20 N to the left"), split_direction("20 N")
+    (('20 N', frozenset({'left'})), ('20 N', frozenset({'left'})), ('20 N', frozenset()))
+    """
+    text = " ".join(_TEXT.sub(r" \1 ", answer).replace("\\ ", " ").split())
+    rest = without_remarks(text)
+    if rest == text or not text.startswith(rest):
+        return answer, frozenset()
+    said = (
+        _WARD.sub("", word.strip(_AROUND).lower())
+        for word in _COUNTER.sub("counterclockwise", text[len(rest) :]).replace("-", " ").split()
+    )
+    return rest, frozenset(_SAME_WAY.get(word, word) for word in said if word) - _MEANS_NOTHING
 
 
 def without_remarks(answer: str) -> str:

@@ -53,6 +53,7 @@ _ANCHOR = re.compile(
     rf"|\b(?:{_SUBJECT})\b[^\n.:=→<]{{0,60}}?\s(?={_DENIES})"
     rf"|{_PAUSE}{_SO}it{_BE}\s{_LETTER_ENDS}"
     r"|\b(?:so|thus|hence|therefore|leaves?|leaving|remains)(?: only)?,?\s(?=\(?(?-i:[A-Z])\)?(?: it is)?\s*(?:$|[.!]))"
+    rf"|\b(?:which|what)\b[^.?!\n]{{0,80}}\?\s+(?={_LETTER_ENDS})"
     rf"|{_PAUSE}(?:{_CORRECTS})",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -65,8 +66,9 @@ _INSTEAD = re.compile(
 )
 _VERDICT = re.compile(
     r"(?<![\w'-])(?<!\bor )(?<!\band )(?<!\bnor )\(?([A-Z])\)?\s+"
-    r"(?:is|seems|looks|must be|appears)\s+(?:(?:the|to be|therefore|thus|clearly)\s+)*"
-    r"(?:correct|right|best|answer(?! to (?:another|a different)))\b"
+    r"(?:(?:is|seems|looks|must be|appears)\s+(?:(?:the|to be|therefore|thus|clearly)\s+)*"
+    r"(?:correct|right|best|answer(?! to (?:another|a different)))"
+    r"|as\s+(?:the|my|our)\s+(?:(?:correct|right|best|final)\s+)?(?:answer|choice|option))\b"
 )
 _IS_THE_ANSWER = re.compile(
     r"(?:^|(?<=[.!?:]\s))([^.!?:\n]{1,80}?) is (?:the|my) (?:(?:final|correct|right|best) )?(?:answer|choice)\b",

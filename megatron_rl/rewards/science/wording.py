@@ -9,6 +9,10 @@ import re
 import unicodedata
 
 from megatron_rl.rewards.mathematics.notation import plain
+from megatron_rl.rewards.science.elements import in_symbols
+from megatron_rl.rewards.science.forms import in_one_form, without_kind
+
+MAX_NUM_NAMES = 6  # of a list
 
 _SYMBOLS = """
     H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo
@@ -23,19 +27,40 @@ _CHARGE = re.compile(r"\^\(?(?:([0-9]*)([+-])|([+-])([0-9]+))\)?(?![0-9])")
 _BARE_CHARGE = re.compile(r"(?<=[A-Za-z0-9)\]])([+-])([0-9])$")
 _STATE = re.compile(r"\((?:s|l|g|aq)\)")
 _ISOTOPE = re.compile(r"(?:\^?([0-9]+)(?:_[0-9]+)?|_[0-9]+\^([0-9]+))([A-Z][a-z]?)|([A-Z][a-z]?)-([0-9]+)")
+_VERDICT_ON_STATEMENT = re.compile(
+    r"(?:the )?(?:given |above |following )?(?:statement|claim|assertion|proposition) is (true|false)", re.IGNORECASE
+)
 _ARTICLES = re.compile(r"\b(?:the|an?) |^[\s{]*(?:by|via|through|due to|because of) (?:means of )?")
 _GREEK = "alpha beta gamma delta epsilon lambda mu pi sigma omega"
 _LETTERS = dict(zip("αβγδελμπσω", _GREEK.split(), strict=True))
 _COMMANDS = re.compile(rf"\\({'|'.join(_GREEK.split())})(?![A-Za-z]) ?")
+_IN_BRACKETS = re.compile(r"\(([^()]*)\)")
 _ABBREVIATION = re.compile(r"([^()]*[^()\s])\s*\(([A-Z][A-Za-z0-9]{0,7})\)\W*")
 _GENOTYPE = re.compile(r"(?:([A-Za-z])(?i:\1)){1,8}")
 _SUBSHELL = re.compile(r"\[[A-Z][a-z]?\]|[1-7][spdf]\^[0-9]{1,2}(?=[1-7][spdf]|$)")
+_BARE_SUBSHELL = re.compile(r"(?<![0-9A-Za-z^])([1-7][spdf])([0-9]{1,2})(?![0-9A-Za-z])")
+_AND = re.compile(r"\s*(?:[,;&]|\band\b)[\s,]*(?:\band\b\s*)?")
+# A list of such says what belongs to what: "increases, decreases" is not "decreases, increases".
+_IN_TURN = re.compile(
+    r"\b(?:respectively|then|(?:in|de)creas\w+|higher|lower|more|less|larger|smaller|greater|left|right|up|down|true|false"
+    r"|yes|no|positive|negative|oxidi[sz]ed|reduced|first|second|rises?|falls?|not|same)\b|[:<>=→]|(?:^|[\s,])-",
+    re.IGNORECASE,
+)
+_VARIANT = re.compile(r"\\var(epsilon|theta|phi|rho|kappa)(?![A-Za-z])")
+_BOLD_HAT = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec) ?\{ ?(\\hat ?\{ ?[A-Za-z] ?\}) ?\}")
 _MATHEMATICAL = re.compile(r"\\(?:frac|sqrt)(?![A-Za-z])")
 _HYPHEN = re.compile(r"(?<=[^\W\d])-(?=\w)|(?<=\d)-(?=[^\W\d])|(?<!\d)\s+|\s+(?!\d)")  # or space, but not in 1-2
 _MARKUP = re.compile(r"[{}$\\\"'`]+|\*+(?!\w)|(?<!\w)\*+")
 _ORBITALS = re.compile(r"(?:\[[A-Z][a-z]?\])?(?:sp\^?[23]?(?:d\^?2?)?|(?:[1-7][spdf]\^?[0-9]+)+)")
 _FUNCTIONS = r"(?:sin|cos|tan|cot|log|exp|sqrt|frac|mod|max|min)"
-_PHRASE = re.compile(rf"(?<![A-Za-z\\])(?!{_FUNCTIONS}(?![A-Za-z]))[A-Za-z]{{3,}}")
+# A word, but no product: nRT and mgh are none.
+_PHRASE = re.compile(
+    rf"(?<![A-Za-z\\])(?!{_FUNCTIONS}(?![A-Za-z]))(?=[A-Za-z]*[aeiouyAEIOUY])(?:[A-Za-z][a-z]{{2,}}|[A-Z]{{3,}})(?![A-Za-z])"
+)
+_EXPONENTIAL = re.compile(r"(?<![A-Za-z\\])e ?\^ ?(?:\{ ?[+-]? ?)?[0-9]")
+# In order of size or strength: A < B < C.
+_COMPARED = re.compile(r"\s*[<>]\s*")
+_QUOTIENT = re.compile(r"[A-Za-z0-9)}] ?/ ?[A-Za-z0-9({]|[0-9] ?: ?[0-9]")
 _SYMBOLIC = re.compile(r"\\(?!(?:text|ce|alpha|beta|gamma|delta|mu)(?![A-Za-z]))[A-Za-z]+|[=^_*+<>]|^-")
 _VERDICT = re.compile(r"\b(?:true|false|yes|no)\b", re.IGNORECASE)
 _BEGINS_WITH_VERDICT = re.compile(rf"{_VERDICT.pattern}[,.;:]", re.IGNORECASE)  # "No, it does not."
@@ -49,6 +74,11 @@ def is_symbolic(text: str) -> bool:
     (True, False, False)
     """
     has_symbols = _SYMBOLIC.search(plain(text)) is not None
+    if _EXPONENTIAL.search(plain(text)):
+        return True
+    ranked = _COMPARED.split(plain(text))
+    if len(ranked) > 1 and not any(map(is_symbolic, ranked)) and all(map(_names_something, ranked)):
+        return False
     if not has_symbols or _is_formula(_formula(text)):
         return False
     if _MATHEMATICAL.search(text) and "\\text" not in text:
@@ -64,10 +94,15 @@ def same_words(answer: str, reference: str) -> bool:
     """
     if _GENOTYPE.fullmatch(reference.strip()):  # case is what it says
         return "".join(_MARKUP.sub("", _WRAPPER.sub("", plain(answer))).split()) == reference.strip()
-    if any(same_words(mine, its) for mine, its in _shorter(answer, reference)):
+    if any(same_words(mine, its) for mine, its in _shorter(answer, reference)) or _same_list(answer, reference):
         return True
-    if reference.lower() not in _SHORT.values() and _is_formula(its := _formula(reference)):
-        mine = _formula(answer)
+    if _COMPARED.search(plain(reference)) and "->" not in reference:
+        return _same_order(plain(answer), plain(reference))
+    mine, its = _unmarked(plain(answer)), _unmarked(plain(reference))
+    if (in_symbols(mine), in_symbols(its)) != (mine, its):
+        return _same_marks(_formula(in_symbols(mine)), _formula(in_symbols(its)))
+    if reference.lower() not in _SHORT.values() and _is_formula(its := _formula(without_kind(reference))):
+        mine = _formula(without_kind(_WRAPPER.sub("", plain(answer)).rstrip("} ")))
         if not _STATE.search(its):
             mine = _STATE.sub("", mine)
         is_reaction, is_configuration = "→" in its, "^" in mine and "".join(_SUBSHELL.findall(its)) == its
@@ -78,13 +113,32 @@ def same_words(answer: str, reference: str) -> bool:
         )
     mine, its = _folded(answer), _folded(reference)
     if its in _SHORT.values():
+        stated = _VERDICT_ON_STATEMENT.fullmatch(_unmarked(answer).rstrip("."))
+        if stated:
+            return stated[1].lower() == its
         said = {word.lower() for word in re.findall(_VERDICT, answer)}
-        mine = (
-            its
-            if said == {its} and _BEGINS_WITH_VERDICT.match(_MARKUP.sub("", _WRAPPER.sub("", answer)).strip())
-            else _SHORT.get(mine, mine)
-        )
+        mine = its if said == {its} and _BEGINS_WITH_VERDICT.match(_unmarked(answer)) else _SHORT.get(mine, mine)
     return _same_marks(mine, its) or len(its) > 3 and mine.removesuffix("s") == its.removesuffix("s")
+
+
+def meaning(text: str) -> str:
+    """What two texts of one wording have in common; formulas keep their case."""
+    formula = _formula(text)
+    return formula if _is_formula(formula) else _folded(text)
+
+
+def in_one_notation(text: str) -> str:
+    r"""A formula whose letters have one shape: `\varepsilon` is `\epsilon`, and a bold unit vector a unit vector.
+
+    >>> in_one_notation("\\varphi + \\mathbf{\\hat{i}}")
+    '\\phi + \\hat{i}'
+    """
+    return _BOLD_HAT.sub(r"\1", _VARIANT.sub(r"\\\1", text))
+
+
+def has_quotient(text: str) -> bool:
+    """Whether a reference in words may be a quotient or a ratio: 0.693/k, 1 : 3."""
+    return _QUOTIENT.search(text) is not None
 
 
 def _same_marks(answer: str, reference: str) -> bool:
@@ -100,6 +154,47 @@ def _shorter(answer: str, reference: str) -> list[tuple[str, str]]:
         return [(answer, its[1]), (answer, its[2])]
     mine = _abbreviation(plain_answer)
     return [(mine[1], reference)] if mine and "(" not in reference else []
+
+
+def _same_list(answer: str, reference: str) -> bool:
+    """Whether both list the same names; two, and more with an "and", have no order."""
+    lists = [_AND.split(_unmarked(plain(text)).strip(" .()[]")) for text in (answer, reference)]
+    mine, its = lists
+    if (
+        not 1 < len(its) == len(mine) <= MAX_NUM_NAMES
+        or not all(re.search("[A-Za-z]", name) for name in its)
+        or _IN_TURN.search(f"{answer} {reference}")
+    ):
+        return False
+    if len(its) > 2 and not re.search(r"\band\b|&", reference):
+        return all(map(same_words, mine, its))
+    left = list(its)
+    for name in mine:
+        same = next((other for other in left if same_words(name, other)), None)
+        if same is None:
+            return False
+        left.remove(same)
+    return True
+
+
+def _same_order(answer: str, reference: str) -> bool:
+    """Whether both put the same names in the same order; it may be read from either end."""
+    ranks = [[_WRAPPER.sub("", part).strip("{} ") for part in _COMPARED.split(text)] for text in (answer, reference)]
+    signs = [[sign.strip() for sign in _COMPARED.findall(text)] for text in (answer, reference)]
+    if signs[0] != signs[1]:
+        ranks[0].reverse()
+        signs[0] = [{"<": ">", ">": "<"}[sign] for sign in reversed(signs[0])]
+    mine, its = ranks
+    is_short = len(mine) == len(its) <= MAX_NUM_NAMES
+    return is_short and signs[0] == signs[1] and all(map(same_words, mine, its))
+
+
+def _names_something(text: str) -> bool:
+    return _is_formula(_formula(text)) or _PHRASE.search(_WRAPPER.sub("", text)) is not None
+
+
+def _unmarked(text: str) -> str:
+    return _MARKUP.sub("", _WRAPPER.sub("", text)).strip()
 
 
 def _abbreviation(text: str) -> re.Match[str] | None:
@@ -128,12 +223,13 @@ def _is_formula(text: str) -> bool:
 
 def _formula(text: str) -> str:
     r"""A formula in one spelling: `SO_4^{2-}` and `SO₄²⁻` as SO4^2-, `^{14}C` as C-14, any arrow as →."""
-    compact = _ARROW.sub("→", _WRAPPER.sub("", plain(text)).replace("\\cdot", "."))
+    spaced = _BARE_SUBSHELL.sub(r"\1^\2", _WRAPPER.sub("", plain(text)))
+    compact = _ARROW.sub("→", spaced.replace("\\cdot", "."))
     compact = re.sub(r"[\s{}$\\]", "", compact)
     if isotope := _ISOTOPE.fullmatch(compact):
         mass = isotope[1] or isotope[2] or isotope[5]
         return f"{isotope[3] or isotope[4]}-{mass}"
-    compact = compact.replace("_", "").replace("++", "2+").replace("--", "2-")
+    compact = compact.replace("_", "").replace("++", "2+").replace("--", "2-").replace("COO", "CO2")
     compact = _CHARGE.sub(lambda match: f"^{(match[1] or match[4] or '').strip('1')}{match[2] or match[3]}", compact)
     return _BARE_CHARGE.sub(r"\2\1", compact)
 
@@ -142,4 +238,6 @@ def _folded(text: str) -> str:
     text = _COMMANDS.sub(r"\1", _WRAPPER.sub("", plain(text)))
     decomposed = unicodedata.normalize("NFKD", "".join(_LETTERS.get(letter, letter) for letter in text))
     letters = "".join(character for character in decomposed if not unicodedata.combining(character)).casefold()
-    return _HYPHEN.sub("", _MARKUP.sub("", _ARTICLES.sub("", letters))).strip(" .,;:!?*")
+    said = _MARKUP.sub("", _ARTICLES.sub("", letters)).strip(" .,;:!?*")
+    bracket = _IN_BRACKETS.fullmatch(said)
+    return _HYPHEN.sub("", in_one_form(bracket[1] if bracket else said))
