@@ -27,7 +27,7 @@ from megatron_rl.rewards.science.measures import Quantity, agree, leeway, quanti
 from megatron_rl.rewards.science.remarks import last_of_equal, split_direction, without_remarks
 from megatron_rl.rewards.science.spans import same_span, span
 from megatron_rl.rewards.science.statements import sentences, statements
-from megatron_rl.rewards.science.wording import has_quotient, in_one_notation, is_symbolic, meaning, same_words
+from megatron_rl.rewards.science.wording import in_one_notation, is_symbolic, may_be_formula, meaning, same_words
 from megatron_rl.rewards.verdicts import right, unanswered, wrong
 from megatron_rl.types import Verdict
 
@@ -108,7 +108,7 @@ def _plain_verdict(answers: Sequence[str], item: Mapping[str, Any]) -> Verdict |
         return None
     if any(same_words(answer, item["answer"]) for answer in answers):
         return right()
-    return None if has_quotient(item["answer"]) else wrong("other words")
+    return None if may_be_formula(item["answer"]) else wrong("other words")
 
 
 def _directed(answers: Sequence[str], reference: Quantity, direction: frozenset[str], tolerance: Fraction) -> Verdict:
@@ -179,7 +179,7 @@ def _meaning(item: Mapping[str, Any], content: str) -> object:
 def _other_scale(reference: str, answer: str) -> bool:
     """Whether both name the logarithmic scale of their number, and different ones: pH and pOH."""
     scales = [_SCALE.match(plain(text)) for text in (reference, answer)]
-    return all(scales) and len({match["name"] for match in scales if match}) > 1
+    return all(scales) and len({match["name"].replace("_", "").replace("{", "") for match in scales if match}) > 1
 
 
 def _tolerance(item: Mapping[str, Any]) -> Fraction:
@@ -205,7 +205,7 @@ def _chosen(text: str, answer: str | None, is_boxed: bool, item: Mapping[str, An
     if answer is None or label is None and not is_boxed and "\n" not in text:
         label = option_of_last_line(text, options, _is_same)
     if label is None:
-        return unanswered("no single option is chosen")
+        return wrong("no single option is chosen")
     return right() if label == _right_label(item, options) else wrong(f"chooses {label}")
 
 

@@ -10,7 +10,7 @@ from megatron_rl.rewards.mathematics.notation import plain
 
 MAX_LINE_CHARACTERS = 300
 
-_MARKUP = re.compile(r"\\text ?|\\?[{}$*`\"<>]")
+_MARKUP = re.compile(r"\\(?:text|ce|pu) ?|\\?[{}$*`\"<>]")
 _LEAD = (
     r"(?:(?:so|therefore|thus|hence|it's|that's|it|ans|must|be|is|option|choice|answer|letter|probably|likely"
     r"|most likely|clearly|definitely|certainly|obviously|simply)\b[,:.]? ?)*"
@@ -45,6 +45,7 @@ _NO_CHOICE = re.compile(r"\b(?:not|neither|nor|never|no|or|but|rather|than|excep
 _ENDS_IN_LETTER = re.compile(r"(?:\b(?:is|be|say|pick|choose|believe)|[,:;—–-])\s+\(?([A-J])\)?\W*$")
 _NAMELY = re.compile(r"^(?:namely|i\.?e\b\.?|that is|which is|being|meaning)[\s,:]*|[\s).]+$", re.IGNORECASE)
 _LETTER_IN_BRACKETS = re.compile(r"\(([A-Z])\)\W*$")
+_LABELLED = re.compile(r"[\s(*$\\]{0,9}(?:\\text ?\{ ?)?\(?([A-Ja-j])[).:]\s")
 _REASONED = re.compile(r",?\s(?:because|since|as)\b.*", re.DOTALL)
 _IN_BRACKETS = re.compile(r"\s*\([^()]*\)\W*$")
 _ADDS_NOTHING = re.compile(
@@ -105,6 +106,7 @@ def stated_option(
 
 def _named_option(sentence: str, options: Mapping[str, str]) -> str | None:
     """The option that a sentence names among words that add nothing: "it decreases", "nitrogen gas (N2)"."""
+    label = _LABELLED.match(sentence)
     said = _REASONED.sub("", _IN_BRACKETS.sub("", sentence))
     letter = _LETTER_IN_BRACKETS.search(sentence)
     named = [
@@ -119,11 +121,15 @@ def _named_option(sentence: str, options: Mapping[str, str]) -> str | None:
     ]
     if len(named) != 1 or others or _NO_CHOICE.search(said) or letter and letter[1] != named[0]:
         return None
+    if label and label[1].upper() != named[0]:  # "A. It increases", where that is the text of B
+        return None
     return named[0]
 
 
 def _folded(text: str) -> str:
-    return " ".join(re.findall(r"(?:(?<!\w)-(?=[\d.]))?[^\W_]+", plain(unicodedata.normalize("NFKC", text)).lower()))
+    """The words of a text in small letters; beside numbers letters are units, and keep their case."""
+    said = " ".join(re.findall(r"(?:(?<!\w)-(?=[\d.]))?[^\W_]+", plain(unicodedata.normalize("NFKC", text))))
+    return said if any(map(str.isdigit, said)) else said.lower()
 
 
 def option_of_last_line(text: str, options: Mapping[str, str], is_same: Callable[[str, str], bool]) -> str | None:

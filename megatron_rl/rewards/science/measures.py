@@ -39,14 +39,20 @@ _ONE = Unit(Fraction(1))
 PI = Fraction(3141592653589793238462643383279502884197, 10**39)  # angles are converted within CONVERSION_TOLERANCE
 _SAME_IRRATIONAL = Fraction(1, 10**36)  # between two ways to write one
 _FACTOR = re.compile(
-    r"\\sqrt ?(?:\{ ?(?P<root>[0-9]{1,9}) ?\})|(?P<number>[0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})|(?P<pi>\\?pi)"
+    r"10 ?\^ ?\{? ?(?P<ten>[+-]?[0-9]{1,3}) ?\}?|"
+    r"\\sqrt ?(?:\{ ?(?P<root>[0-9]{1,9}) ?\}|(?P<digit>[0-9]))|"
+    r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})|(?P<pi>\\?pi)"
 )
-_FACTORS = r"(?: ?(?:\\cdot ?|\* ?)?(?:\\sqrt ?\{ ?[0-9]{1,9} ?\}|[0-9.]{1,19}|\\?pi)){1,4}"
+_FACTORS = (
+    r"(?: ?(?:\\(?:cdot|times) ?|\* ?)?"
+    r"(?:10 ?\^ ?\{? ?[+-]?[0-9]{1,3} ?\}?|\\sqrt ?(?:\{ ?[0-9]{1,9} ?\}|[0-9])|[0-9.]{1,19}|\\?pi)){1,4}"
+)
 _IRRATIONAL = re.compile(
-    rf"(?P<sign>[+-]? ?)(?:\\frac ?\{{(?P<over>{_FACTORS}) ?\}} ?\{{ ?(?P<under>[0-9]{{1,9}}) ?\}}"
+    rf"(?P<sign>[+-]? ?)(?:\\frac ?\{{(?P<over>{_FACTORS}) ?\}} ?\{{ ?(?P<under>{_FACTORS}) ?\}}"
     rf"(?P<behind>{_FACTORS})?"
     rf"|(?P<alone>{_FACTORS})(?: ?/ ?(?P<by>[0-9]{{1,9}}))?)"
 )
+_TIMES = re.compile(r" ?(?:\\text ?\{ ?)?(?:(?<![A-Za-z])times|-?fold) ?\}?$")  # 16 times, threefold
 _PART = re.compile(
     r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(\\text ?\{ ?[A-Za-z]{1,12} ?\}|[A-Za-z]{1,12})(?:,? ?(?:and )?(?=[0-9])|$)"
 )
@@ -83,7 +89,7 @@ def _quantity(text: str) -> Quantity | None:
     """The quantity that a text in plain form without a symbol before it is."""
     about = _ABOUT.match(text)
     text = text[about.end() :] if about else text
-    text, currency = split_currency(in_digits(text))
+    text, currency = split_currency(in_digits(_TIMES.sub("", text)))
     number = plain_number(text)
     if number is not None and not currency:
         return Quantity(number, text, "", None)
@@ -178,10 +184,10 @@ def _irrational(text: str) -> Fraction | None:
     if match is None:
         return None
     factors_over = [match["over"] or match["alone"] or "", match["behind"] or ""]
-    if not any("pi" in part or "sqrt" in part for part in factors_over):
+    below = match["under"] or match["by"] or ""
+    if not any("pi" in part or "sqrt" in part for part in (*factors_over, below)):
         return None
-    over = [_product(part) for part in factors_over]
-    under = plain_number(match["under"] or match["by"] or "1")
+    over, under = [_product(part) for part in factors_over], _product(below)
     if None in over or not under:
         return None
     value = prod((part for part in over if part is not None), start=Fraction(1)) / under
@@ -192,8 +198,10 @@ def _product(text: str) -> Fraction | None:
     """The product of a number, roots of integers and pi."""
     value = Fraction(1)
     for match in _FACTOR.finditer(text):
-        if match["root"]:
-            value *= Fraction(isqrt(int(match["root"]) * 10**80), 10**40)
+        if root := match["root"] or match["digit"]:
+            value *= Fraction(isqrt(int(root) * 10**80), 10**40)
+        elif match["ten"]:
+            value *= Fraction(10) ** int(match["ten"])
         elif match["number"]:
             number = plain_number(match["number"])
             if number is None:

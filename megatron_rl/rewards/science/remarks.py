@@ -77,8 +77,8 @@ def without_remarks(answer: str) -> str:
     start = len(words)
     while start and words[start - 1].strip(_AROUND).lower() in _WORDS:
         start -= 1
-    if start and words[start - 1][-1].isdigit() and words[start : start + 1] == ["in"]:
-        start += 1  # inches
+    if start and words[start - 1][-1].isdigit() and words[start : start + 1] in (["in"], ["A"]):
+        start += 1  # inches, amperes
     says_where = any(word.strip(_AROUND).lower() in _DIRECTIONS for word in words[start:])
     return " ".join(words[:start]).rstrip(" ,(") if says_where else text
 

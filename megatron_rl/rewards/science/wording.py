@@ -9,7 +9,7 @@ import re
 import unicodedata
 
 from megatron_rl.rewards.mathematics.notation import plain
-from megatron_rl.rewards.science.elements import in_symbols
+from megatron_rl.rewards.science.elements import NAMES, in_symbols
 from megatron_rl.rewards.science.forms import in_one_form, without_kind
 
 MAX_NUM_NAMES = 6  # of a list
@@ -26,6 +26,8 @@ _FORMULA = re.compile(r"[A-Za-z0-9()\[\]^+\-.=#→]+")
 _CHARGE = re.compile(r"\^\(?(?:([0-9]*)([+-])|([+-])([0-9]+))\)?(?![0-9])")
 _BARE_CHARGE = re.compile(r"(?<=[A-Za-z0-9)\]])([+-])([0-9])$")
 _STATE = re.compile(r"\((?:s|l|g|aq)\)")
+_BARE_SIGN = re.compile(r"([A-Za-z0-9)\]])([+-])(?=(?:\((?:s|l|g|aq)\))?$)")  # Na+ and Cl-, in a reaction
+_PLUS = re.compile(r"\s\+\s")
 _ISOTOPE = re.compile(r"(?:\^?([0-9]+)(?:_[0-9]+)?|_[0-9]+\^([0-9]+))([A-Z][a-z]?)|([A-Z][a-z]?)-([0-9]+)")
 _VERDICT_ON_STATEMENT = re.compile(
     r"(?:the )?(?:given |above |following )?(?:statement|claim|assertion|proposition) is (true|false)", re.IGNORECASE
@@ -35,7 +37,7 @@ _GREEK = "alpha beta gamma delta epsilon lambda mu pi sigma omega"
 _LETTERS = dict(zip("αβγδελμπσω", _GREEK.split(), strict=True))
 _COMMANDS = re.compile(rf"\\({'|'.join(_GREEK.split())})(?![A-Za-z]) ?")
 _IN_BRACKETS = re.compile(r"\(([^()]*)\)")
-_ABBREVIATION = re.compile(r"([^()]*[^()\s])\s*\(([A-Z][A-Za-z0-9]{0,7})\)\W*")
+_ABBREVIATION = re.compile(r"([^()]*[^()\s])\s*\((?![IVX]+\))(?=[A-Za-z0-9]*[A-Z])([A-Za-z][A-Za-z0-9]{0,7})\)\W*")
 _GENOTYPE = re.compile(r"(?:([A-Za-z])(?i:\1)){1,8}")
 _SUBSHELL = re.compile(r"\[[A-Z][a-z]?\]|[1-7][spdf]\^[0-9]{1,2}(?=[1-7][spdf]|$)")
 _BARE_SUBSHELL = re.compile(r"(?<![0-9A-Za-z^])([1-7][spdf])([0-9]{1,2})(?![0-9A-Za-z])")
@@ -60,7 +62,7 @@ _PHRASE = re.compile(
 _EXPONENTIAL = re.compile(r"(?<![A-Za-z\\])e ?\^ ?(?:\{ ?[+-]? ?)?[0-9]")
 # In order of size or strength: A < B < C.
 _COMPARED = re.compile(r"\s*[<>]\s*")
-_QUOTIENT = re.compile(r"[A-Za-z0-9)}] ?/ ?[A-Za-z0-9({]|[0-9] ?: ?[0-9]")
+_QUOTIENT = re.compile(r"[A-Za-z0-9)}] ?/ ?[A-Za-z0-9({]|[0-9] ?: ?[0-9]|^[+-]?[0-9.]+ ?[a-z]$")
 _SYMBOLIC = re.compile(r"\\(?!(?:text|ce|alpha|beta|gamma|delta|mu)(?![A-Za-z]))[A-Za-z]+|[=^_*+<>]|^-")
 _VERDICT = re.compile(r"\b(?:true|false|yes|no)\b", re.IGNORECASE)
 _BEGINS_WITH_VERDICT = re.compile(rf"{_VERDICT.pattern}[,.;:]", re.IGNORECASE)  # "No, it does not."
@@ -77,7 +79,8 @@ def is_symbolic(text: str) -> bool:
     if _EXPONENTIAL.search(plain(text)):
         return True
     ranked = _COMPARED.split(plain(text))
-    if len(ranked) > 1 and not any(map(is_symbolic, ranked)) and all(map(_names_something, ranked)):
+    are_names = all(part in NAMES or _names_something(part) for part in ranked)
+    if len(ranked) > 1 and are_names and not any(map(is_symbolic, ranked)) and any(len(part) > 1 for part in ranked):
         return False
     if not has_symbols or _is_formula(_formula(text)):
         return False
@@ -98,9 +101,10 @@ def same_words(answer: str, reference: str) -> bool:
         return True
     if _COMPARED.search(plain(reference)) and "->" not in reference:
         return _same_order(plain(answer), plain(reference))
-    mine, its = _unmarked(plain(answer)), _unmarked(plain(reference))
-    if (in_symbols(mine), in_symbols(its)) != (mine, its):
-        return _same_marks(_formula(in_symbols(mine)), _formula(in_symbols(its)))
+    mine, its = (without_kind(_unmarked(plain(text))) for text in (answer, reference))
+    symbols = in_symbols(mine), in_symbols(its)
+    if symbols != (mine, its) and _same_marks(_formula(symbols[0]), _formula(symbols[1])):
+        return True
     if reference.lower() not in _SHORT.values() and _is_formula(its := _formula(without_kind(reference))):
         mine = _formula(without_kind(_WRAPPER.sub("", plain(answer)).rstrip("} ")))
         if not _STATE.search(its):
@@ -136,8 +140,8 @@ def in_one_notation(text: str) -> str:
     return _BOLD_HAT.sub(r"\1", _VARIANT.sub(r"\\\1", text))
 
 
-def has_quotient(text: str) -> bool:
-    """Whether a reference in words may be a quotient or a ratio: 0.693/k, 1 : 3."""
+def may_be_formula(text: str) -> bool:
+    """Whether a reference in words may be a quotient, a ratio or a multiple of a symbol: 0.693/k, 1 : 3, 0.8c."""
     return _QUOTIENT.search(text) is not None
 
 
@@ -153,20 +157,20 @@ def _shorter(answer: str, reference: str) -> list[tuple[str, str]]:
     if its:
         return [(answer, its[1]), (answer, its[2])]
     mine = _abbreviation(plain_answer)
-    return [(mine[1], reference)] if mine and "(" not in reference else []
+    if not mine or "(" in reference:
+        return []
+    letters = iter(mine[1].lower())
+    is_short_for = all(letter in letters for letter in mine[2].lower())  # ATP is not adenosine diphosphate
+    return [(mine[1], reference), *([(mine[2], reference)] if is_short_for else [])]
 
 
 def _same_list(answer: str, reference: str) -> bool:
     """Whether both list the same names; two, and more with an "and", have no order."""
     lists = [_AND.split(_unmarked(plain(text)).strip(" .()[]")) for text in (answer, reference)]
     mine, its = lists
-    if (
-        not 1 < len(its) == len(mine) <= MAX_NUM_NAMES
-        or not all(re.search("[A-Za-z]", name) for name in its)
-        or _IN_TURN.search(f"{answer} {reference}")
-    ):
+    if not 1 < len(its) == len(mine) <= MAX_NUM_NAMES or not all(re.search("[A-Za-z]", name) for name in its):
         return False
-    if len(its) > 2 and not re.search(r"\band\b|&", reference):
+    if _IN_TURN.search(f"{answer} {reference}") or len(its) > 2 and not re.search(r"\band\b|&", reference):
         return all(map(same_words, mine, its))
     left = list(its)
     for name in mine:
@@ -212,6 +216,8 @@ def _is_formula(text: str) -> bool:
     """Whether a compact text is made of element symbols or orbitals; K or C alone may be anything."""
     if _ORBITALS.fullmatch(text):
         return True
+    if "=" in text and not any(map(str.isdigit, text)):  # P=IV; CH2=CH2 has a double bond
+        return False
     runs = re.findall(r"[A-Za-z]+", _STATE.sub("", text))
     return (
         _FORMULA.fullmatch(text) is not None
@@ -224,8 +230,18 @@ def _is_formula(text: str) -> bool:
 def _formula(text: str) -> str:
     r"""A formula in one spelling: `SO_4^{2-}` and `SO₄²⁻` as SO4^2-, `^{14}C` as C-14, any arrow as →."""
     spaced = _BARE_SUBSHELL.sub(r"\1^\2", _WRAPPER.sub("", plain(text)))
-    compact = _ARROW.sub("→", spaced.replace("\\cdot", "."))
-    compact = re.sub(r"[\s{}$\\]", "", compact)
+    spaced = re.sub(r"[{}$\\]", "", _ARROW.sub("→", spaced.replace("\\cdot", ".")))
+    if " + " in spaced and "→" not in spaced:
+        spaced = spaced.replace(" = ", " → ")
+    if "→" not in spaced:
+        return _species(spaced)
+    sides = [[_species(part) for part in _PLUS.split(side)] for side in spaced.split("→")]
+    return "→".join("+".join(_BARE_SIGN.sub(r"\1^\2", part) for part in side) for side in sides)
+
+
+def _species(text: str) -> str:
+    """The formula of one substance in one spelling."""
+    compact = re.sub(r"\s", "", text)
     if isotope := _ISOTOPE.fullmatch(compact):
         mass = isotope[1] or isotope[2] or isotope[5]
         return f"{isotope[3] or isotope[4]}-{mass}"
