@@ -36,6 +36,7 @@ MAX_STATEMENT_CHARACTERS = 10_000  # an answer in words is looked for in the end
 
 _KEYS = ("answer", "choices", "unit", "relative_tolerance")
 _SCALE = re.compile(r"(?:\\text ?\{ ?)?(?P<name>p(?:OH|H|K_?\{?[abw]|I|[A-Z]))[\s}]*(?:=|\\approx)")
+_LABEL = re.compile(r"^\s*[A-Za-z](?:_\{?[A-Za-z0-9]{1,9}\}?)?\s?=\s?")  # F = ma
 _LETTER = re.compile(r"\(?([A-J])\)?\.?")
 
 
@@ -106,7 +107,7 @@ def _plain_verdict(answers: Sequence[str], item: Mapping[str, Any]) -> Verdict |
             return right()
     if is_symbolic(item["answer"]):
         return None
-    if any(same_words(answer, item["answer"]) for answer in answers):
+    if any(same_words(text, item["answer"]) for answer in answers for text in (answer, _LABEL.sub("", answer))):
         return right()
     return None if may_be_formula(item["answer"]) else wrong("other words")
 

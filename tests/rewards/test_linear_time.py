@@ -28,6 +28,7 @@ from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.quantities import split_unit
 from megatron_rl.rewards.mathematics.scalars import Rules, Undecided, is_same_scalar, words
 from megatron_rl.rewards.response import after_thinking, as_read
+from megatron_rl.rewards.science.compounds import formulas
 from megatron_rl.rewards.science.elements import in_symbols
 from megatron_rl.rewards.science.forms import in_one_form
 from megatron_rl.rewards.science.macros import without_macros
@@ -255,6 +256,7 @@ READERS: dict[str, tuple[Reader, int]] = {  # and how long a text it is given at
     "in_digits": (in_digits, 300),
     "in_one_form": (in_one_form, 300),
     "in_symbols": (in_symbols, 300),
+    "formulas": (formulas, 300),
     "span": (span, 300),
     "same_words": (lambda text: same_words(text, "carbon dioxide"), 300),
     "same_words of a list": (lambda text: same_words(text, "glucose and fructose"), 300),

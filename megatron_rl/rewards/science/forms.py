@@ -7,7 +7,9 @@ import re
 from megatron_rl.rewards.science.elements import SYMBOLS
 from megatron_rl.rewards.science.numerals import roman
 
-_SUBJECT = re.compile(r"^(?:it|they|this|that) (?:(?:will|would) )?(?=\w)|^(?:in|inside|within|at|on) (?:the )?(?=\w)")
+_SUBJECT = re.compile(
+    r"^(?:it|they|this|that) (?:(?:will|would|is|are) )?(?=\w)|^(?:in|inside|within|at|on) (?:the )?(?=\w)"
+)
 # What kind of thing a name is of, where it stands behind it; "ion" and "bond" say more.
 _KIND = re.compile(
     r"[ -](?:(?:molecular|electron) )?(?:geometry|shape|mechanism|process|hybridi[sz]ation|hybridi[sz]ed|law|effect|"
@@ -28,7 +30,16 @@ _LATIN = """
     papilla fimbria
     """
 _SINGULARS = frozenset(_LATIN.split())
-_IRREGULAR = {"teeth": "tooth", "feet": "foot", "mice": "mouse", "axes": "axis", "leaves": "leaf", "genera": "genus"}
+_IRREGULAR = {
+    "teeth": "tooth",
+    "feet": "foot",
+    "mice": "mouse",
+    "axes": "axis",
+    "leaves": "leaf",
+    "genera": "genus",
+    "stomata": "stoma",
+    "stigmata": "stigma",
+}
 # A locant before the suffix, as IUPAC has it, or before the name: butan-2-ol, 2-butanol.
 _LOCANT = re.compile(
     r"-?((?:meth|eth|prop|but|pent|hex|hept|oct|non|dec)(?:an|en|yn|a)?)-?([0-9](?:,[0-9])*)-?"

@@ -31,7 +31,7 @@ _NAMED = re.compile(
     r"(?:=|\\approx|:) ?"
 )
 _UNIT_START = re.compile(r"[A-Za-z%/\\^$¢€£¥₹°ÅμΩ(]")
-_WORD = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]+){0,3}")
+_WORD = re.compile(r"[A-Za-z]{2,}(?:[ -][A-Za-z]+){0,3}")
 _DECIMAL = re.compile(
     r"[+-]? ?([0-9, ]*)\.([0-9]+)(?: ?(?:[eE]|(?:\\times|\\cdot|\*|x) ?10 ?\^) ?\{? ?([+-]?[0-9]+) ?\}?)?"
 )
@@ -81,7 +81,7 @@ def quantity(text: str) -> Quantity | None:
     text = _NUMBER_IN_WORDS.sub(r"\1", plain(without_macros(text)))
     named = _NAMED.match(text)
     text = text[named.end() :] if named else text
-    found = _quantity(text)
+    found = _quantity(text if named else in_digits(text))
     return replace(found, is_difference=True) if found and named and "\\Delta" in named[0] else found
 
 
@@ -89,7 +89,7 @@ def _quantity(text: str) -> Quantity | None:
     """The quantity that a text in plain form without a symbol before it is."""
     about = _ABOUT.match(text)
     text = text[about.end() :] if about else text
-    text, currency = split_currency(in_digits(_TIMES.sub("", text)))
+    text, currency = split_currency(in_digits(_TIMES.sub("", text), has_roman=False))
     number = plain_number(text)
     if number is not None and not currency:
         return Quantity(number, text, "", None)

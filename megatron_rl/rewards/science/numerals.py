@@ -24,7 +24,7 @@ _ROMAN = re.compile(r"([+-]?) ?(?=[IVX])(X{0,3}(?:IX|IV|V?I{0,3}))")
 _WORTH = {"I": 1, "V": 5, "X": 10}
 
 
-def in_digits(text: str) -> str:
+def in_digits(text: str, *, has_roman: bool = True) -> str:
     r"""A text in plain form whose number at the start is in digits; it is left as it is where it has none.
 
     >>> in_digits("twenty-five grams"), in_digits("minus 196 K"), in_digits("+VI"), in_digits("6+"), in_digits("no one")
@@ -32,7 +32,7 @@ def in_digits(text: str) -> str:
     """
     if match := _SIGN_BEHIND.fullmatch(text):
         return match[2] + match[1]
-    if (match := _ROMAN.fullmatch(text)) and (len(text) > 1 or text == "V"):
+    if has_roman and len(text) > 1 and (match := _ROMAN.fullmatch(text)):
         return f"{match[1]}{roman(match[2])}"
     if match := _SIGN_IN_WORDS.match(text):
         return _sign(match[1]) + text[match.end() :].removesuffix(

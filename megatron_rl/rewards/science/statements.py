@@ -45,6 +45,7 @@ _ANCHOR = re.compile(
     r"|\b(?:corresponds? to|match(?:es)?) (?:the )?(?=option|choice|answer)"
     r"|\b(?:choose|select|pick|chose|(?:go|going|went)\s+with)\s+(?=(?:the )?(?:option|choice|answer|\(?(?-i:[A-Z])\b))"
     r"|\b(?:statement|claim)\s+is\s+(?=true\b|false\b)"
+    rf"|\bleft with\s{_LETTER_ENDS}"
     r"|\bonly\s(?=\(?(?-i:[A-Z])\)?\s(?:remains|is left|fits|works|holds)\b)"
     r"|\b(?:solution is|i(?: would| now|['’]d)? (?:guess|say|think|believe|conclude|answer)(?: it is)?)"
     rf"\s{_LETTER_ENDS}"

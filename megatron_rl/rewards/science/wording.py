@@ -1,6 +1,6 @@
 """Whether two answers in words are the same: names, true and false, chemical formulas and equations.
 
-Not covered: synonyms, a plural other than a final s, names for formulas.
+Not covered: synonyms, names for formulas beyond `compounds`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import re
 import unicodedata
 
 from megatron_rl.rewards.mathematics.notation import plain
+from megatron_rl.rewards.science.compounds import formulas
 from megatron_rl.rewards.science.elements import NAMES, in_symbols
 from megatron_rl.rewards.science.forms import in_one_form, without_kind
 
@@ -76,7 +77,7 @@ def is_symbolic(text: str) -> bool:
     (True, False, False)
     """
     has_symbols = _SYMBOLIC.search(plain(text)) is not None
-    if _EXPONENTIAL.search(plain(text)):
+    if _EXPONENTIAL.search(plain(text)) or "\\begin" in text:
         return True
     ranked = _COMPARED.split(plain(text))
     are_names = all(part in NAMES or _names_something(part) for part in ranked)
@@ -104,6 +105,8 @@ def same_words(answer: str, reference: str) -> bool:
     mine, its = (without_kind(_unmarked(plain(text))) for text in (answer, reference))
     symbols = in_symbols(mine), in_symbols(its)
     if symbols != (mine, its) and _same_marks(_formula(symbols[0]), _formula(symbols[1])):
+        return True
+    if _same_substance(mine, its):
         return True
     if reference.lower() not in _SHORT.values() and _is_formula(its := _formula(without_kind(reference))):
         mine = _formula(without_kind(_WRAPPER.sub("", plain(answer)).rstrip("} ")))
@@ -160,8 +163,21 @@ def _shorter(answer: str, reference: str) -> list[tuple[str, str]]:
     if not mine or "(" in reference:
         return []
     letters = iter(mine[1].lower())
-    is_short_for = all(letter in letters for letter in mine[2].lower())  # ATP is not adenosine diphosphate
-    return [(mine[1], reference), *([(mine[2], reference)] if is_short_for else [])]
+    # ATP is not short for adenosine diphosphate.
+    is_same = all(letter in letters for letter in mine[2].lower()) or _same_substance(mine[1], mine[2])
+    return [(mine[1], reference), *([(mine[2], reference)] if is_same else [])]
+
+
+def _same_substance(one: str, other: str) -> bool:
+    """Whether a name and a formula, or two names, mean the same substance or ion."""
+    named = formulas(one), formulas(other)
+    if all(named):
+        return bool(named[0] & named[1]) and len(named[0]) == len(named[1])
+    for formula, found in ((other, named[0]), (one, named[1])):
+        if found:
+            written = _STATE.sub("", _formula(formula))
+            return any(_same_marks(written, its) for its in found)
+    return False
 
 
 def _same_list(answer: str, reference: str) -> bool:
@@ -234,17 +250,21 @@ def _formula(text: str) -> str:
     if " + " in spaced and "→" not in spaced:
         spaced = spaced.replace(" = ", " → ")
     if "→" not in spaced:
-        return _species(spaced)
+        isotope = _ISOTOPE.fullmatch(re.sub(r"\s", "", spaced))
+        return _isotope(isotope) if isotope else _species(spaced)
     sides = [[_species(part) for part in _PLUS.split(side)] for side in spaced.split("→")]
     return "→".join("+".join(_BARE_SIGN.sub(r"\1^\2", part) for part in side) for side in sides)
+
+
+def _isotope(match: re.Match[str]) -> str:
+    return f"{match[3] or match[4]}-{match[1] or match[2] or match[5]}"
 
 
 def _species(text: str) -> str:
     """The formula of one substance in one spelling."""
     compact = re.sub(r"\s", "", text)
-    if isotope := _ISOTOPE.fullmatch(compact):
-        mass = isotope[1] or isotope[2] or isotope[5]
-        return f"{isotope[3] or isotope[4]}-{mass}"
+    if "^" in compact and (isotope := _ISOTOPE.fullmatch(compact)):  # 2Al is two atoms
+        return _isotope(isotope)
     compact = compact.replace("_", "").replace("++", "2+").replace("--", "2-").replace("COO", "CO2")
     compact = _CHARGE.sub(lambda match: f"^{(match[1] or match[4] or '').strip('1')}{match[2] or match[3]}", compact)
     return _BARE_CHARGE.sub(r"\2\1", compact)
