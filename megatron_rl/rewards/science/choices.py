@@ -119,6 +119,9 @@ def _named_option(sentence: str, options: Mapping[str, str]) -> str | None:
         for label, text in options.items()
         if label not in named and f" {_folded(text)} " in f" {_folded(sentence)} "
     ]
+    if letter and letter[1] in options and not named:  # "It occurs in the nucleus (B)"
+        told = [option for option, text in options.items() if f" {_folded(text)} " in f" {_folded(sentence)} "]
+        return letter[1] if told == [letter[1]] and not _NO_CHOICE.search(said) else None
     if len(named) != 1 or others or _NO_CHOICE.search(said) or letter and letter[1] != named[0]:
         return None
     if label and label[1].upper() != named[0]:  # "A. It increases", where that is the text of B

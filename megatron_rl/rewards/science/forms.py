@@ -30,6 +30,8 @@ _LATIN = """
     papilla fimbria
     """
 _SINGULARS = frozenset(_LATIN.split())
+_COUNTS = "two three four five six seven eight nine ten eleven twelve"
+_SMALL_NUMBERS = {word: str(number) for number, word in enumerate(_COUNTS.split(), 2)}
 _IRREGULAR = {
     "teeth": "tooth",
     "feet": "foot",
@@ -80,6 +82,8 @@ def without_kind(text: str) -> str:
 
 def _singular(word: str) -> str:
     """The singular of a plural; an element's name, and what would become one, stays: silica is no silicon."""
+    if word in _SMALL_NUMBERS:
+        return _SMALL_NUMBERS[word]
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     if len(word) < 4 or word in SYMBOLS:

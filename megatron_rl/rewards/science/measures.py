@@ -52,6 +52,7 @@ _IRRATIONAL = re.compile(
     rf"(?P<behind>{_FACTORS})?"
     rf"|(?P<alone>{_FACTORS})(?: ?/ ?(?P<by>[0-9]{{1,9}}))?)"
 )
+_PRODUCT = re.compile(r"(?!dB|pH)[A-Za-z]{2}")  # 2.303 RT
 _TIMES = re.compile(r" ?(?:\\text ?\{ ?)?(?:(?<![A-Za-z])times|-?fold) ?\}?$")  # 16 times, threefold
 _PART = re.compile(
     r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(\\text ?\{ ?[A-Za-z]{1,12} ?\}|[A-Za-z]{1,12})(?:,? ?(?:and )?(?=[0-9])|$)"
@@ -234,6 +235,6 @@ def _is_power_of_ten(value: Fraction) -> bool:
 def _with_unit(number: Fraction, number_text: str, text: str) -> Quantity | None:
     found = unit(text)
     words = text.replace("\\text", "").strip("{} ")
-    if found is None and (not _WORD.fullmatch(words) or is_no_unit(words.split())):
+    if found is None and (_PRODUCT.fullmatch(words) or not _WORD.fullmatch(words) or is_no_unit(words.split())):
         return None
     return Quantity(number, number_text, text, found)

@@ -37,7 +37,7 @@ _ARTICLES = re.compile(r"\b(?:the|an?) |^[\s{]*(?:by|via|through|due to|because 
 _GREEK = "alpha beta gamma delta epsilon lambda mu pi sigma omega"
 _LETTERS = dict(zip("αβγδελμπσω", _GREEK.split(), strict=True))
 _COMMANDS = re.compile(rf"\\({'|'.join(_GREEK.split())})(?![A-Za-z]) ?")
-_IN_BRACKETS = re.compile(r"\(([^()]*)\)")
+_IN_BRACKETS = re.compile(r"^\(([^()]*)\)$")
 _ABBREVIATION = re.compile(r"([^()]*[^()\s])\s*\((?![IVX]+\))(?=[A-Za-z0-9]*[A-Z])([A-Za-z][A-Za-z0-9]{0,7})\)\W*")
 _GENOTYPE = re.compile(r"(?:([A-Za-z])(?i:\1)){1,8}")
 _SUBSHELL = re.compile(r"\[[A-Z][a-z]?\]|[1-7][spdf]\^[0-9]{1,2}(?=[1-7][spdf]|$)")
@@ -60,14 +60,20 @@ _FUNCTIONS = r"(?:sin|cos|tan|cot|log|exp|sqrt|frac|mod|max|min)"
 _PHRASE = re.compile(
     rf"(?<![A-Za-z\\])(?!{_FUNCTIONS}(?![A-Za-z]))(?=[A-Za-z]*[aeiouyAEIOUY])(?:[A-Za-z][a-z]{{2,}}|[A-Z]{{3,}})(?![A-Za-z])"
 )
+_TUPLE = re.compile(r"[(<] ?-?[0-9][0-9./]*(?: ?, ?-?[0-9][0-9./]*)+ ?[)>]")
 _EXPONENTIAL = re.compile(r"(?<![A-Za-z\\])e ?\^ ?(?:\{ ?[+-]? ?)?[0-9]")
 # In order of size or strength: A < B < C.
 _COMPARED = re.compile(r"\s*[<>]\s*")
-_QUOTIENT = re.compile(r"[A-Za-z0-9)}] ?/ ?[A-Za-z0-9({]|[0-9] ?: ?[0-9]|^[+-]?[0-9.]+ ?[a-z]$")
+_QUOTIENT = re.compile(r"[A-Za-z0-9)}] ?/ ?[A-Za-z0-9({]|[0-9] ?: ?[0-9]|^[+-]?[0-9.]+ ?[A-Za-z]{1,3}$")
 _SYMBOLIC = re.compile(r"\\(?!(?:text|ce|alpha|beta|gamma|delta|mu)(?![A-Za-z]))[A-Za-z]+|[=^_*+<>]|^-")
 _VERDICT = re.compile(r"\b(?:true|false|yes|no)\b", re.IGNORECASE)
 _BEGINS_WITH_VERDICT = re.compile(rf"{_VERDICT.pattern}[,.;:]", re.IGNORECASE)  # "No, it does not."
 _SHORT = {"t": "true", "f": "false", "y": "yes", "n": "no"}
+
+
+def _plain(text: str) -> str:
+    """The plain form, where an arrow is no inequality."""
+    return plain(text.replace("<=>", "⇌"))
 
 
 def is_symbolic(text: str) -> bool:
@@ -76,18 +82,23 @@ def is_symbolic(text: str) -> bool:
     >>> is_symbolic("x^2"), is_symbolic("H_2O"), is_symbolic("Na^+ ions")
     (True, False, False)
     """
-    has_symbols = _SYMBOLIC.search(plain(text)) is not None
-    if _EXPONENTIAL.search(plain(text)) or "\\begin" in text:
+    has_symbols = _SYMBOLIC.search(_plain(text)) is not None
+    if _EXPONENTIAL.search(_plain(text)) or "\\begin" in text or _TUPLE.fullmatch(text):
         return True
-    ranked = _COMPARED.split(plain(text))
+    ranked = _COMPARED.split(_plain(text))
     are_names = all(part in NAMES or _names_something(part) for part in ranked)
-    if len(ranked) > 1 and are_names and not any(map(is_symbolic, ranked)) and any(len(part) > 1 for part in ranked):
+    if (
+        len(ranked) > 1
+        and are_names
+        and not any(map(is_symbolic, ranked))
+        and (len(ranked) > 2 or any(len(part) > 1 for part in ranked))
+    ):
         return False
     if not has_symbols or _is_formula(_formula(text)):
         return False
     if _MATHEMATICAL.search(text) and "\\text" not in text:
         return True  # GMm is a product there
-    return _PHRASE.search(_WRAPPER.sub("", plain(text))) is None
+    return _PHRASE.search(_WRAPPER.sub("", _plain(text))) is None
 
 
 def same_words(answer: str, reference: str) -> bool:
@@ -96,20 +107,21 @@ def same_words(answer: str, reference: str) -> bool:
     >>> same_words("The X-ray", "x ray"), same_words("H₂O", "\\\\ce{H2O}"), same_words("CO", "Co")
     (True, True, False)
     """
+    answer, reference = (_IN_BRACKETS.sub(r"\1", text.strip()) for text in (answer, reference))  # (S) is S
     if _GENOTYPE.fullmatch(reference.strip()):  # case is what it says
-        return "".join(_MARKUP.sub("", _WRAPPER.sub("", plain(answer))).split()) == reference.strip()
+        return "".join(_MARKUP.sub("", _WRAPPER.sub("", _plain(answer))).split()) == reference.strip()
     if any(same_words(mine, its) for mine, its in _shorter(answer, reference)) or _same_list(answer, reference):
         return True
-    if _COMPARED.search(plain(reference)) and "->" not in reference:
-        return _same_order(plain(answer), plain(reference))
-    mine, its = (without_kind(_unmarked(plain(text))) for text in (answer, reference))
+    if _COMPARED.search(_plain(reference)) and "->" not in reference:
+        return _same_order(_plain(answer), _plain(reference))
+    mine, its = (without_kind(_unmarked(_plain(text))) for text in (answer, reference))
     symbols = in_symbols(mine), in_symbols(its)
     if symbols != (mine, its) and _same_marks(_formula(symbols[0]), _formula(symbols[1])):
         return True
     if _same_substance(mine, its):
         return True
     if reference.lower() not in _SHORT.values() and _is_formula(its := _formula(without_kind(reference))):
-        mine = _formula(without_kind(_WRAPPER.sub("", plain(answer)).rstrip("} ")))
+        mine = _formula(without_kind(_WRAPPER.sub("", _plain(answer)).rstrip("} ")))
         if not _STATE.search(its):
             mine = _STATE.sub("", mine)
         is_reaction, is_configuration = "→" in its, "^" in mine and "".join(_SUBSHELL.findall(its)) == its
@@ -156,7 +168,7 @@ def _same_marks(answer: str, reference: str) -> bool:
 
 def _shorter(answer: str, reference: str) -> list[tuple[str, str]]:
     """The pairs left where a name has its abbreviation in brackets behind it: "adenosine triphosphate (ATP)"."""
-    plain_answer, its = _WRAPPER.sub("", plain(answer)).strip("{} "), _abbreviation(reference.strip())
+    plain_answer, its = _WRAPPER.sub("", _plain(answer)).strip("{} "), _abbreviation(reference.strip())
     if its:
         return [(answer, its[1]), (answer, its[2])]
     mine = _abbreviation(plain_answer)
@@ -182,7 +194,7 @@ def _same_substance(one: str, other: str) -> bool:
 
 def _same_list(answer: str, reference: str) -> bool:
     """Whether both list the same names; two, and more with an "and", have no order."""
-    lists = [_AND.split(_unmarked(plain(text)).strip(" .()[]")) for text in (answer, reference)]
+    lists = [_AND.split(_unmarked(_plain(text)).strip(" .()[]")) for text in (answer, reference)]
     mine, its = lists
     if not 1 < len(its) == len(mine) <= MAX_NUM_NAMES or not all(re.search("[A-Za-z]", name) for name in its):
         return False
@@ -245,7 +257,7 @@ def _is_formula(text: str) -> bool:
 
 def _formula(text: str) -> str:
     r"""A formula in one spelling: `SO_4^{2-}` and `SO₄²⁻` as SO4^2-, `^{14}C` as C-14, any arrow as →."""
-    spaced = _BARE_SUBSHELL.sub(r"\1^\2", _WRAPPER.sub("", plain(text)))
+    spaced = _BARE_SUBSHELL.sub(r"\1^\2", _WRAPPER.sub("", _plain(text)))
     spaced = re.sub(r"[{}$\\]", "", _ARROW.sub("→", spaced.replace("\\cdot", ".")))
     if " + " in spaced and "→" not in spaced:
         spaced = spaced.replace(" = ", " → ")
@@ -271,7 +283,7 @@ def _species(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    text = _COMMANDS.sub(r"\1", _WRAPPER.sub("", plain(text)))
+    text = _COMMANDS.sub(r"\1", _WRAPPER.sub("", _plain(text)))
     decomposed = unicodedata.normalize("NFKD", "".join(_LETTERS.get(letter, letter) for letter in text))
     letters = "".join(character for character in decomposed if not unicodedata.combining(character)).casefold()
     said = _MARKUP.sub("", _ARTICLES.sub("", letters)).strip(" .,;:!?*")
