@@ -15,12 +15,13 @@ from megatron_rl.config.run import Run
 
 PACKAGE = Path(megatron_rl.__file__).parent
 # What only checks or shows a value does not obey it.
-NO_READERS = ("config/checks.py", "commands/check.py")
+NO_READERS = ("config/checks.py", "config/recipe_checks.py", "commands/check.py")
 # Read, but by another name than the field's.
 READ_OTHERWISE = {
     "Domain.source": "the page of the recipe, for people",
     "Domain.num_prompts": "the page of the recipe, for people",
     "Parent.data_mixture": "what `check` says of a parent, for people",
+    "Parent.weights_digest": "the lineage beside the weights and in run.json, for people",
     "Run.asked_for": "from run.json, by what goes on with the run",
 }
 
