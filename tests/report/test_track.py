@@ -181,6 +181,18 @@ def test_a_tracker_that_is_killed_at_any_moment_goes_on_where_it_was(to: str, di
     assert sorted(READERS[to](directory)) == expected(Journal(directory).rows(), to)
 
 
+@pytest.mark.e2e
+def test_the_command_that_uploads_is_one_that_wandb_takes(directory: Path) -> None:
+    _, said = track(directory, "wandb", None, follows=False, is_live=True)
+    command = said.split("`")[1]
+    done = subprocess.run(
+        ["bash", "-c", command.replace("wandb sync", f"{sys.executable} -m wandb sync --dry-run", 1)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "Would sync 1 run" in done.stdout + done.stderr, done
+
+
 def test_a_step_that_is_done_again_is_not_sent_again() -> None:
     class Place:
         last: dict[str, int] = {}

@@ -50,7 +50,7 @@ class Place:
             self.run.finish()
             wandb.teardown()  # which waits for the process that writes
         if self.is_offline:
-            return f"upload it with `wandb sync --append {self.place}/wandb/offline-run-*-{self.tracked.id}`"
+            return f"upload it with `wandb sync {self.place}/wandb/offline-run-*-{self.tracked.id}`"
         return f"it is in W&B as {self.tracked.id}"
 
     def _begun(self) -> wandb.Run:
