@@ -44,6 +44,11 @@ class Place:
     def close(self, *, is_finished: bool) -> str:
         """Says whether the run is over."""
         self._ask(lambda: self.client.update_run(self.id, status="FINISHED" if is_finished else "RUNNING"))
+        if self.uri.startswith("file:"):
+            return (
+                f"look at it with `MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {self.uri}`, of the "
+                "package mlflow"
+            )
         return f"it is in {self.url}"
 
     def _found(self, tracked: Tracked) -> tuple[str, Any]:
