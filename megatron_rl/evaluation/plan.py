@@ -14,7 +14,6 @@ from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.records import Model, Scale
 from megatron_rl.config.suites import Answering, Benchmark, Suite
 
-IN_FLIGHT_PER_WAVE = 4  # times the sequences decoded at once: a wave's end, when few are left, is then a small part
 MAX_POLICY_NAME = 60  # characters
 
 

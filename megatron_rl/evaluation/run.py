@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from megatron_rl import device
-from megatron_rl.config.suites import Scorer as ScorerName
 from megatron_rl.data.items import Item
 from megatron_rl.data.prompts import load_tokenizer
 from megatron_rl.evaluation import store
 from megatron_rl.evaluation.benchmarks import problems
 from megatron_rl.evaluation.generate import Asked, Generator, asked_of, prompts_of, samples_per_wave
-from megatron_rl.evaluation.judge import judge
+from megatron_rl.evaluation.keeper import Keeper, Part
 from megatron_rl.evaluation.plan import Ask, Evaluation, Policy
 from megatron_rl.evaluation.store import SAMPLES, Wave
-from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.log import get_logger
@@ -40,13 +37,15 @@ def answer_and_judge(evaluation: Evaluation) -> bool:
     preemption = Preemption(evaluation.scale.time_limit_hours, evaluation.preemption_lead_seconds)
     ranks = parallel.start(evaluation.scale, hardware, PATIENCE_SECONDS)
     with only_one(evaluation.directory, ranks):
-        asked = _asked(evaluation, ranks)
+        asked = asked_by(evaluation, ranks)
         if _is_whole(asked, ranks):
             parallel.barrier()
         else:
-            engine = Engine(evaluation, ranks, hardware)
-            generator = Generator(evaluation, engine, ranks, load_tokenizer(evaluation.model_folder), preemption)
-            _work(evaluation, asked, generator, ranks, preemption)
+            # Started first, so that it imports what it needs while the engine does.
+            with Keeper(evaluation) if ranks.engine_rank == 0 else nullcontext() as keeper:
+                engine = Engine(evaluation, ranks, hardware)
+                generator = Generator(evaluation, engine, ranks, preemption)
+                _work(evaluation, asked, generator, keeper, ranks, preemption)
             parallel.barrier()
             engine.close()
     parallel.stop()
@@ -59,7 +58,7 @@ def items_of(evaluation: Evaluation, ask: Ask) -> tuple[Item, ...]:
     return problems.stored(ask.benchmark, folder, evaluation.mirror).items
 
 
-def _asked(evaluation: Evaluation, ranks: Ranks) -> list[tuple[Policy, list[Asked]]]:
+def asked_by(evaluation: Evaluation, ranks: Ranks) -> list[tuple[Policy, list[Asked]]]:
     """Every benchmark put to every policy; rank 0 notes them, and the others read what it noted."""
     sizes: dict[tuple[str, str], int] = {}
     tokenizer = load_tokenizer(evaluation.model_folder)
@@ -97,29 +96,13 @@ def _work(
     evaluation: Evaluation,
     asked: Sequence[tuple[Policy, list[Asked]]],
     generator: Generator,
+    keeper: Keeper | None,
     ranks: Ranks,
     preemption: Preemption,
 ) -> None:
-    """Generates what is missing, and judges it in the background, and then what earlier starts have left unjudged."""
-    items = {ask.name: {item.id: item for item in items_of(evaluation, ask)} for ask in evaluation.asks}
-    has_published = any("as_published" in ask.benchmark.scorers for ask in evaluation.asks)
-    with (
-        Scorer(
-            evaluation.scale.verifier_processes,
-            evaluation.verifier_timeout_seconds,
-            allows_unsafe_sandbox=evaluation.allows_unsafe_sandbox,
-            has_published=has_published,
-        ) as scorer,
-        ThreadPoolExecutor(1, thread_name_prefix="judge") as thread,
-        _progress(asked, ranks) as progress,
-    ):
-        pending: list[Future[None]] = []
-
-        def judge_later(ask: Ask, wave: Wave) -> None:
-            for name in ask.benchmark.scorers:
-                if not wave.has(name):
-                    pending.append(thread.submit(judge, wave, name, items[ask.name], scorer))
-
+    """Generates what is missing, and judges it in the background, with what earlier starts have left unjudged."""
+    _judge_rest(evaluation, asked, keeper, ranks)
+    with _progress(asked, ranks) as progress:
         for policy, benchmarks in asked:
             task = progress.add_task(policy.title, total=sum(one.num_samples for one in benchmarks))
             done = sum(r.num_samples for one in benchmarks for w, part in one.waves for r in part if w.has(SAMPLES))
@@ -129,38 +112,32 @@ def _work(
             def advance(count: int, task: object = task, factor: int = factor) -> None:
                 progress.advance(task, count * factor)  # type: ignore[arg-type]
 
-            generator.answer(policy, benchmarks, tells=advance, keeps=judge_later)
+            generator.answer(policy, benchmarks, tells=advance, keeps=keeper.keep if keeper else _nothing_kept)
             progress.update(task, completed=progress.tasks[task].total)
-        for found in pending:
-            found.result()
-        _judge_rest(asked, items, scorer, ranks, preemption)
+    if keeper is not None:
+        keeper.wait(lambda: preemption.reason is not None)
+    if reasons := [one for one in parallel.gather(preemption.reason) if one]:
+        raise Preempted(reasons[0])
 
 
 def _judge_rest(
-    asked: Sequence[tuple[Policy, list[Asked]]],
-    items: dict[str, dict[str, Item]],
-    scorer: Scorer,
-    ranks: Ranks,
-    preemption: Preemption,
+    evaluation: Evaluation, asked: Sequence[tuple[Policy, list[Asked]]], keeper: Keeper | None, ranks: Ranks
 ) -> None:
-    """Judges the waves that an earlier start generated and did not judge. Collective over the world."""
-    parallel.barrier()
+    """Has the waves judged that an earlier start generated and did not judge. Collective over the world."""
     waves = [(one.ask, wave) for _, benchmarks in asked for one in benchmarks for wave, _ in one.waves]
-    missing: list[tuple[int, ScorerName]] = [
-        (place, name)
+    missing = [
+        place
         for place, (ask, wave) in enumerate(waves)
-        for name in ask.benchmark.scorers
-        if ranks.is_main and not wave.has(name)
+        if ranks.is_main and wave.has(SAMPLES) and not all(wave.has(name) for name in ask.benchmark.scorers)
     ]
-    reason = None
-    for place, name in parallel.gather(missing)[0][ranks.rank :: ranks.world]:
-        reason = preemption.reason
-        if reason is not None:
-            break
-        ask, wave = waves[place]
-        judge(wave, name, items[ask.name], scorer)
-    if reasons := [one for one in parallel.gather(reason) if one]:
-        raise Preempted(reasons[0])
+    places = parallel.gather(missing)[0][ranks.engine :: evaluation.scale.num_engines]
+    if keeper is not None:
+        for place in places:
+            keeper.judge(*waves[place])
+
+
+def _nothing_kept(ask: Ask, wave: Wave, parts: tuple[Part, ...]) -> None:
+    raise AssertionError(f"wave {wave.number} of {ask.name} is for the engine's first rank to keep")
 
 
 @contextmanager

@@ -94,6 +94,7 @@ class Engine:
             **neighbours,
         )
         self.is_quantized = scale.fp8_rollout
+        self.max_requests_in_flight = scale.max_requests_in_flight
         self.parameter_names = {name for name, _ in self.network.named_parameters()}
         self.asleep: set[Literal["weights", "kv_cache"]] = set()
         self.can_sleep = bool(device.engine_options.get("enable_sleep_mode"))
@@ -121,19 +122,15 @@ class Engine:
         assert version is not None, "the engine has no weights before its first refit"
         if not requests:
             return []
-        self._forget_prefixes()
-        prompts = [{"prompt_token_ids": list(request.prompt.token_ids)} for request in requests]
+        self.forget_prefixes()
+        prompts = [self.prompt(request) for request in requests]
         options = [
-            self.vllm.SamplingParams(
-                n=request.num_samples,
+            self.options(
+                request,
+                max_response_tokens=max_response_tokens,
                 temperature=temperature,
                 top_p=top_p,
-                max_tokens=max_response_tokens,
-                stop_token_ids=list(self.stop_tokens),
-                seed=request.seed if temperature > 0 else None,
-                logprobs=0 if temperature > 0 and keeps_logprobs else None,
-                flat_logprobs=True,  # a list of numbers instead of an object per token
-                detokenize=False,
+                keeps_logprobs=keeps_logprobs,
             )
             for request in requests
         ]
@@ -142,7 +139,28 @@ class Engine:
             # vLLM makes two bars: one over the requests as they are added, and the one that counts.
             bar: Any = False if tells is None else lambda *added, **_: added[0] if added else _Told(tells)
             outputs = self.llm.generate(prompts, options, use_tqdm=bar)
-        return [tuple(_sample(completion, version) for completion in output.outputs) for output in outputs]
+        return [tuple(sample_of(completion, version) for completion in output.outputs) for output in outputs]
+
+    def prompt(self, request: Request) -> Any:
+        """A request's prompt as vLLM takes it."""
+        return self.vllm.inputs.tokens_input(list(request.prompt.token_ids))
+
+    def options(
+        self, request: Request, *, max_response_tokens: int, temperature: float, top_p: float, keeps_logprobs: bool
+    ) -> Any:
+        """How vLLM answers a request: all of its samples at once, when the last one is finished."""
+        return self.vllm.SamplingParams(
+            n=request.num_samples,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=max_response_tokens,
+            stop_token_ids=list(self.stop_tokens),
+            seed=request.seed if temperature > 0 else None,
+            logprobs=0 if temperature > 0 and keeps_logprobs else None,
+            flat_logprobs=True,  # a list of numbers instead of an object per token
+            detokenize=False,
+            output_kind=self.vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+        )
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> set[str]:
         """Takes whole tensors by Hugging Face name; returns vLLM's names of what was filled.
@@ -154,11 +172,12 @@ class Engine:
         else:
             with torch.no_grad():
                 filled = self.network.load_weights(weights)
-        self._forget_prefixes()
+        self.forget_prefixes()
         self.version = version
         return filled
 
-    def _forget_prefixes(self) -> None:
+    def forget_prefixes(self) -> None:
+        """Drops what is cached of prompts. Raises RuntimeError while requests are running."""
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not drop its prefix cache; requests are still running")
 
@@ -219,7 +238,8 @@ class _Told:
     def close(self) -> None: ...
 
 
-def _sample(completion: Any, version: int) -> Sample:
+def sample_of(completion: Any, version: int) -> Sample:
+    """One completion of vLLM as a Sample."""
     flat = completion.logprobs  # of the sampled token alone, position by position
     return Sample(
         token_ids=array("i", completion.token_ids),
