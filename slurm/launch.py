@@ -238,7 +238,8 @@ def add_jobs(nemo_run: Any, experiment: Any, run: Run, request: Request, site: S
         last.env_vars = {**last.env_vars, "REQUEUE": "yes"}
         last.dependency_type = "afterok"
         asked = [word for suite in request.suites for word in ("--suite", suite)]
-        words = ["evaluate", str(run.directory), *asked, "--scale", request.scale]
+        of_scale = [word for one in request.settings if one.startswith("scale.") for word in ("--set", one)]
+        words = ["evaluate", str(run.directory), *asked, "--scale", request.scale, *of_scale]
         experiment.add(script(nemo_run, *words), executor=last, name="evaluate", dependencies=before)
 
 

@@ -221,15 +221,16 @@ class Recorded:
 
 def test_an_evaluation_is_a_step_of_the_chain_after_the_last_training(tmp_path: Path) -> None:
     chain: Any = Recorded()
-    request = launch.parse(
-        ["prorl_v2", "--scale", "cpu", "--jobs", "2", "--evaluate", "mini", "--directory", str(tmp_path / "run")]
-    )
+    words = ["prorl_v2", "--scale", "cpu", "--jobs", "2", "--evaluate", "mini", "--directory", str(tmp_path / "run")]
+    words += ["--set", "scale.threads_per_process=2", "--set", "num_steps=3"]
+    request = launch.parse(words)
     site = Site(account="a", partition="p", image="", mounts=())
     run, _ = launch.plan(request, site)
     launch.add_jobs(chain, chain, run, request, site, "tree")
     first, second, evaluate = chain.jobs
     assert (second["dependencies"], evaluate["dependencies"]) == (["train_1"], ["train_2"])
     assert evaluate["words"][:4] == ["evaluate", str(tmp_path / "run"), "--suite", "mini"]
+    assert evaluate["words"][4:] == ["--scale", "cpu", "--set", "scale.threads_per_process=2"], "the job's own layout"
     asked = evaluate["executor"]
     assert asked.dependency_type == "afterok" and asked.env_vars["REQUEUE"] == "yes"
     assert asked.setup_lines.endswith(f"begin_attempt {tmp_path / 'run' / 'evaluation'}")
