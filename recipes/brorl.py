@@ -153,5 +153,30 @@ PAGE = Publication(
                 ("BroRL +191", 57.50, 36.88, 81.02, 92.14, 49.08, 61.54),  # BR Table 3
             ),
         ),
+        Table(
+            title="Reasoning Gym by category, in %",
+            columns=(
+                "category",
+                "ProRL v2",
+                "continued +225",
+                "continued +535",
+                "BroRL +107",
+                "BroRL +134",
+                "BroRL +191",
+            ),
+            rows=(
+                ("algebra", 97.19, 97.01, 97.46, 97.55, 97.70, 97.59),  # BR Table 5
+                ("algorithmic", 55.32, 58.22, 55.56, 59.11, 59.28, 59.65),  # BR Table 5
+                ("arc", 4.98, 5.33, 4.79, 5.10, 5.31, 6.27),  # BR Table 5
+                ("arithmetic", 85.74, 85.74, 85.70, 85.97, 85.95, 86.17),  # BR Table 5
+                ("code", 48.20, 47.96, 48.43, 49.22, 49.30, 49.45),  # BR Table 5
+                ("cognition", 45.91, 46.01, 46.33, 44.05, 44.53, 45.51),  # BR Table 5
+                ("games", 25.68, 25.55, 25.71, 25.99, 25.88, 25.77),  # BR Table 5
+                ("geometry", 91.62, 91.59, 92.56, 92.16, 92.88, 93.00),  # BR Table 5
+                ("graphs", 70.25, 69.83, 70.40, 71.51, 72.01, 72.03),  # BR Table 5
+                ("induction", 80.25, 80.31, 80.31, 80.40, 80.38, 80.94),  # BR Table 5
+                ("logic", 82.25, 85.26, 85.29, 85.41, 85.29, 85.56),  # BR Table 5
+            ),
+        ),
     ),
 )

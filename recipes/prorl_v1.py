@@ -189,5 +189,22 @@ PAGE = Publication(
                 ("ProRL v1", 41.78, 66.02, 59.06, 58.57, 7.91, 52.29),  # P1 Table 3
             ),
         ),
+        Table(
+            title="Reasoning Gym by category, in %",
+            columns=("category", "DeepSeek-R1-Distill-Qwen-1.5B", "DeepSeek-R1-Distill-Qwen-7B", "ProRL v1"),
+            rows=(
+                ("algebra", 0.73, 45.80, 97.21),  # P1 Table 5
+                ("algorithmic", 3.56, 21.75, 53.90),  # P1 Table 5
+                ("arc", 1.53, 3.42, 2.52),  # P1 Table 5
+                ("arithmetic", 5.36, 55.43, 82.81),  # P1 Table 5
+                ("code", 1.22, 7.84, 29.84),  # P1 Table 5
+                ("cognition", 6.47, 30.46, 40.16),  # P1 Table 5
+                ("games", 2.34, 5.15, 26.38),  # P1 Table 5
+                ("geometry", 1.05, 17.38, 89.84),  # P1 Table 5
+                ("graphs", 6.64, 33.29, 66.49),  # P1 Table 5
+                ("induction", 1.32, 29.31, 73.50),  # P1 Table 5
+                ("logic", 10.90, 34.96, 82.94),  # P1 Table 5
+            ),
+        ),
     ),
 )

@@ -6,18 +6,21 @@ import importlib
 import importlib.util
 import pkgutil
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from megatron_rl.commands.choose import find_page, recipe_files
 from megatron_rl.commands.settings import nearest
 from megatron_rl.config.checks import UserError, require
+from megatron_rl.config.publication import Table
 from megatron_rl.config.suites import Benchmark, Suite
 from recipes import suites
 
 USUAL = "prorl"  # whose way of answering a single benchmark takes
 PAPERS = ("prorl_v1", "prorl_v2", "brorl")  # whose figures count where others measured the same policy otherwise
 MEANS = {"Math": "mean of math", "Code": "mean of code"}  # first word of a table -> what its column `mean` is
+GYM = "Reasoning Gym"
+OF_GYM = (GYM, f"{GYM}, categories alike")  # its means
 
 
 def find_suite(name: str) -> Suite:
@@ -54,15 +57,31 @@ def published_figures() -> dict[str, dict[str, float]]:
     for name in dict.fromkeys((*PAPERS, *recipe_files())):
         page = find_page(name)
         for table in page.results if page is not None else ():
-            mean = MEANS.get(table.title.partition(",")[0].partition(" ")[0], "")
-            columns = [mean if column == "mean" else column for column in table.columns[1:]]
-            for label, *values in table.rows:
-                _add(found.setdefault(str(label), {}), dict(zip(columns, values, strict=True)))
+            for model, figures in _rows(table):
+                _add(found.setdefault(model, {}), figures)
     return {model: figures for model, figures in found.items() if figures}
 
 
+def _rows(table: Table) -> Iterator[tuple[str, dict[str, str | float]]]:
+    """(model, figures) of a page's table, by the names that benchmarks and means have for its columns.
+
+    A model has its steps in its name where the table has them, for several rows may continue one model.
+    """
+    if table.title.startswith(f"{GYM} by category"):  # its columns are the models
+        categories = [f"{GYM} {row[0]}" for row in table.rows]
+        for place, model in enumerate(table.columns[1:], start=1):
+            yield model, dict(zip(categories, [row[place] for row in table.rows], strict=True))
+        return
+    mean = MEANS.get(table.title.partition(",")[0].partition(" ")[0], "")
+    columns = [mean if column == "mean" else column for column in table.columns]
+    for row in table.rows:
+        figures = dict(zip(columns[1:], row[1:], strict=True))
+        steps = str(figures.get("steps", ""))
+        yield f"{row[0]} {steps}" if steps.startswith("+") else str(row[0]), figures
+
+
 def _add(figures: dict[str, float], more: Mapping[str, str | float]) -> None:
-    known = {benchmark.column for benchmark in all_benchmarks().values()} | {*MEANS.values(), "Reasoning Gym"}
+    known = {benchmark.column for benchmark in all_benchmarks().values()} | {*MEANS.values(), *OF_GYM}
     for column, value in more.items():
         if column in known and column and isinstance(value, int | float):
             figures.setdefault(column, float(value))

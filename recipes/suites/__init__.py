@@ -5,5 +5,4 @@ Every number ends with the tag of its source, or with `chosen:` and the reason. 
 HF   the data set's own page, card or files on Hugging Face
 EU   PRIME-RL/PRIME: the card of Eurus-2-RL-Data, and its readers
 LC   LiveCodeBench/LiveCodeBench: its readers and ERRATA.md
-RG   open-thought/reasoning-gym: its registrations on 2025-03-04, which the papers' averages fit
 """
