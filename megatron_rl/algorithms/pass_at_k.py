@@ -47,10 +47,11 @@ def pass_at_k_of_probability(probability: Tensor, k: int) -> Tensor:
     return -(k * (-probability).log1p()).expm1()
 
 
-def pass_at_k_bound(pass_at_1: Tensor, k: int) -> Tensor:
+def pass_at_k_bound(pass_at_1: Tensor, k: int, weights: Tensor | None = None) -> Tensor:
     """The most that the mean pass@k can be, given mean and variance of pass@1 [problems]; a scalar.
 
     E[pass@k] <= 1 - ((1 - E[rho])^2 + Var(rho))^(k/2), rho the pass@1 of a problem, the variance the population's.
+    Problems count alike, or by `weights` [problems] where their mean pass@k does.
 
     It says why a model that solves some problems always and others never gains little from more tries. By Jensen's
     inequality for x^(k/2), so for k >= 2 only: at k = 1 the formula lies below the mean. Raises ValueError there.
@@ -66,4 +67,8 @@ def pass_at_k_bound(pass_at_1: Tensor, k: int) -> Tensor:
     """
     if k < 2:
         raise ValueError(f"bound of pass@k: k={k}; it holds for k >= 2, and pass@1 is the mean itself")
-    return 1 - ((1 - pass_at_1.mean()) ** 2 + pass_at_1.var(correction=0)) ** (k / 2)
+    if weights is None:
+        return 1 - ((1 - pass_at_1.mean()) ** 2 + pass_at_1.var(correction=0)) ** (k / 2)
+    shares = weights / weights.sum()
+    mean = (shares * pass_at_1).sum()
+    return 1 - ((1 - mean) ** 2 + (shares * (pass_at_1 - mean) ** 2).sum()) ** (k / 2)

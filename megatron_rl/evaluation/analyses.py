@@ -10,10 +10,11 @@ from typing import Literal
 import torch
 
 from megatron_rl.algorithms.pass_at_k import pass_at_k_bound
-from megatron_rl.evaluation.table import Result
+from megatron_rl.evaluation.table import Result, task_weights
 
 BOUNDARY_K = 128  # ProRL v1 arXiv 2505.24864v1, section 4.1
 FLAT = 0.01  # chosen: a change of pass@k below a percent is none
+ROUNDING = 1e-12  # of differences of numbers in 0..1
 Regime = Literal["diminish", "plateau", "sustained", "grown", "flat"]
 
 
@@ -103,13 +104,15 @@ def correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
 def bounds(result: Result) -> dict[int, float]:
     """k -> the most that mean pass@k can be, by mean and variance of the problems' pass@1 as right or wrong.
 
+    It holds for the true pass@1: near as many tries as there are samples, an unbiased pass@k may lie above it.
+
     Source: ProRL v1 arXiv 2505.24864v1, eq. 5.
     """
-    right = torch.tensor(
-        [sum(score >= 1 for score in scores) / len(scores) for scores in result.scores.values() if scores],
-        dtype=torch.float64,
-    )
-    return {k: float(pass_at_k_bound(right, k)) for k in result.pass_at_k if k >= 2}
+    known = {name: scores for name, scores in result.scores.items() if scores}
+    right = [sum(score >= 1 for score in scores) / len(scores) for scores in known.values()]
+    weights = task_weights([result.tasks[name] for name in known])
+    each, weight = torch.tensor(right, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
+    return {k: float(pass_at_k_bound(each, k, weight)) for k in result.pass_at_k if k >= 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +128,8 @@ class Paired:
 def paired_t_test(before: Mapping[str, float], after: Mapping[str, float]) -> Paired | None:
     """The test over the problems that both answered; None for fewer than two, or differences that are all the same.
 
+    The same but for rounding: the mean of n samples moves by steps of 1/n, far above `ROUNDING`.
+
     Source: BroRL arXiv 2510.01180, Appendix D: a delta of 0.0033 with t = 4.84 has p = 6.5e-7.
     """
     differences = [after[name] - before[name] for name in before if name in after]
@@ -133,7 +138,7 @@ def paired_t_test(before: Mapping[str, float], after: Mapping[str, float]) -> Pa
         return None
     delta = math.fsum(differences) / count
     variance = math.fsum((one - delta) ** 2 for one in differences) / (count - 1)
-    if variance == 0:
+    if math.sqrt(variance) <= ROUNDING:
         return None
     t = delta / math.sqrt(variance / count)
     return Paired(num_problems=count, delta=delta, t=t, p_one_tailed=student_tail(t, count - 1))

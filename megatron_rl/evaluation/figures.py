@@ -29,6 +29,8 @@ class Figures:
     titles: Mapping[str, str]  # policy -> title, in the order in which they are compared
     results: tuple[Result, ...]
     means: tuple[Mean, ...]
+    compared: tuple[str, ...]  # policies: the first, those between and the last
+    num_wanted: Mapping[str, int]  # benchmark -> samples of each problem
     boundaries: tuple[Boundary, ...]
     paired: Mapping[str, Paired]  # benchmark, or `all` -> the last policy against the first
     novelty: Mapping[tuple[str, str], float]  # (policy, benchmark) -> mean Creativity Index
@@ -49,6 +51,7 @@ class Figures:
             if one.num_unjudged:
                 where = f"{one.benchmark.title}, {self.titles[one.policy]}, {one.scorer}"
                 found.append(f"{where}: {one.num_unjudged} of {one.num_samples} samples could not be judged")
+        found += [f"{one.benchmark.title}, {self.titles[one.policy]}: {note}" for one, note in self._missing()]
         return list(dict.fromkeys(found))
 
     def lines(self, ks: Sequence[int]) -> Iterator[list[str]]:
@@ -64,6 +67,17 @@ class Figures:
     def figures_beside(self, column: str) -> dict[str, float]:
         """Model -> what the papers report in that column, in %."""
         return {model: row[column] for model, row in self.published.items() if column and column in row}
+
+    def _missing(self) -> Iterator[tuple[Result, str]]:
+        """Results that lack problems which another policy answered, or samples: the evaluation goes on, or was left."""
+        problems: dict[str, set[str]] = {}
+        for one in self.results:
+            problems.setdefault(one.benchmark.name, set()).update(one.scores)
+        for one in self.results:
+            name = one.benchmark.name
+            num_expected = len(problems[name]) * self.num_wanted[name]
+            if one.num_verdicts < num_expected:
+                yield one, f"has {one.num_verdicts} of {num_expected} samples; evaluate it to the end to compare it"
 
     def _notes_of_benchmarks(self) -> Iterator[tuple[Benchmark, str]]:
         for benchmark in {one.benchmark.name: one.benchmark for one in self.results}.values():
@@ -83,7 +97,9 @@ def read(evaluation: Evaluation, published: Published) -> Figures:
     Raises RuntimeError where more than `max_unjudged_share` of a benchmark's samples could not be judged.
     """
     directory = evaluation.directory
-    titles = {name: str(facts["title"]) for name, facts in store.policies_in(directory)}
+    policies = store.policies_in(directory)
+    titles = {name: str(facts["title"]) for name, facts in policies}
+    compared = compared_of(policies)
     results, left_out = [], {}
     for ask in evaluation.asks:
         known = problems.stored(ask.benchmark, store.problems_folder(directory), evaluation.mirror)
@@ -103,12 +119,28 @@ def read(evaluation: Evaluation, published: Published) -> Figures:
         titles=titles,
         results=tuple(results),
         means=tuple(means),
-        boundaries=tuple(boundaries(results, list(titles))),
-        paired=paired_of(results, list(titles)),
+        num_wanted={ask.name: ask.answering.samples_per_problem for ask in evaluation.asks},
+        compared=tuple(compared),
+        boundaries=tuple(boundaries(results, compared)),
+        paired=paired_of(results, compared),
         novelty=novelty_of(evaluation, list(titles)),
         left_out=left_out,
         published=published,
     )
+
+
+def compared_of(policies: Sequence[tuple[str, Mapping[str, object]]]) -> list[str]:
+    """Which policies are compared as first, between and last: a run's by their steps, else all in order.
+
+    A model that is no run's has its figures beside the others', and is not taken for what the run came to.
+
+    >>> compared_of([("step_0", {"step": 0}), ("step_9", {"step": 9}), ("other", {"step": None})])
+    ['step_0', 'step_9']
+    >>> compared_of([("step_9", {"step": 9}), ("other", {"step": None})])
+    ['step_9', 'other']
+    """
+    of_run = [name for name, facts in policies if facts["step"] is not None]
+    return of_run if len(of_run) > 1 else [name for name, _ in policies]
 
 
 def write(evaluation: Evaluation, published: Published) -> Figures:

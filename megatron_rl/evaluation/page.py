@@ -86,7 +86,7 @@ def _main_table(figures: Figures) -> str:
     """pass@1 of every benchmark and scorer: a column for each policy, and one for each model of the papers."""
     titles = [html.escape(title) for title in figures.titles.values()]
     columns = [one.benchmark.column for one in figures.results] + [mean.column for mean in figures.means]
-    models = [model for model in figures.published if any(figures.figures_beside(c).get(model) for c in columns)]
+    models = [model for model in figures.published if any(model in figures.figures_beside(c) for c in columns)]
     lines = list(dict.fromkeys((one.benchmark.name, one.scorer) for one in figures.results))
     several = {name for name, scorer in lines if scorer != "ours"}
 
@@ -134,7 +134,8 @@ def _plots(figures: Figures) -> str:
         return ""
     caption = (
         "Unbiased, from all samples of a problem. Dotted: the most that mean and variance of the problems' pass@1 "
-        "allow, 1 - ((1 - E)² + Var)^(k/2)."
+        "allow, 1 - ((1 - E)² + Var)^(k/2), by the same samples: where k is near their number, an unbiased pass@k may "
+        "lie above it."
     )
     return f'<section><h2>pass@k</h2><p class="soft">{caption}</p><div class="plots">{"".join(panels)}</div></section>'
 
@@ -147,7 +148,7 @@ def _boundary(figures: Figures) -> str:
     related = correlation(known)
     words = "" if related is None else f" Correlation of the gain with the first policy's boundary: {related:+.2f}."
     limits = {(one.policy, one.benchmark.name): bounds(one) for one in figures.results if one.scorer == "ours"}
-    last = list(figures.titles)[-1]
+    *_, last = figures.compared
 
     def rows() -> Iterator[list[str]]:
         for one in figures.boundaries:
@@ -165,9 +166,11 @@ def _boundary(figures: Figures) -> str:
 
     head = ["benchmark", "boundary", "first", "between", "last", "gain", "bound", "pass@1 gain", "regime"]
     plot = f'<figure class="card">{boundary_plot(figures.boundaries)}</figure>'
+    first_title, last_title = (html.escape(figures.titles[one]) for one in (figures.compared[0], last))
     caption = (
-        "Diminish: pass@1 rises and the boundary does not. Plateau: the policy between has the whole gain. Sustained: "
-        f"the last one gains more. Grown: there is no policy between to tell.{words}"
+        f"First: {first_title}. Last: {last_title}. Diminish: pass@1 rises and the boundary does not. Plateau: the "
+        "policy between has the whole gain. Sustained: the last one gains more. Grown: there is no policy between to "
+        f"tell.{words}"
     )
     return _section("The boundary", caption, _table(head, rows())) + plot
 
@@ -201,7 +204,8 @@ def _paired(figures: Figures) -> str:
             numbers = [f"{100 * test.delta:+.2f}", f"{test.t:.2f}", f"{test.p_one_tailed:.2g}"]
             yield [html.escape(name), f"{test.num_problems:,}", *numbers]
 
-    caption = "Paired t-test over problems, the last policy against the first; p that it is no better, one-tailed."
+    first, *_, last = (html.escape(figures.titles[one]) for one in figures.compared)
+    caption = f"Paired t-test over problems, {last} against {first}; p that it is no better, one-tailed."
     return _section("Is it better?", caption, _table(["benchmark", "problems", "delta", "t", "p"], rows()))
 
 

@@ -23,6 +23,8 @@ from megatron_rl.evaluation.store import SAMPLES, Line
 NUM_RESAMPLES = 2000  # chosen: the interval's ends then move by a fiftieth of its width
 INTERVAL = (2.5, 97.5)  # percentiles: 95 %
 MAX_K = 256  # ProRL v1 arXiv 2505.24864v1, section 4
+NUM_AVERAGED = 6  # benchmarks: ProRL v1 arXiv 2505.24864v1, Tables 1 and 2
+NUM_CATEGORIES = 11  # of Reasoning Gym: the same, Table 5
 
 Array = Any
 
@@ -59,6 +61,7 @@ class Result:
     scorer: ScorerName
     num_problems: int
     num_samples: int  # of all problems
+    num_verdicts: int  # of all samples, those that could not be judged included
     num_unjudged: int
     scores: Mapping[str, tuple[float, ...]]  # problem -> scores of its judged samples, as the benchmark counts them
     tasks: Mapping[str, str]  # problem -> its task, or the benchmark
@@ -96,6 +99,7 @@ def result_of(
         scorer=scorer,
         num_problems=len(scores),
         num_samples=len(samples),
+        num_verdicts=len(verdicts),
         num_unjudged=len(verdicts) - len(judged),
         scores={name: tuple(found) for name, found in scores.items()},
         tasks={name: tasks[name] for name in scores},
@@ -185,17 +189,26 @@ class Mean:
 
 
 def means_of(results: Sequence[Result], policy: str, scorer: ScorerName) -> Iterator[Mean]:
-    """The means of the papers' tables that these results allow: math, code, and Reasoning Gym in two ways."""
-    mine = [one for one in results if one.policy == policy]
-    for group, title in (("math", "Math, mean"), ("code", "Code, mean")):
-        parts = [one for one in mine if one.benchmark.group == group and one.scorer == "ours"]
-        if len(parts) > 1 and scorer == "ours":
-            yield _mean(title, f"mean of {group}", policy, scorer, parts, [1.0] * len(parts))
-    parts = [one for one in mine if one.benchmark.name.startswith("gym_") and one.scorer == scorer]
+    """The means of the papers' tables: math, code, and Reasoning Gym in two ways.
+
+    A mean over fewer benchmarks than the papers' says over how many, and has none of their figures beside it.
+    """
+    mine = [one for one in results if one.policy == policy and one.scorer == scorer]
+    for group, title in (("math", "Math"), ("code", "Code")):
+        parts = [one for one in mine if one.benchmark.group == group]
+        papers = [one for one in parts if one.benchmark.column]
+        if len(papers) == NUM_AVERAGED and scorer == "ours":
+            yield _mean(f"{title}, mean", f"mean of {group}", policy, scorer, papers, [1.0] * len(papers))
+        elif len(parts) > 1 and scorer == "ours":
+            yield _mean(f"{title}, mean of {len(parts)}", "", policy, scorer, parts, [1.0] * len(parts))
+    parts = [one for one in mine if one.benchmark.column.startswith("Reasoning Gym ")]
     if len(parts) > 1:
         numbers = [float(len(set(one.tasks.values()))) for one in parts]
-        yield _mean("Reasoning Gym, every task alike", "Reasoning Gym", policy, scorer, parts, numbers)
-        yield _mean("Reasoning Gym, every category alike", "", policy, scorer, parts, [1.0] * len(parts))
+        is_whole, of = len(parts) == NUM_CATEGORIES, f", {len(parts)} of {NUM_CATEGORIES} categories"
+        for what, weights in (("task", numbers), ("category", [1.0] * len(parts))):
+            column = "Reasoning Gym" if what == "task" else "Reasoning Gym, categories alike"
+            title = f"Reasoning Gym, every {what} alike" + ("" if is_whole else of)
+            yield _mean(title, column if is_whole else "", policy, scorer, parts, weights)
 
 
 def _mean(

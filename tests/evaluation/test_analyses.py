@@ -83,3 +83,10 @@ def test_a_corpus_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"words": "x"}\n')
     with pytest.raises(UserError, match=r"a\.jsonl:1: is no JSON object with a text under 'text'"):
         novelty.index_of([tmp_path / "a.jsonl"], tmp_path)
+
+
+def test_differences_that_differ_by_rounding_alone_are_all_the_same() -> None:
+    before = {"a": 0.1, "b": 0.2, "c": 0.3}
+    after = {name: value + 0.1 for name, value in before.items()}
+    assert len({after[name] - before[name] for name in before}) > 1, "the rounding that is planted"
+    assert paired_t_test(before, after) is None

@@ -125,6 +125,34 @@ def test_reasoning_gym_is_weighted_by_task_and_by_category(tmp_path: Path) -> No
     assert [mean.pass_at_1.value for mean in means_of(results, "p", "ours")] == [0.75, 0.5]
 
 
+def test_a_mean_over_fewer_benchmarks_than_the_papers_has_none_of_their_figures_beside_it(tmp_path: Path) -> None:
+    names = [name for name, one in all_benchmarks().items() if one.group == "math" and one.column]
+    assert len(names) == 6
+    found = []
+    for place, name in enumerate([*names, "mini_math"]):
+        stored_benchmark(tmp_path, name, {"a": [float(place == 0)]})
+        found.append(result(tmp_path, name, {"a": "x"}))
+    (some,) = means_of(found[:2], "p", "ours")
+    assert (some.title, some.column, some.pass_at_1.value) == ("Math, mean of 2", "", 0.5)
+    (every,) = means_of(found, "p", "ours")
+    assert (every.title, every.column, every.pass_at_1.value) == ("Math, mean", "mean of math", pytest.approx(1 / 6))
+    stored_benchmark(tmp_path, "gym_algebra", {"a": [1.0]})
+    stored_benchmark(tmp_path, "gym_arc", {"d": [0.0]})
+    gym = [result(tmp_path, name, {"a": "a", "d": "d"}) for name in ("gym_algebra", "gym_arc")]
+    assert [(mean.title, mean.column) for mean in means_of(gym, "p", "ours")] == [
+        ("Reasoning Gym, every task alike, 2 of 11 categories", ""),
+        ("Reasoning Gym, every category alike, 2 of 11 categories", ""),
+    ]
+
+
+def test_the_bound_weighs_problems_as_pass_at_k_does(tmp_path: Path) -> None:
+    """Task a has three problems of pass@1 1/2, task b one of 0: E = 1/4, E[(1 - rho)^2] = (1/4 + 1) / 2."""
+    rows: dict[str, list[float | None]] = {name: [1.0, 0.0] for name in ("a1", "a2", "a3")}
+    stored_benchmark(tmp_path, "gym_algebra", rows | {"b1": [0.0, 0.0]})
+    found = result(tmp_path, "gym_algebra", {"a1": "a", "a2": "a", "a3": "a", "b1": "b"})
+    assert bounds(found) == {2: pytest.approx(1 - 0.625)}
+
+
 def test_an_interval_holds_the_value_and_is_the_same_to_the_bit_when_made_again() -> None:
     values = [float(value) for value in np.random.default_rng(3).random(40)]
     first, again = (bootstrap(values, [1.0] * 40, "aime24") for _ in range(2))
