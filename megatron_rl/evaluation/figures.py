@@ -100,17 +100,22 @@ def read(evaluation: Evaluation, published: Published) -> Figures:
     policies = store.policies_in(directory)
     titles = {name: str(facts["title"]) for name, facts in policies}
     compared = compared_of(policies)
-    results, left_out = [], {}
+    results: list[Result] = []
+    left_out: dict[str, Mapping[str, int]] = {}
     for ask in evaluation.asks:
         known = problems.stored(ask.benchmark, store.problems_folder(directory), evaluation.mirror)
         tasks = {item.id: str(item.item.get("task", ask.name)) for item in known.items}
-        left_out[ask.name] = known.left_out
+        counts: list[int] = []
         for policy in titles:
             for scorer in ask.benchmark.scorers:
                 found = result_of(ask.benchmark, directory, policy, scorer, tasks)
                 if found is not None:
                     _check_verifiers(found, evaluation)
                     results.append(found)
+                    counts.append(found.num_problems)
+        num_long = len(known.items) - max(counts, default=len(known.items))
+        long = {f"their prompts have more than {ask.answering.max_prompt_tokens} tokens": num_long} if num_long else {}
+        left_out[ask.name] = {**known.left_out, **long}
     means = [
         mean for scorer in ("ours", "as_published") for policy in titles for mean in means_of(results, policy, scorer)
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.report.browser import LOADED, PROGRAM, open_page
 from tests.test_end_to_end import alive_after, descendants
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -93,3 +94,53 @@ def test_what_is_whole_is_shown_again_without_an_engine_and_asked_otherwise_refu
     said = process.communicate()[0]
     assert process.returncode == 2 and "answering.max_response_tokens: 24 -> 12" in said
     assert "ask as before, or into another --to" in said
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="needs Chromium: apt-get install chromium")
+def test_the_page_of_a_real_evaluation_is_drawn(whole: Path) -> None:
+    page = whole / "evaluation.html"
+    opened = open_page(page, 420, "document.querySelectorAll('svg').length", ready=LOADED)
+    assert opened.complaints == [] and opened.requests == [] and page.stat().st_size < 3_000_000
+    assert opened.values["document.querySelectorAll('svg').length"] >= 3
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was told to leave after its second step: checkpoints, and no exported model."""
+    directory = tmp_path_factory.mktemp("runs") / "stopped"
+    words = ["train", "prorl_v2", "--scale", "cpu", "--directory", str(directory), "--set", ONE]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "megatron_rl", *words, "--set", "run.save_every_steps=1"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while not (directory / "checkpoints" / "step_000002" / "manifest.json").is_file() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130 and not (directory / "model").exists()
+    return directory
+
+
+def test_a_run_that_was_stopped_and_its_checkpoint_are_evaluated_without_an_export_of_its_own(stopped: Path) -> None:
+    newest = max((stopped / "checkpoints").glob("step_??????"))
+    said = evaluated_of(stopped, "--samples", "8")
+    assert said.count("Medians") == 2 and "start" in said and f"step {int(newest.name[5:])}" in said
+    results = stopped / "evaluation"
+    assert [path.name for path in (results / "models").iterdir()] == [newest.name]
+    first = kept(results / "policies")
+    assert not (stopped / "model").exists()
+    said = evaluated_of(newest, "--samples", "8")
+    assert said.count("Medians") == 2, "with the policies that the folder has already"
+    assert kept(results / "policies") == first, "and nothing is generated again"
+
+
+def evaluated_of(target: Path, *words: str) -> str:
+    """What `evaluate` says of a run or a checkpoint of one."""
+    done = subprocess.run(
+        [sys.executable, "-m", "megatron_rl", "evaluate", str(target), "--suite", "mini", *words],
+        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout

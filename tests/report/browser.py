@@ -26,7 +26,11 @@ class Opened:
     values: dict[str, Any] = field(default_factory=dict)  # expression -> its value in the page
 
 
-def open_page(path: Path, width: int, *expressions: str) -> Opened:
+READY = "document.documentElement?.dataset.ready === 'yes'"
+LOADED = "document.readyState === 'complete'"  # of a page without a script
+
+
+def open_page(path: Path, width: int, *expressions: str, ready: str = READY) -> Opened:
     """Opens a file `width` pixels wide, waits until it is drawn, and evaluates the expressions in it, in order."""
     assert PROGRAM is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # Chromium may write as it ends
@@ -43,7 +47,7 @@ def open_page(path: Path, width: int, *expressions: str) -> Opened:
         os.close(to_us[1])
         try:
             with os.fdopen(from_us[1], "wb", buffering=0) as sending, os.fdopen(to_us[0], "rb", buffering=0) as heard:
-                return _look(_Pipe(sending, heard), path, width, expressions)
+                return _look(_Pipe(sending, heard), path, width, expressions, ready)
         finally:
             process.kill()
             process.wait()
@@ -77,7 +81,7 @@ class _Pipe:
         return found
 
 
-def _look(pipe: _Pipe, path: Path, width: int, expressions: tuple[str, ...]) -> Opened:
+def _look(pipe: _Pipe, path: Path, width: int, expressions: tuple[str, ...], ready: str) -> Opened:
     target = pipe.call("Target.createTarget", url="about:blank")["targetId"]
     pipe.session = pipe.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
     for domain in ("Page", "Runtime", "Log", "Network"):
@@ -91,7 +95,7 @@ def _look(pipe: _Pipe, path: Path, width: int, expressions: tuple[str, ...]) -> 
 
     began = time.monotonic()
     pipe.call("Page.navigate", url=path.as_uri())
-    while value("document.documentElement?.dataset.ready") != "yes" and time.monotonic() - began < SECONDS:
+    while not value(ready) and time.monotonic() - began < SECONDS:
         time.sleep(0.02)
     opened = Opened(load_seconds=time.monotonic() - began)
     opened.values = {expression: value(expression) for expression in expressions}

@@ -1,0 +1,171 @@
+"""What the words of `evaluate` come to: its targets by name, and a line with a remedy for every word that is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from megatron_rl.commands import start
+from megatron_rl.commands.cli import app
+from megatron_rl.commands.evaluate import find_target
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.lineage import model_folder_of
+from megatron_rl.evaluation import store
+from megatron_rl.evaluation.plan import Evaluation
+from tests.folders import write_finished_run, write_model
+
+DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
+
+
+def write_run(directory: Path, scale: str = "cpu") -> Path:
+    """A run's directory as far as `evaluate` reads it, with the policy that it ended with."""
+    model = write_model(directory.parent / f"{directory.name}_start", max_position_embeddings=65536)
+    write_finished_run(directory, "prorl_v2 2.0.0")
+    config = model_folder_of(directory) / "config.json"
+    config.write_text((model / "config.json").read_text())
+    facts = {"model_folder": str(model), "scale": {"name": scale}, "modified": []}
+    (directory / "run.json").write_text(json.dumps({"run": facts}))
+    return directory
+
+
+def write_checkpoint(run: Path, step: int) -> Path:
+    folder = run / "checkpoints" / f"step_{step:06d}"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Evaluation]:
+    """What `megatron-rl evaluate WORDS` would start; UserError where it would refuse."""
+    kept: list[Evaluation] = []
+
+    def keep(choose: Callable[[], Any], words: Callable[[Any], list[str]], action: object, **_: object) -> None:
+        kept.append(choose())
+        again = words(kept[0])
+        assert again[0] == "evaluate" and not any("None" in word for word in again), "what a rank is started with"
+
+    monkeypatch.setattr(start, "on_every_rank", keep)
+
+    def plan(*words: str) -> Evaluation:
+        kept.clear()
+        done = CliRunner().invoke(app, ["evaluate", *words])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        assert kept, done.output
+        return kept[0]
+
+    return plan
+
+
+def test_a_run_is_its_first_and_its_last_policy(tmp_path: Path, planned: Callable[..., Evaluation]) -> None:
+    run = write_run(tmp_path / "run")
+    found = planned(str(run), "--suite", "mini")
+    assert [policy.title for policy in found.policies][0] == "start" and len(found.policies) == 2
+    assert found.policies[0].folder == tmp_path / "run_start" and found.policies[1].folder == model_folder_of(run)
+    assert found.directory == run / "evaluation" and found.scale.name == "cpu"
+
+
+def test_a_checkpoint_is_exported_beside_the_results(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    checkpoint = write_checkpoint(run, 12)
+    (policy,) = find_target(checkpoint, None).policies
+    assert (policy.name, policy.step, policy.checkpoint) == ("step_000012", 12, checkpoint)
+    assert policy.folder == run / "evaluation" / "models" / "step_000012" and not policy.weights
+    (elsewhere,) = find_target(checkpoint, tmp_path / "to").policies
+    assert elsewhere.folder == tmp_path / "to" / "models" / "step_000012"
+
+
+def test_a_model_folder_needs_a_place_for_its_results(tmp_path: Path, planned: Callable[..., Evaluation]) -> None:
+    model = write_model(tmp_path / "a model")
+    with pytest.raises(UserError, match=r"a model: --to is not given; name the folder for the results"):
+        planned(str(model), "--suite", "mini")
+    found = planned(str(model), "--suite", "mini", "--to", str(tmp_path / "to"))
+    assert [(one.name, one.title) for one in found.policies] == [("a_model", "a model")]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file: is a file; name a folder"):
+        planned(str(model), "--suite", "mini", "--to", str(tmp_path / "file"))
+
+
+WRONG = {
+    "no suite": (["MODEL"], "--suite: none is given; name one, such as mini or prorl"),
+    "a misspelt suite": (["MODEL", "--suite", "mimi"], "suite 'mimi': there is none; did you mean 'mini'"),
+    "a misspelt benchmark": (["MODEL", "--suite", "amie24"], "suite 'amie24': there is none; did you mean 'aime24'"),
+    "a suite's file that is none": (["MODEL", "--suite", "my.py"], "suite 'my.py': there is no such file"),
+    "no such folder": (["NONE", "--suite", "mini"], "none: there is no such folder; name a run, a checkpoint of one"),
+    "an empty folder": (["EMPTY", "--suite", "mini"], "empty: is no run (run.json), no checkpoint (manifest"),
+    "a damaged run": (["DAMAGED", "--suite", "mini"], "run.json: cannot be read; start the run once more"),
+    "a recipe's setting": (
+        ["MODEL", "--suite", "mini", "--set", "sampling.temperature=1"],
+        "an evaluation knows",
+    ),
+    "a misspelt setting": (["MODEL", "--suite", "mini", "--set", "scale.presision=bf16"], "presision"),
+    "too many tokens": (["MODEL", "--suite", "aime24"], "the suites ask for 40960 tokens of prompt and response, and"),
+    "two suites that differ": (["MODEL", "--suite", "prorl", "--suite", "prorl_pass_at_k"], "otherwise than a suite"),
+    "no such scale": (["MODEL", "--suite", "mini", "--scale", "cpo"], "cpo"),
+    "an unevenly spread engine": (
+        ["MODEL", "--suite", "mini", "--set", "scale.rollout_tensor_parallel=3"],
+        "_parallel=3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_word_that_is_wrong_is_one_line_with_a_remedy(
+    name: str, tmp_path: Path, planned: Callable[..., Evaluation]
+) -> None:
+    words, message = WRONG[name]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "run.json").write_text("{")
+    places = {"MODEL": write_model(tmp_path / "model"), "NONE": tmp_path / "none"}
+    places |= {"EMPTY": tmp_path / "empty", "DAMAGED": tmp_path / "damaged"}
+    with pytest.raises(UserError) as error:
+        planned(str(places[words[0]]), *words[1:], "--to", str(tmp_path / "to"))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_that_was_asked_otherwise_is_refused_by_what_differs(
+    tmp_path: Path, planned: Callable[..., Evaluation]
+) -> None:
+    words = [str(write_model(tmp_path / "model")), "--suite", "mini", "--to", str(tmp_path / "to")]
+    first = planned(*words)
+    (ask, *_) = first.asks
+    store.write_text(store.problems_folder(first.directory) / f"{ask.name}.jsonl", "{}")
+    assert store.note_ask(first, first.policies[0], ask, 64) == 64
+    assert store.note_ask(first, first.policies[0], ask, 32) == 64, "waves stay those of the first start"
+    for other, differing in (
+        (["--samples", "8"], "answering.samples_per_problem: 256 -> 8"),
+        (["--set", "run.seed=2"], "seed: 1 -> 2"),
+    ):
+        asked = planned(*words, *other)
+        with pytest.raises(UserError, match=rf"benchmark mini_math: .*{differing}.*ask as before, or into"):
+            store.note_ask(asked, asked.policies[0], asked.asks[0], 64)
+
+
+def commands() -> list[str]:
+    """The evaluate commands of the page, as they stand."""
+    blocks = re.findall(r"```\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if "megatron-rl evaluate" in line]
+
+
+def test_the_commands_of_the_page_are_taken_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planned: Callable[..., Evaluation]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    write_run(tmp_path / "runs" / "demo")
+    write_run(tmp_path / "runs" / "prorl_v2", "h100x32")
+    found = {line: planned(*shlex.split(line.partition("megatron-rl evaluate")[2])) for line in commands()}
+    assert len(found) >= 2
+    for line, evaluation in found.items():
+        if "srun" in line:
+            nodes, tasks = (int(re.search(rf"--{word}=(\d+)", line)[1]) for word in ("nodes", "ntasks-per-node"))
+            assert (nodes, tasks) == (evaluation.scale.num_nodes, evaluation.scale.devices_per_node)
