@@ -60,6 +60,7 @@ def rendered(output: str, folder: Path) -> str:
         ("prorl_v2", ("--set", "run.data_folder=data"), {}),
         ("prorl_v2_container", ("--set", "run.data_folder=/data", "--set", "run.seed=2"), CONTAINER),
         ("prorl_v2_chain", ("--jobs", "2", "--set", "run.data_folder=data"), {}),
+        ("prorl_v2_evaluate", ("--evaluate", "prorl", "--set", "run.data_folder=data"), {}),
     ],
 )
 def test_the_submitted_script_is_the_reviewed_one(
