@@ -100,8 +100,8 @@ class Generator:
         missing = [one for one, is_there in zip(missing, found, strict=True) if not is_there]
         if missing:
             self._load(policy)
-        self._generate(missing[self.ranks.engine :: self.evaluation.scale.num_engines], tells, keeps)
-        if reasons := [one for one in parallel.gather(self.preemption.reason) if one]:
+        is_whole = self._generate(missing[self.ranks.engine :: self.evaluation.scale.num_engines], tells, keeps)
+        if reasons := [one for one in parallel.gather(None if is_whole else self.preemption.reason) if one]:
             raise Preempted(reasons[0])
 
     def _load(self, policy: Policy) -> None:
@@ -115,8 +115,10 @@ class Generator:
         waves: Sequence[tuple[Ask, Wave, tuple[Request, ...]]],
         tells: Callable[[int], None],
         keeps: Callable[[Ask, Wave, tuple[Part, ...]], None],
-    ) -> None:
-        """This engine's waves, one flowing into the next."""
+    ) -> bool:
+        """Generates this engine's waves, one flowing into the next; False where it had to leave before the last."""
+        if not waves:
+            return True
         flat = [(number, ask, request) for number, (ask, _, requests) in enumerate(waves) for request in requests]
         wanted = (
             Wanted(request, how.max_response_tokens, how.temperature, how.top_p)
@@ -135,6 +137,7 @@ class Generator:
                 own = range(starts[number], starts[number + 1])
                 parts = [self._part(ask, one, made.pop(at)) for at, one in zip(own, requests, strict=True)]
                 keeps(ask, wave, tuple(parts))
+        return not any(open_requests)
 
     def _has_to_leave(self) -> bool:
         return bool(parallel.agreed(self.preemption.reason, self.group, self.ranks))

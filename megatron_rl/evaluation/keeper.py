@@ -1,13 +1,14 @@
 """The process that keeps what an engine makes: it writes samples and judges them, so that the engine's only generates.
 
 Samples are written as they come, and judged after, in another thread: a verifier that lags behind delays no file. The
-process sees no Ctrl-C, and ends with its parent.
+process heeds no signal to leave, and ends with its parent.
 """
 
 from __future__ import annotations
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from megatron_rl.evaluation.store import SAMPLES, Line, Wave
 from megatron_rl.rewards.sandbox.layers import die_with_parent
 from megatron_rl.rewards.sandbox.run import source_root
 from megatron_rl.rewards.score import Scorer
+from megatron_rl.runtime.preempt import SIGNALS
 from megatron_rl.types import Sample
 
 LEAVE_SECONDS = 60.0  # chosen: for the samples that are on their way to the disk
@@ -63,15 +65,21 @@ class Keeper:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([source_root(), os.environ.get("PYTHONPATH", "")])}
         environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         words = [str(os.getpid()), str(theirs.fileno())]
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "megatron_rl.evaluation.keeper", *words],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            env=environment,
-            start_new_session=True,
-        )
+        # Slurm tells every process of a job to leave; this one leaves when its parent says so. Blocked until it listens.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "megatron_rl.evaluation.keeper", *words],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
-        self._connection, self._num_owed = ours, 0
+        self._connection = ours
+        self.num_owed = 0  # waves that were handed over and are not judged
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="keeper")  # a pipe may be full
         self._send(evaluation)
 
@@ -81,7 +89,7 @@ class Keeper:
 
     def take(self, job: Job) -> None:
         """Has a job done in the background. Raises RuntimeError or OSError where one before failed."""
-        self._num_owed += 1
+        self.num_owed += 1
         self._send(job)
         self._receive(0.0)
 
@@ -95,7 +103,7 @@ class Keeper:
 
     def wait(self, has_to_leave: Callable[[], bool]) -> None:
         """Until everything is written and judged, or it is time to leave. Raises as `take` does."""
-        while self._num_owed and not has_to_leave():
+        while self.num_owed and not has_to_leave():
             self._receive(LOOK_SECONDS)
 
     def close(self) -> None:
@@ -120,7 +128,7 @@ class Keeper:
         self._sender.submit(self._connection.send, what)
 
     def _receive(self, seconds: float) -> None:
-        while self._num_owed and self._connection.poll(seconds):
+        while self.num_owed and self._connection.poll(seconds):
             try:
                 error = self._connection.recv()
             except (EOFError, ConnectionError):
@@ -130,7 +138,7 @@ class Keeper:
                 ) from None
             if error is not None:
                 raise error
-            self._num_owed -= 1
+            self.num_owed -= 1
             seconds = 0.0
 
 
@@ -180,7 +188,7 @@ class _Work:
                     judge(job.wave, name, self.items[job.ask], scorer)
             except (OSError, RuntimeError, UserError) as error:
                 if not self.is_leaving:  # else the verifiers were stopped
-                    self._say(type(error)(*error.args))
+                    self._say(error)
             else:
                 self._say(None)
 
@@ -215,6 +223,9 @@ def without_stop(sample: Sample, stop: set[int]) -> list[int]:
 def main() -> None:
     """The process: its arguments are its parent, and the connection to it."""
     die_with_parent(int(sys.argv[1]))
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)  # a handler, for what is ignored stays so in the verifiers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     connection = Connection(int(sys.argv[2]))
     _Work(connection.recv(), connection).run()
     os._exit(0)  # threads that judge may still be waiting

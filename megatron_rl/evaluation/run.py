@@ -114,9 +114,11 @@ def _work(
 
             generator.answer(policy, benchmarks, tells=advance, keeps=keeper.keep if keeper else _nothing_kept)
             progress.update(task, completed=progress.tasks[task].total)
+    is_judged = True
     if keeper is not None:
         keeper.wait(lambda: preemption.reason is not None)
-    if reasons := [one for one in parallel.gather(preemption.reason) if one]:
+        is_judged = keeper.num_owed == 0
+    if reasons := [one for one in parallel.gather(None if is_judged else preemption.reason) if one]:
         raise Preempted(reasons[0])
 
 

@@ -6,11 +6,17 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from megatron_rl.algorithms.pass_at_k import pass_at_k_bound
+from megatron_rl.commands.suites import all_benchmarks
 from megatron_rl.config.checks import UserError
-from megatron_rl.evaluation import novelty
-from megatron_rl.evaluation.analyses import correlation, paired_t_test, student_tail
+from megatron_rl.evaluation import novelty, store
+from megatron_rl.evaluation.analyses import boundaries, correlation, paired_t_test, student_tail
+from megatron_rl.evaluation.store import SAMPLES
+from megatron_rl.evaluation.table import result_of
 
 
 def test_the_published_t_value_has_the_published_p_value() -> None:
@@ -90,3 +96,55 @@ def test_differences_that_differ_by_rounding_alone_are_all_the_same() -> None:
     after = {name: value + 0.1 for name, value in before.items()}
     assert len({after[name] - before[name] for name in before}) > 1, "the rounding that is planted"
     assert paired_t_test(before, after) is None
+
+
+def by_integration(t: float, degrees: int) -> float:
+    """The tail of Student's t by its density alone, whose normalisation is a sum, too: no special function."""
+    places = np.linspace(-400.0, 400.0, 4_000_001)
+    density = (1 + places**2 / degrees) ** (-(degrees + 1) / 2)
+    return float(density[places > t].sum() / density.sum())
+
+
+def test_the_paired_test_is_what_its_formula_gives() -> None:
+    draw = np.random.default_rng(4)
+    first = {str(i): float(value) for i, value in enumerate(draw.random(12))}
+    second = {name: value + 0.1 * float(draw.standard_normal()) for name, value in first.items()}
+    found = paired_t_test(first, second | {"only here": 1.0})
+    differences = np.array([second[name] - first[name] for name in first])
+    t = differences.mean() / (differences.std(ddof=1) / np.sqrt(len(differences)))
+    assert found is not None and found.num_problems == 12
+    assert (found.delta, found.t) == (pytest.approx(differences.mean()), pytest.approx(t))
+    assert found.p_one_tailed == pytest.approx(by_integration(t, 11), abs=1e-5)
+
+
+def test_boundaries_come_from_the_first_the_middle_and_the_last_policy(tmp_path: Path) -> None:
+    """Two problems, 4 samples each: the counts of right ones decide pass@1 and the boundary at k = 4."""
+    right = {"a": (0, 0), "b": (2, 0), "c": (1, 1), "d": (4, 3)}
+    results = []
+    for policy, counts in right.items():
+        folder = store.folder_of(tmp_path, policy, "aime24")
+        lines = [{"id": f"p{i}", "sample": j} for i in range(2) for j in range(4)]
+        samples = [line | {"tokens": 1, "finish": "stop"} for line in lines]
+        scored = [line | {"score": float(line["sample"] < counts[int(line["id"][1])])} for line in lines]
+        store.write_lines(folder / SAMPLES / "wave_00000.jsonl", samples)
+        store.write_lines(folder / "ours" / "wave_00000.jsonl", [one | {"outcome": "judged"} for one in scored])
+        found = result_of(all_benchmarks()["aime24"], tmp_path, policy, "ours", {"p0": "x", "p1": "x"})
+        assert found is not None
+        results.append(found)
+    (one,) = boundaries(results, list(right))
+    assert (one.k, one.before, one.middle, one.after) == (4, 0.0, 1.0, 1.0) and one.regime == "plateau"
+    assert one.pass_at_1_gain == 7 / 8
+    (one,) = boundaries(results, ["a", "b", "d"])
+    assert (one.middle, one.regime) == (0.5, "sustained")
+    (one,) = boundaries(results, ["c", "d"])
+    assert (one.before, one.middle, one.after, one.regime) == (1.0, None, 1.0, "diminish")
+    assert boundaries(results[:1], ["a"]) == [] and boundaries(results[:1], ["a", "b"]) == []
+
+
+def test_bounds_are_the_papers_formula() -> None:
+    """1 - ((1 - E)^2 + Var)^(k/2) of 1/4 and 3/4: E = 1/2, Var = 1/16."""
+    assert float(pass_at_k_bound(torch.tensor([0.25, 0.75]), 4)) == pytest.approx(1 - (0.25 + 0.0625) ** 2)
+    weights = torch.tensor([3.0, 1.0])
+    alike = torch.tensor([0.25, 0.25, 0.25, 0.75])
+    weighted = pass_at_k_bound(torch.tensor([0.25, 0.75]), 8, weights)
+    assert float(weighted) == pytest.approx(float(pass_at_k_bound(alike, 8)))

@@ -19,6 +19,7 @@ from megatron_rl.evaluation.keeper import Keeper, Part
 from megatron_rl.evaluation.plan import Ask, Evaluation, Policy, asks_of
 from megatron_rl.evaluation.run import items_of
 from megatron_rl.evaluation.store import SAMPLES, Wave
+from megatron_rl.runtime.preempt import SIGNALS
 from megatron_rl.types import Sample
 from recipes.scales import SCALES
 
@@ -78,16 +79,29 @@ def test_what_cannot_be_written_is_an_error_of_the_evaluation(evaluation: Evalua
     ask, wave, parts = wave_of(evaluation, 0, "1")
     blocked = evaluation.directory / "blocked"
     blocked.write_text("no folder")
-    keeper.keep(ask, dataclasses.replace(wave, folder=blocked), parts)
     with pytest.raises(OSError, match="blocked"):
+        keeper.keep(ask, dataclasses.replace(wave, folder=blocked), parts)
         keeper.wait(lambda: False)
 
 
 def test_a_process_that_was_killed_is_named_and_nothing_waits_for_ever(evaluation: Evaluation, keeper: Keeper) -> None:
+    wave = wave_of(evaluation, 9, "1")
     os.kill(keeper.process_id, signal.SIGKILL)
-    keeper.keep(*wave_of(evaluation, 9, "1"))
     with pytest.raises(RuntimeError, match="keeps samples ended with status -9; what it wrote is whole: start again"):
+        keeper.keep(*wave)
         keeper.wait(lambda: False)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_to_leave_is_for_its_parent(evaluation: Evaluation, keeper: Keeper, number: signal.Signals) -> None:
+    os.kill(keeper.process_id, number)  # while it still imports
+    ask, wave, parts = wave_of(evaluation, 10 + number, "1")
+    keeper.keep(ask, wave, parts)
+    keeper.wait(lambda: False)
+    os.kill(keeper.process_id, number)
+    keeper.keep(ask, dataclasses.replace(wave, number=100 + number), parts)
+    keeper.wait(lambda: False)
+    assert wave.has("ours") and dataclasses.replace(wave, number=100 + number).has("ours")
 
 
 def test_leaving_writes_what_was_handed_over_and_waits_for_no_verdict(evaluation: Evaluation) -> None:
