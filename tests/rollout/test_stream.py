@@ -60,7 +60,10 @@ def facts(folder: str) -> dict[str, Any]:
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = make_folder(tmp_path_factory.mktemp("qwen2"))
     (one,) = run_ranks("tests.rollout.test_stream:facts", 1, folder=str(Path(folder)))
-    return one
+    return {
+        name: {int(place): group for place, group in value.items()} if isinstance(value, dict) else value
+        for name, value in one.items()
+    }
 
 
 @pytest.mark.ranks
