@@ -65,7 +65,7 @@ class Keeper:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([source_root(), os.environ.get("PYTHONPATH", "")])}
         environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         words = [str(os.getpid()), str(theirs.fileno())]
-        # Slurm tells all processes of a job to leave; this one leaves when told by its parent. Blocked until it listens.
+        # Slurm tells all processes of a job to leave; this one leaves when told by its parent. Held until it listens.
         held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             self._process = subprocess.Popen(
