@@ -2,9 +2,10 @@
 
 python benchmarks/evaluate.py [--samples 256] [--repetitions 5]
 
-Three sides take turns in one process, on the demo's model and suite mini: vLLM alone, which is given all requests at
-once and whose samples are dropped; `evaluate` until the last verdict is on the disk; and `evaluate` without a scorer,
-which shows what the verifiers' share of the cores is. A ratio is the median over the repetitions, whose order changes.
+The sides take turns in one process, on the demo's model and suite mini: vLLM alone, which is given all requests at once
+and whose samples are dropped; `evaluate` until the last verdict is on the disk, as it is, with our scorers alone, and
+without any: what is between them is the verifiers' share of the cores, a sandbox for each answer of reasoning-gym's
+scorers most of it. A ratio is the median over the repetitions, whose order changes.
 Seconds of computing are those of the engine's process: they say the same on a machine that others use.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 from megatron_rl.commands.choose import find_scale
 from megatron_rl.commands.suites import find_suite
+from megatron_rl.config.suites import Scorer
 from megatron_rl.evaluation.plan import Ask, Evaluation, Policy, asks_of
 from megatron_rl.evaluation.store import Wave
 from megatron_rl.runtime.ranks import process_environment
@@ -65,8 +67,8 @@ def measure(evaluation: Evaluation, repetitions: int) -> dict[str, float]:
     num_samples = sum(request.num_samples for request in requests)
     keeper, generator = Keeper(evaluation), Generator(evaluation, engine, ranks, preemption)
 
-    def write(ask: Ask, wave: Wave, parts: tuple[Part, ...]) -> None:
-        keeper.take(Job(ask.name, wave, parts, ()))
+    def judged_by(*scorers: Scorer) -> Callable[[Ask, Wave, tuple[Part, ...]], None]:
+        return lambda ask, wave, parts: keeper.take(Job(ask.name, wave, parts, scorers))
 
     def evaluate(keeps: Callable[[Ask, Wave, tuple[Part, ...]], None]) -> None:
         generator.answer(policy, asked, tells=lambda _: None, keeps=keeps)
@@ -84,7 +86,8 @@ def measure(evaluation: Evaluation, repetitions: int) -> dict[str, float]:
     ways: dict[str, Callable[[], None]] = {
         "vllm": vllm,
         "evaluate": lambda: evaluate(keeper.keep),
-        "unjudged": lambda: evaluate(write),
+        "ours": lambda: evaluate(judged_by("ours")),
+        "unjudged": lambda: evaluate(judged_by()),
     }
     for way in list(ways)[::-1]:  # warms up; vLLM has no weights before `evaluate` gives it some
         shutil.rmtree(evaluation.directory / "policies", ignore_errors=True)
@@ -104,7 +107,7 @@ def measure(evaluation: Evaluation, repetitions: int) -> dict[str, float]:
     for name in ways:
         found[f"{name}_samples_per_second"] = num_samples / statistics.median(wall[name])
         found[f"{name}_computing_seconds"] = statistics.median(computing[name])
-    for name in ("evaluate", "unjudged"):
+    for name in ("evaluate", "ours", "unjudged"):
         found[f"{name}_ratio"] = share(wall["vllm"], wall[name])
         found[f"{name}_computing_ratio"] = share(computing["vllm"], computing[name])
     return found
