@@ -75,13 +75,19 @@ def measure(evaluation: Evaluation, repetitions: int) -> dict[str, float]:
         keeper.wait(lambda: False)
 
     def vllm() -> None:
-        engine.generate(
-            requests,
-            max_response_tokens=how.max_response_tokens,
-            temperature=how.temperature,
-            top_p=how.top_p,
-            keeps_logprobs=False,
-        )
+        engine.forget_prefixes()
+        prompts = [engine.prompt(request) for request in requests]
+        options = [
+            engine.options(
+                request,
+                max_response_tokens=how.max_response_tokens,
+                temperature=how.temperature,
+                top_p=how.top_p,
+                keeps_logprobs=False,
+            )
+            for request in requests
+        ]
+        engine.llm.generate(prompts, options, use_tqdm=False)
 
     ways: dict[str, Callable[[], None]] = {
         "vllm": vllm,
