@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl.actor import model, names, optimizer, precision, reshard, schedule, vocabulary
+from megatron_rl.actor.offload import Offload
 from megatron_rl.actor.pack import Limits, joined
 from megatron_rl.actor.vocabulary import Head
 from megatron_rl.algorithms.kl import kl_estimate, kl_per_sequence
@@ -53,6 +54,7 @@ class Actor:
         self.loss_scaler = optimizer.loss_scaler(self.optimizer)
         if self.loss_scaler is not None:
             self.config.grad_scale_func = self.optimizer.scale_loss
+        self.offload = Offload(run.scale, device, self.chunks, self.optimizer)
         self.keeps_scaling = run.scale.fp8_actor == "delayed"
         self.limits = Limits.of(run.scale, model.needs_one_length(run.scale, device))
         self.weights = names.WeightStream(self.chunks, self.model)
@@ -243,7 +245,8 @@ class Actor:
         return [parameter for chunk in self.chunks for parameter in chunk.parameters()]
 
     def _copy_of_weights(self) -> list[Tensor]:
-        return [self.device.host_copy(parameter.detach()) for parameter in self._parameters()]
+        here = [parameter.detach() for parameter in self._parameters()]
+        return [self.device.host_copy(weight) for weight in self.offload.weights_on_host or here]
 
     @contextmanager
     def _holding(self, weights: list[Tensor]) -> Iterator[None]:

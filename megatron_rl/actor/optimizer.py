@@ -110,6 +110,16 @@ def load_state(optimizer: Any, saved: list[dict[str, Any]]) -> None:
             parameter.copy_(value)
 
 
+def tensors(optimizer: Any) -> list[Tensor]:
+    """All that this rank's shard holds: main parameters, and moments once there are some."""
+    found = []
+    for part in _parts(optimizer):
+        found += [parameter.detach() for parameter in _parameters(part.optimizer)]
+        states = part.optimizer.state.values()
+        found += [value for state in states for value in state.values() if isinstance(value, Tensor)]
+    return found
+
+
 def loss_scaler(optimizer: Any) -> Any | None:
     """What holds the factor of the loss, where gradients are fp16; Megatron halves it at an overflow."""
     part, *others = _parts(optimizer)

@@ -268,6 +268,8 @@ class Scale:
     sequence_parallel: bool = False
     recomputes_activations: bool = False  # of whole layers, in the backward pass
     recomputes_mlp: bool = False  # of the MLP of each layer alone, its largest part
+    # To host memory while the engine generates; each together with those before it.
+    offloads: Literal["nothing", "gradients", "optimizer", "weights"] = "nothing"
     fp8_actor: Literal["off", "blockwise", "tensorwise", "delayed"] = "off"  # on an H100: how its linear layers scale
     fp8_rollout: bool = False  # on an H100: the engine's linear layers in FP8, scaled as the actor's; off: by block
     allows_fp8_on_one_side: bool = False  # what is sampled is then not what is trained

@@ -30,6 +30,7 @@ class Device:
     product_in_fp32: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of two matrices, whatever their precision
     release_memory: Callable[[], None]  # what torch keeps for itself and does not use
     host_copy: Callable[[torch.Tensor], torch.Tensor]  # a tensor's values in host memory of their own
+    host_buffer: Callable[[int], torch.Tensor]  # so many bytes of host memory, which the device copies to at full speed
     saves_in_background: bool  # checkpoints are written while training goes on
 
 

@@ -42,6 +42,7 @@ def cpu(dtype: torch.dtype) -> Device:
         product_in_fp32=_product_in_fp32,
         release_memory=lambda: None,
         host_copy=torch.clone,
+        host_buffer=lambda num_bytes: torch.empty(num_bytes, dtype=torch.uint8),
         saves_in_background=False,  # the cores are busy already
     )
 

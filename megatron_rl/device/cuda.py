@@ -37,6 +37,7 @@ def cuda(scale: Scale, dtype: torch.dtype) -> Device:
         product_in_fp32=_product_in_fp32,
         release_memory=torch.cuda.empty_cache,
         host_copy=_pinned_copy,
+        host_buffer=lambda num_bytes: torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True),
         saves_in_background=True,
     )
 

@@ -6,7 +6,7 @@ E = 4 hidden + (2 query + 2 key + f ffn) / tensor_parallel numbers kept for the 
 kernel and else 4 (inputs of two norms, QKV, attention, output, gate-and-up, activation and down; the 4 hidden, too, are
 divided by the tensor-parallel degree under sequence parallelism):
 
-weights          b P
+weights          b P                      gradients, optimizer and weights leave for the host in rollouts as asked
 gradients        4 P                      fp32 buffer
 optimizer        12 P / data_parallel     fp32 weights and two moments; 8 in fp32, where the weights are the model's
 reference        b P                      in host memory
@@ -49,6 +49,8 @@ class Memory:
     kv_cache: int
     logits: int
     activations: int
+    offloaded: int = 0  # of gradients and optimizer, before the refit
+    offloaded_weights: int = 0  # of the weights, after it
 
     @property
     def resting(self) -> int:
@@ -63,7 +65,7 @@ class Memory:
     @property
     def generation(self) -> int:
         """Device bytes while the engine generates beside the actor at rest."""
-        return self.resting + self.rollout_weights + self.kv_cache
+        return self.resting - self.offloaded + self.rollout_weights + max(0, self.kv_cache - self.offloaded_weights)
 
     @property
     def everything(self) -> int:
@@ -86,10 +88,15 @@ def estimate(run: Run) -> Memory:
     size, local = BYTES[scale.precision], stage_parameters(model, scale)
     tokens, vocabulary = scale.max_tokens_per_microbatch, model.vocab_size // scale.tensor_parallel
     columns = min(VOCABULARY_AT_ONCE, vocabulary)
+    weights, gradients = size * local, 4 * local
+    optimizer = (8 if scale.precision == "fp32" else 12) * local // scale.data_parallel
+    leaves = {"nothing": 0, "gradients": gradients, "optimizer": gradients + optimizer}
     return Memory(
-        weights=size * local,
-        gradients=4 * local,
-        optimizer=(8 if scale.precision == "fp32" else 12) * local // scale.data_parallel,
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        offloaded=leaves.get(scale.offloads, gradients + optimizer),
+        offloaded_weights=weights if scale.offloads == "weights" else 0,
         reference=size * local if run.recipe.algorithm.kl else 0,
         set_aside=size * local if run.recipe.algorithm.kl else 0,
         rollout_weights=size * model.num_parameters // scale.rollout_tensor_parallel,

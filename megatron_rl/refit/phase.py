@@ -16,13 +16,17 @@ def rollout_phase(actor: Actor, engine: Engine, version: int) -> Iterator[None]:
     """Inside, the engine is awake with the actor's weights as policy `version`. Collective over the world.
 
     The order matters: weights wake, then are filled, and only then does the cache wake; vLLM must never run a forward
-    pass, nor take weights, in between.
+    pass, nor take weights, in between. What of the actor the scale offloads leaves before the engine needs the room,
+    and comes back once it sleeps.
     """
+    actor.offload.leave()
     actor.device.release_memory()  # vLLM's memory comes from the system, not from what training left to torch
     engine.wake("weights")
     refit(actor, engine, tensor_names(actor.model), version)
+    actor.offload.leave_weights()
     engine.wake("kv_cache")
     try:
         yield
     finally:
         engine.sleep()
+        actor.offload.come_back()

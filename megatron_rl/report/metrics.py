@@ -83,7 +83,7 @@ METRICS: Mapping[str, Metric] = {
     "validation/unjudged_fraction": Metric("held-out samples without a verdict, mean over domains", "fraction", True),
     "validation/accuracy": Metric("mean verdict on held-out prompts, every domain counting the same", "0..1", True),
     "time/step_seconds": Metric("wall time since the step before, validation and saving included", "s"),
-    "time/refit_seconds": Metric("weights from the actor into the rollout engine", "s"),
+    "time/refit_seconds": Metric("weights from the actor into the rollout engine, and what is offloaded", "s"),
     "time/generate_seconds": Metric("rollouts of the step", "s"),
     "time/score_seconds": Metric("verifiers of the step", "s"),
     "time/idle_seconds": Metric("the first engine waiting for the slowest, its own samples judged", "s"),

@@ -119,3 +119,16 @@ def test_the_shapes_have_the_published_number_of_weights() -> None:
     # 7.62 and 32.76 billion, by the two models' own pages.
     assert round(SHAPES["7B"].num_parameters / 1e9, 2) == 7.62
     assert round(SHAPES["32B"].num_parameters / 1e9, 2) == 32.76
+
+
+def test_what_is_offloaded_makes_room_for_the_engine_and_none_for_the_update() -> None:
+    scales = {name: dataclasses.replace(H100X16_TP2, offloads=name) for name in ("nothing", "gradients", "optimizer")}
+    stays, gradients, optimizer = (estimate(run_at(scale)) for scale in scales.values())
+    everything = estimate(run_at(dataclasses.replace(H100X16_TP2, offloads="weights")))
+    assert stays.generation - gradients.generation == stays.gradients
+    assert gradients.generation - optimizer.generation == stays.optimizer
+    assert optimizer.generation - everything.generation == stays.weights  # which are less than the cache
+    assert {memory.training for memory in (stays, gradients, optimizer, everything)} == {stays.training}
+    # While the engine takes the weights they are there twice, whatever leaves afterwards.
+    tight = estimate(run_at(dataclasses.replace(H100X16_TP2, offloads="weights", kv_cache_bytes=GIB)))
+    assert tight.generation == tight.weights + tight.rollout_weights

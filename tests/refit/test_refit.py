@@ -20,6 +20,7 @@ from tests.samples import by_row, groups_of
 
 PAIRS: dict[str, tuple[int, dict[str, Any]]] = {
     "one_process": (1, {}),
+    "offloads_all": (1, {"offloads": "weights"}),
     "dp2": (2, {}),
     "tp2_to_1": (2, {"tensor_parallel": 2}),
     "tp2_to_tp2": (2, {"tensor_parallel": 2, "rollout_tensor_parallel": 2}),
