@@ -57,7 +57,7 @@ WALLS = {
 NO_TORCH = ("__init__.py", "__main__.py", "config/", "estimate/", "runtime/ranks.py", "runtime/preempt.py")
 NO_TORCH += tuple(
     f"commands/{name}.py"
-    for name in ("__init__", "campaign", "check", "choose", "cli", "errors", "readers", "settings")
+    for name in ("__init__", "campaign", "check", "choose", "cli", "errors", "layouts", "readers", "settings")
 )
 NO_TORCH += ("commands/evaluate.py", "commands/evaluation.py", "commands/suites.py")
 NO_TORCH += ("evaluation/__init__.py", "evaluation/plan.py")

@@ -260,6 +260,8 @@ def varied_recipe(recipe: Recipe, varied: Mapping[str, str], model_folder: Path 
     """The recipe, or the variant of it that `--model` and `--domains` ask for. Raises UserError."""
     if not varied:
         return recipe
+    from recipes.models import MODELS
+
     model = None
     if "model" in varied and model_folder is not None:
         asked = revision_of(varied["model"])
@@ -267,6 +269,8 @@ def varied_recipe(recipe: Recipe, varied: Mapping[str, str], model_folder: Path 
         is_pinned = asked.branch and cached_snapshot(asked) == model_folder
         name = f"{asked.repository}@{model_folder.name}" if is_pinned else varied["model"]
         model = dataclasses.replace(read_model(model_folder), name=name)
+    elif "model" in varied:  # of one that is not on this machine, `check` may know the shape
+        model = MODELS.get(varied["model"])
     return variant_of(recipe, model, domains_of(varied["domains"]) if "domains" in varied else None)
 
 

@@ -199,7 +199,7 @@ def campaign(
 @command()
 def check(
     recipe: RecipeName,
-    scale: ScaleName,
+    scale: Annotated[str | None, typer.Option("--scale", metavar="NAME", help="As for `train`.")] = None,
     settings: Settings = None,
     directory: Directory = None,
     parent: ParentRun = None,
@@ -208,10 +208,22 @@ def check(
     is_strict: Annotated[
         bool, typer.Option("--strict", help="End with exit code 2 where it warns: `train` would refuse, or no fit.")
     ] = False,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus",
+            parser=number_between(1, 100_000, int),
+            metavar="NUMBER",
+            help="Instead of --scale: propose layouts on so many GPUs of 80 GB, by the memory they need.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Validate a run and show what it would be: recipe, batch algebra, memory. Starts nothing."""
     from megatron_rl.commands.check import show, warnings
     from megatron_rl.commands.choose import build_run
+    from megatron_rl.commands.layouts import proposals, show_proposals
+    from megatron_rl.config.checks import require
     from megatron_rl.runtime.preempt import deadline
     from megatron_rl.runtime.ranks import world_from_environment
 
@@ -220,12 +232,20 @@ def check(
         world_from_environment()  # what `train` would read of the environment
         deadline(None, 0.0)
         chosen = varied(settings, model, domains)
-        run = build_run(recipe, scale, chosen, directory, needs_files=False, parent=parent, lacking=lacking)
-        show(run, console())
-        found = list(warnings(run, lacking))
-        for warning in found:
-            print_warning(warning)
-    raise typer.Exit(USER_ERROR if found and is_strict else 0)
+        require((scale is None) != (gpus is None), "check: give either --scale NAME, or --gpus NUMBER for proposals")
+        if gpus is not None:
+            layouts = proposals(recipe, gpus, chosen)
+            show_proposals(layouts, recipe, chosen, console())
+            is_fine = layouts[0].fits
+        else:
+            assert scale is not None
+            run = build_run(recipe, scale, chosen, directory, needs_files=False, parent=parent, lacking=lacking)
+            show(run, console())
+            found = list(warnings(run, lacking))
+            for warning in found:
+                print_warning(warning)
+            is_fine = not (found and is_strict)
+    raise typer.Exit(0 if is_fine else USER_ERROR)
 
 
 @command()

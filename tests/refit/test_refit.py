@@ -85,9 +85,11 @@ def trained_beside(engine: Any, actor: Any, folder: str, num_updates: int, first
     ]
     found: dict[str, Any] = {"gaps": [], "equal": [], "tokens": []}
     for version in (first_version, first_version + 1):
+        # Before the phase, in which the actor's weights may be away.
+        weights = {name: tensor.clone() for name, tensor in actor.stream()}
         with rollout_phase(actor, engine, version):
             held = {name: tensor.clone() for name, tensor in engine.network.named_parameters()}
-            expected = expected_shards(dict(actor.stream()), engine.ranks.engine_size, engine.ranks.engine_rank)
+            expected = expected_shards(weights, engine.ranks.engine_size, engine.ranks.engine_rank)
             found["equal"].append(
                 [name for name in held.keys() | expected.keys() if not torch.equal(held[name], expected[name])]
             )
