@@ -51,9 +51,14 @@ check_versions() {
 exec 9<"$lock"
 flock 9
 key="$PWD $(sha256sum <"$lock")"
+project_key=$(sha256sum <pyproject.toml)
 if [[ "$(cat "$venv/lock.stamp" 2>/dev/null)" != "$key" ]]; then
     install_lock
     echo "$key" >"$venv/lock.stamp"
+fi
+if [[ "$(cat "$venv/project.stamp" 2>/dev/null)" != "$project_key" ]]; then # some commands ask for its version
+    "$venv/bin/python" -m pip --disable-pip-version-check install -qq --no-deps --no-build-isolation -e .
+    echo "$project_key" >"$venv/project.stamp"
 fi
 say "$venv has $("$venv/bin/python" -W ignore -c '
 from importlib.metadata import version

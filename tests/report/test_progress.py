@@ -144,6 +144,8 @@ def test_ctrl_c_gives_the_terminal_back() -> None:
         stderr=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
         env={**os.environ, "TERM": "xterm"},
+        # As at a terminal: what a shell starts in the background ignores it, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     os.close(side)
     try:
