@@ -26,7 +26,7 @@ OWNERS = {
     "megatron": ("device/", "runtime/parallel.py", "actor/", "refit/", "checkpoint.py"),
     "vllm": ("device/", "rollout/", "refit/"),
     "transformer_engine": ("device/", "actor/precision.py"),
-    "recipes": ("commands/choose.py", "commands/data.py", "commands/suites.py"),
+    "recipes": ("commands/choose.py", "commands/data.py", "commands/layouts.py", "commands/suites.py"),
     "nemo_run": (),
     "mlflow": ("report/trackers/mlflow.py",),
     "tensorboard": ("report/trackers/tensorboard.py",),

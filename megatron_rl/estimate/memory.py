@@ -18,7 +18,8 @@ logits           (4 + b) m C + 8 m hidden + b V hidden / tensor_parallel, or 12 
                                           them and the gradient of the head's weights; or three blocks for the entropy
 activations      b m E L c                c = 1 + (stages - 1) / (stages chunks) of the interleaved schedule if chunks
                                           of a stage > 1, else 1: the first stage holds one microbatch per stage
-                 b m (hidden L c + E)     when recomputed: the input of every layer and one whole layer
+                 b m (hidden L c + E)     when recomputed: the input of every layer and one whole layer; of the MLP
+                                          alone, f ffn once instead of L c times
 
 Not covered, so that RESERVED_BYTES are left for it: CUDA context and communication buffers (4-8 GiB), fragmentation,
 vLLM's own activations and CUDA graphs; on a CPU the engines' code, which a process imports.
@@ -120,12 +121,15 @@ def stage_parameters(model: Model, scale: Scale) -> int:
 
 def activations_per_token(model: Model, scale: Scale) -> int:
     """Numbers kept for the backward pass, per token of a microbatch, on the fullest pipeline stage."""
-    split = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim
-    split += (3 if scale.fuses_swiglu else 4) * model.ffn_hidden_size
+    attention = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim // scale.tensor_parallel
+    mlp = (3 if scale.fuses_swiglu else 4) * model.ffn_hidden_size // scale.tensor_parallel
     whole = 4 * model.hidden_size // (scale.tensor_parallel if scale.sequence_parallel else 1)
-    layer = whole + split // scale.tensor_parallel
     stages, chunks = scale.pipeline_parallel, scale.virtual_pipeline
     layers_held = model.num_layers
     if chunks > 1:
         layers_held += model.num_layers * (stages - 1) // (stages * chunks)
-    return model.hidden_size * layers_held + layer if scale.recomputes_activations else layer * layers_held
+    if scale.recomputes_activations:
+        return model.hidden_size * layers_held + whole + attention + mlp
+    if scale.recomputes_mlp:
+        return (whole + attention) * layers_held + mlp
+    return (whole + attention + mlp) * layers_held
