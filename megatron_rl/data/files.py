@@ -15,6 +15,7 @@ Part = Literal["train", "validation"]
 PARTS: tuple[Part, ...] = ("train", "validation")
 MANIFEST = "manifest.json"
 PACKED = ".zst"
+PACKED_BYTES = 4096  # read at once: what they unpack to is in memory
 
 
 def files_of(folder: Path, part: Part) -> tuple[Path, ...]:
@@ -43,11 +44,40 @@ def open_lines(path: Path) -> Iterator[BinaryIO]:
 
 
 def open_plain(raw: BinaryIO) -> BinaryIO:
-    """What a file packed by zstd holds, one frame or several."""
-    import zstandard
+    """What a file packed by zstd holds; to read it raises one of `unpacking_errors` where it is damaged or cut short."""
+    return cast("BinaryIO", io.BufferedReader(_Unpacked(raw), buffer_size=1 << 20))
 
-    reader: Any = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)
-    return cast("BinaryIO", io.BufferedReader(reader, buffer_size=1 << 20))
+
+class _Unpacked(io.RawIOBase):
+    """The content of zstd frames, one after another; zstandard's own reader takes a file cut short for a whole one."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._packed, self._plain = raw, b"", memoryview(b"")
+        self._frame: Any = None  # the one under way
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._plain:
+            self._packed = self._packed or self._raw.read(PACKED_BYTES)
+            if not self._packed and self._frame is not None:
+                raise EOFError("it ends within a frame")
+            if not self._packed:
+                return 0
+            self._unpack()
+        count = min(len(buffer), len(self._plain))
+        buffer[:count] = self._plain[:count]
+        self._plain = self._plain[count:]
+        return count
+
+    def _unpack(self) -> None:
+        import zstandard
+
+        self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+        self._plain = memoryview(self._frame.decompress(self._packed))
+        self._packed = self._frame.unused_data if self._frame.eof else b""
+        self._frame = None if self._frame.eof else self._frame
 
 
 def unpacking_errors() -> tuple[type[Exception], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -263,6 +264,19 @@ def test_a_part_without_a_row_is_one_line_with_what_became_of_them(tmp_path: Pat
     mixture = replace(MIXTURE, train=MIXTURE.train[:1], validation=MIXTURE.validation[:1])
     with pytest.raises(UserError, match=r"no row is left for train \(malformed 1, no_answer 1\); change the mixture"):
         made(tmp_path / "data", mixture, given=given)
+
+
+@pytest.mark.parametrize("packs", [lambda rows: zstandard.compress(rows), gzip.compress])
+def test_a_packed_file_that_is_cut_short_is_never_read_as_a_shorter_one(tmp_path: Path, packs: Any) -> None:
+    rows = [json.dumps({"problem": f"What is {k}+3? {random.Random(k).random()}", "answer": "5"}) for k in range(3000)]
+    whole = packs("\n".join(rows[:2000]).encode()) + packs("\n".join(rows[2000:]).encode())
+    path = tmp_path / ("rows.jsonl.gz" if packs is gzip.compress else "rows.jsonl.zst")
+    path.write_bytes(whole)
+    assert sum(len(chunk.lines or ()) for chunk in origins.chunks("x", [(path.name, path)], ())) == 2999
+    for length in (len(whole) - 1, len(whole) // 2, len(whole) // 5):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match="cannot be unpacked .*; fetch it again"):
+            list(origins.chunks("x", [(path.name, path)], ()))
 
 
 @pytest.mark.parametrize("name", ["cut.parquet", "cut.jsonl.zst", "cut.jsonl.gz", "cut.json"])
