@@ -89,6 +89,9 @@ def prepare(
         except KeyboardInterrupt:
             typer.echo("stopped: start the same command again to go on", err=True)
             raise
+        except OSError as error:
+            where, why = error.filename or to, error.strerror or str(error)
+            raise RuntimeError(f"{where}: {why}; mend that, and start the same command again to go on") from None
         show(manifest, to)
 
 

@@ -44,7 +44,7 @@ def open_lines(path: Path) -> Iterator[BinaryIO]:
 
 
 def open_plain(raw: BinaryIO) -> BinaryIO:
-    """What a file packed by zstd holds; to read it raises one of `unpacking_errors` where it is damaged or cut short."""
+    """What a file packed by zstd holds; reading raises one of `unpacking_errors` where it is damaged or cut short."""
     return cast("BinaryIO", io.BufferedReader(_Unpacked(raw), buffer_size=1 << 20))
 
 
