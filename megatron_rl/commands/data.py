@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pkgutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -83,16 +84,22 @@ def prepare(
             packs=packs,
             allows_unsafe_sandbox=allow_unsafe_sandbox,
         )
-        try:
-            with Bar() as bar:
-                manifest = prepare_folder(order, bar)
-        except KeyboardInterrupt:
-            typer.echo("stopped: start the same command again to go on", err=True)
-            raise
-        except OSError as error:
-            where, why = error.filename or to, error.strerror or str(error)
-            raise RuntimeError(f"{where}: {why}; mend that, and start the same command again to go on") from None
+        with going_on_later(to), Bar() as bar:
+            manifest = prepare_folder(order, bar)
         show(manifest, to)
+
+
+@contextmanager
+def going_on_later(folder: Path) -> Iterator[None]:
+    """Says of what stops a preparation that the same command goes on from there. Raises RuntimeError for the disk."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped: start the same command again to go on", err=True)
+        raise
+    except OSError as error:
+        where, why = error.filename or folder, error.strerror or str(error)
+        raise RuntimeError(f"{where}: {why}; mend that, and start the same command again to go on") from None
 
 
 @app.callback()
