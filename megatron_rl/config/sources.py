@@ -28,6 +28,13 @@ def sources_of(recipe: str) -> list[tuple[str, str, str]]:
     return [(name, value, tag) for name, (value, tag) in found.items()]
 
 
+def tags() -> dict[str, str]:
+    """Tag of a source, such as P1 -> what it stands for, as recipes/__init__.py says."""
+    path = FOLDER / "__init__.py"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return dict(re.findall(r"^([A-Z][A-Z0-9])   (\S.*)$", text, re.MULTILINE))
+
+
 def sourced_values(source: str) -> Iterator[tuple[str, str, str]]:
     """Dotted name, value as written and comment of every commented field of RECIPE, in the order of the file.
 

@@ -14,6 +14,7 @@ from typing import Any
 from megatron_rl.config import lineage
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.records import differences
+from megatron_rl.config.sources import tags
 from megatron_rl.report import provenance
 from megatron_rl.report.curves import Curves
 from megatron_rl.report.journal import FILE_NAME as JOURNAL
@@ -117,11 +118,19 @@ def card_of(
         validations(rows),
         *(["## Evaluation", scores_table(scores)] if scores else []),
         "## Sources of the recipe's numbers",
-        table(("number", "value", "source"), [(f"`{a}`", f"`{b}`", c) for a, b, c in facts["sources"]])
-        if facts["sources"]
-        else "The recipe's file was not at hand.",
+        sources_of(facts["sources"]),
     ]
     return "\n" + "\n\n".join(sections) + "\n"
+
+
+def sources_of(numbers: Sequence[tuple[str, str, str]]) -> str:
+    """Every number of the recipe with its source, and what the tags of the sources stand for."""
+    if not numbers:
+        return "The recipe's file was not at hand."
+    used = set(re.findall(r"\b[A-Z][A-Z0-9]\b", " ".join(source for *_, source in numbers)))
+    legend = [f"- {tag}: {meaning}" for tag, meaning in tags().items() if tag in used]
+    lines = [(f"`{name}`", f"`{value}`", source) for name, value, source in numbers]
+    return "\n\n".join(["\n".join(legend), table(("number", "value", "source"), lines)])
 
 
 def ancestor(one: lineage.Parent) -> str:

@@ -90,6 +90,7 @@ def test_the_card_says_what_the_record_says(directory: Path) -> None:
         "| 0 | 0.000 | 0.000 |",
         "| 40 | 0.800 | 0.800 |",
         "`algorithm.clip_low`",
+        "- P1: ProRL v1, https://arxiv.org/abs/2505.24864",
     ):
         assert part in text, part
     assert "10.0 (5.0" not in text, "the start policy's score"
