@@ -9,7 +9,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from megatron_rl.config import lineage
 from megatron_rl.config.checks import UserError
@@ -235,9 +235,11 @@ def push(folder: Path, name: str, uploads: Upload = upload) -> str:
     """Uploads an exported policy and returns its address. Raises RuntimeError, in one line, where that fails."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
+    # What its client of HTTP raises where nobody answers; which client that is differs between its versions.
+    unanswered = cast("type[Exception]", HfHubHTTPError.__bases__[0])
     try:
         return uploads(folder, name)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    except (unanswered, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
         text = " ".join(str(error).split())
         raise RuntimeError(
             f"--push {name}: {text}; {folder} is complete: mend that (`hf auth login`, HF_TOKEN, HF_HUB_OFFLINE), and "

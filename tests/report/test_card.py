@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,6 +147,19 @@ def test_an_upload_that_fails_is_one_line_with_the_remedy(error: Exception, dire
     with pytest.raises(RuntimeError, match="--push me/policy: .*; .* is complete: mend that") as found:
         push(directory, "me/policy", uploads)
     assert "\n" not in str(found.value)
+
+
+def test_a_hub_that_nobody_answers_for_is_one_line(directory: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from megatron_rl.report.card import push\n"
+        "try: push(Path(sys.argv[1]), 'me/policy')\n"
+        "except RuntimeError as error: print(error)"
+    )
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_x"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(directory)], capture_output=True, text=True, env=os.environ | nobody
+    )
+    assert done.stdout.startswith("--push me/policy: ") and done.stdout.count("\n") == 1, done
 
 
 @pytest.mark.parametrize("name", ["policy", "a/b/c", "me/pol icy", ""])
