@@ -276,6 +276,7 @@ def varied_recipe(recipe: Recipe, varied: Mapping[str, str], model_folder: Path 
 
 def find_model(text: str, lacking: list[str] | None) -> Path | None:
     """The folder that `--model` names, or a model of that name in the Hugging Face cache. Raises UserError."""
+    require(bool(text.strip()), "--model: must not be empty; give a folder, or a name on the Hugging Face hub")
     found, asked = _folder(text), revision_of(text)
     if found is None and (releases := checkpoints_of(asked.repository)):
         asked_branch(asked, f"--model {text}", releases)

@@ -39,14 +39,14 @@ def new(
     from megatron_rl.config.variant import domains_of, variant_of
 
     with one_line_errors():
+        recipe = find_recipe(base)
+        require(base in recipe_files(), f"--from {base}: give a recipe of this repository by its name")
         path = to or Path(f"{base}_mine.py")
         name = path.stem
         fits = path.suffix == ".py" and name.isidentifier() and not keyword.iskeyword(name)
         require(fits, f"--to {path}: name it as a Python module, such as {base}_mine.py")
         require(not path.exists(), f"--to {path}: is there already; name another")
         require(path.parent.is_dir(), f"--to {path}: there is no folder {path.parent}; make it first")
-        recipe = find_recipe(base)
-        require(base in recipe_files(), f"--from {base}: give a recipe of this repository by its name")
         shape = None
         if model is not None and (folder := find_model(model, None)) is not None:
             shape = dataclasses.replace(read_model(folder), name=model)

@@ -51,6 +51,7 @@ def test_a_published_run_is_no_variant(tmp_path: Path) -> None:
         (["model.num_layers=3"], "model cannot be set"),
         (["domains=history"], "--domains history: grpo_control has math"),
         ([DATA, f"model={MODEL}", "domains=math", "domains=logic"], "is given twice"),
+        ([DATA, "model= "], "--model: must not be empty"),
     ],
 )
 def test_what_cannot_be_a_variant_is_one_line(settings: list[str], pattern: str, tmp_path: Path) -> None:
