@@ -74,6 +74,7 @@ def train(run: Run) -> State:
         )
         actor = Actor(run, ranks, hardware)
         gc.freeze()  # what has been imported stays; looking through it again and again is a tenth of a small step
+        gc.enable()
         state = loop(run, actor, rollouts, prompts, validation, report)
         engine.close()
     parallel.stop()
@@ -89,6 +90,7 @@ def export_run(run: Run, folder: Path, checkpoint_folder: Path | None = None) ->
         raise UserError(f"{run.directory}: has no checkpoint yet; wait for the first")
     hardware = device.select(run.scale)
     actor = Actor(run, parallel.start(run.scale, hardware, run.stall_seconds), hardware)
+    gc.enable()
     state = checkpoint.resume(run, actor, None, only=checkpoint_folder)
     export(run, state, actor, folder)
     if actor.ranks.is_main:

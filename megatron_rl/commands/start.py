@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable
@@ -19,7 +20,13 @@ from megatron_rl.config.run import Run
 from megatron_rl.runtime import rundir
 from megatron_rl.runtime.heartbeat import STARTED_AT, process_start
 from megatron_rl.runtime.preempt import listen
-from megatron_rl.runtime.ranks import World, launch_ranks, process_environment, world_from_environment
+from megatron_rl.runtime.ranks import (
+    IMPORTED_BEFORE_FORK,
+    World,
+    launch_ranks,
+    process_environment,
+    world_from_environment,
+)
 
 
 class HasPlace(Protocol):
@@ -62,22 +69,33 @@ def on_every_rank(
     if is_over:
         raise typer.Exit(0)
     variables = process_environment(run.scale)
+
+    def work(rank: World | None) -> int:
+        os.environ.update(variables | (rank.variables if rank is not None else {}))
+        listen()
+        failures = run.directory / "logs" / f"failure_rank{rank.rank if rank else 0}.txt"
+        gc.disable()  # until all stands that a run needs: imports bring a million objects, and none of them goes
+        is_first = rank is None or rank.rank == 0
+        try:
+            with one_line_errors(is_first, failures=failures if owns_directory else None):
+                action(run)
+        except typer.Exit as ending:
+            return ending.exit_code
+        finally:
+            if owns_directory and is_first:
+                note_exit(run)
+        return 0
+
     if world is None and run.scale.num_devices > 1:
         started = {STARTED_AT: str(process_start())}
-        code = launch_ranks(run.scale.num_devices, words(run), variables | started)
+        module = IMPORTED_BEFORE_FORK[run.scale.device]
+        with one_line_errors():
+            code = launch_ranks(run.scale.num_devices, words(run), variables | started, module, work)
         if owns_directory:
             remove_leftovers(run)
             note_exit(run)
         raise typer.Exit(code)
-    os.environ.update(variables | (world.variables if world is not None else {}))
-    listen()
-    failures = run.directory / "logs" / f"failure_rank{world.rank if world else 0}.txt"
-    try:
-        with one_line_errors(is_main, failures=failures if owns_directory else None):
-            action(run)
-    finally:
-        if owns_directory and is_main:
-            note_exit(run)
+    raise typer.Exit(work(world))
 
 
 def check_world(scale: Scale, world: World | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -44,6 +45,7 @@ def answer_and_judge(evaluation: Evaluation) -> bool:
             # Started first, so that it imports what it needs while the engine does.
             with Keeper(evaluation) if ranks.engine_rank == 0 else nullcontext() as keeper:
                 engine = Engine(evaluation, ranks, hardware)
+                gc.enable()
                 generator = Generator(evaluation, engine, ranks, preemption)
                 _work(evaluation, asked, generator, keeper, ranks, preemption)
             parallel.barrier()

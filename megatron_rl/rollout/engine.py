@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,6 +21,7 @@ from megatron_rl.device import Device
 from megatron_rl.rollout.quantization import quantization, reload
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.parallel import Ranks
+from megatron_rl.runtime.ranks import ENGINE_VARIABLES
 from megatron_rl.runtime.rundir import name_shared_memory, remove_shared_memory, shared_memory_name
 from megatron_rl.runtime.spans import span
 from megatron_rl.types import Request, Sample
@@ -59,7 +62,7 @@ class Engine:
         self.version: int | None = None  # of the policy whose weights it holds
         self.stop_tokens = stop_tokens(job.model_folder, job.model.vocab_size)
         scale = job.scale
-        os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", VLLM_DO_NOT_TRACK="1")
+        os.environ.update(ENGINE_VARIABLES)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         parallel.barrier()  # rank 0 holds the directory's lock now, or has failed
         if ranks.is_first_of_machine:  # a killed attempt's shared memory fills the machine, or makes this start fail
@@ -67,8 +70,9 @@ class Engine:
         name_shared_memory(job.directory)
         parallel.barrier()
         device.prepare_rollout(shared_memory_name(job.directory))
-        import vllm
+        import vllm.entrypoints.llm
 
+        gc.freeze()  # vLLM collects garbage several times while it starts: what was imported is none
         neighbours: dict[str, Any] = (
             {"distributed_executor_backend": "external_launcher", "tensor_parallel_size": ranks.engine_size}
             if ranks.world > 1
@@ -197,7 +201,8 @@ class Engine:
         """Ends the engine, and with it the process groups of this process. Collective over the world."""
         for what in sorted(self.asleep, reverse=True):  # vLLM would free again what is unmapped, and print CUDA errors
             self.wake(what)
-        self.llm.llm_engine.engine_core.shutdown()
+        with _no_collections():
+            self.llm.llm_engine.engine_core.shutdown()
 
     @property
     def network(self) -> Any:
@@ -220,6 +225,20 @@ def config_overrides(model: Model, scale: Scale) -> dict[str, Any]:
     if isinstance(model.rope_scaling, YarnScaling):  # whose published configs leave the context as it was
         fields |= {"max_position_embeddings": model.max_positions}
     return fields if scale.fp32_logits == "neither" else fields | {"head_dtype": "float32"}
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Lets nothing look for garbage: vLLM does at its end, twice through all that was ever imported, for a second."""
+    was_enabled, collect = gc.isenabled(), gc.collect
+    gc.disable()
+    gc.collect = lambda generation=2: 0
+    try:
+        yield
+    finally:
+        gc.collect = collect
+        if was_enabled:
+            gc.enable()
 
 
 class _Told:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import importlib
 import os
 import random
 import re
@@ -13,7 +15,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import FrameType
+from typing import Any, Protocol
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.records import Scale
@@ -36,6 +41,11 @@ DEVICE_VARIABLES: Mapping[str, Mapping[str, str]] = {
     "cpu": {"TORCH_COMPILE_DISABLE": "1"},
     "cuda": {},
 }
+# The module that imports what every rank does: on a machine whose ranks are started together the first process imports
+# it once and forks them. None on a GPU: vLLM looks at the card when it is imported, and CUDA does not survive a fork.
+IMPORTED_BEFORE_FORK: Mapping[str, str | None] = {"cpu": "megatron_rl.device.imports_on_cpu", "cuda": None}
+# Read when vLLM is imported: its engine lives in this process, says nothing and reports nothing.
+ENGINE_VARIABLES = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
 # Packs differ in length, which cuts fixed segments of memory into pieces. vLLM turns this off around its own.
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 
@@ -86,6 +96,8 @@ def process_environment(scale: Scale, environment: Mapping[str, str] = os.enviro
         "PYTHONHASHSEED": "0",  # vLLM's prefix cache hashes with it
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # else it tells of every NUMA binding
         "TOKENIZERS_PARALLELISM": "false",  # else it warns when verifiers fork
+        **ENGINE_VARIABLES,
+        "VLLM_LOGGING_LEVEL": environment.get("VLLM_LOGGING_LEVEL", "ERROR"),
         **DEVICE_VARIABLES[scale.device],
         **queues,
         **({ALLOCATOR: environment.get(ALLOCATOR, "expandable_segments:True")} if scale.device == "cuda" else {}),
@@ -177,13 +189,65 @@ def first_host(nodes: str) -> str:
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", name[0] if name else "")
 
 
-def launch_ranks(num_ranks: int, arguments: Sequence[str], variables: Mapping[str, str]) -> int:
+class Process(Protocol):
+    """What is needed of a rank: a Popen is one, and so is a Forked."""
+
+    pid: int
+    returncode: int | None
+
+    def wait(self) -> int: ...
+
+
+class Forked:
+    """A copy of this process that does `work` and ends with what that returns."""
+
+    def __init__(self, work: Callable[[], int]) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                code = work()
+            except BaseException:  # noqa: BLE001 - nothing of the parent's may go on here; its traceback is shown
+                sys.excepthook(*sys.exc_info())
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+
+    def wait(self) -> int:
+        """Waits for its end, and reaps it."""
+        self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+
+def import_ahead(module: str, variables: Mapping[str, str]) -> bool:
+    """Imports what ranks need, with their environment; True where this process may be forked then.
+
+    That is where it has one thread: a lock that another one held would stay closed in the copies for ever.
+    """
+    os.environ.update(variables)
+    gc.disable()  # a third of the time of these imports would go into looking through what they bring
+    importlib.import_module(module)
+    gc.freeze()  # nor may it touch, and so copy, the pages that are shared from now on
+    return len(list(Path("/proc/self/task").iterdir())) == 1
+
+
+def launch_ranks(
+    num_ranks: int,
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+    module: str | None = None,
+    work: Callable[[World], int] | None = None,
+) -> int:
     """Runs `megatron-rl arguments` as `num_ranks` processes of this machine and returns the exit code of them all.
 
-    0 when all ended well, else the code of the first that did not: 128 + n for one ended by signal n, 130 after
-    Ctrl-C. SIGTERM and SIGUSR1 are passed on once, Ctrl-C as a SIGTERM; what is asked twice is done at once. A rank
-    that outlives its grace period is killed, as are all when this function ends or this process dies. Each rank leads
-    a process group, which is killed with it. Not covered: a process that a rank put into a session of its own.
+    With a `module` that is imported here, once, and each rank is a copy of this process that does `work` instead, where
+    a copy can be made. 0 when all ended well, else the code of the first that did not: 128 + n for one ended by
+    signal n, 130 after Ctrl-C. SIGTERM and SIGUSR1 are passed on once, Ctrl-C as a SIGTERM; what is asked twice is done
+    at once. A rank that outlives its grace period is killed, as are all when this function ends or this process dies.
+    Each rank leads a process group, which is killed with it. Not covered: a process that a rank put into a session of
+    its own.
     """
     port = free_port()
     received: list[int] = []
@@ -192,18 +256,25 @@ def launch_ranks(num_ranks: int, arguments: Sequence[str], variables: Mapping[st
         received.append(signal_number)
 
     before = {number: signal.signal(number, remember) for number in GRACE_SECONDS}
-    ranks: list[subprocess.Popen[bytes]] = []
+    ranks: list[Process] = []
     try:
+        can_fork = module is not None and import_ahead(module, variables)
+        if received:
+            return 128 + received[0]
         for rank in range(num_ranks):
             world = World(rank=rank, local_rank=rank, size=num_ranks, address="127.0.0.1", port=port)
-            ranks.append(
-                subprocess.Popen(
-                    [*COMMAND, *arguments],
-                    env={**os.environ, **variables, **world.variables},
-                    start_new_session=True,  # the terminal's Ctrl-C reaches only this process, which passes it on
-                    preexec_fn=die_with_parent(os.getpid()),
+            environment, dies = {**variables, **world.variables}, die_with_parent(os.getpid())
+            if work is not None and can_fork:
+                ranks.append(Forked(partial(_work_as, world, environment, before, dies, work)))
+            else:
+                ranks.append(
+                    subprocess.Popen(
+                        [*COMMAND, *arguments],
+                        env={**os.environ, **environment},
+                        start_new_session=True,  # the terminal's Ctrl-C reaches this process, which passes it on
+                        preexec_fn=dies,
+                    )
                 )
-            )
         return _wait(ranks, received)
     finally:
         for process in ranks:
@@ -212,7 +283,23 @@ def launch_ranks(num_ranks: int, arguments: Sequence[str], variables: Mapping[st
             signal.signal(number, handler)
 
 
-def _wait(ranks: Sequence[subprocess.Popen[bytes]], received: Sequence[int]) -> int:
+def _work_as(
+    world: World,
+    variables: Mapping[str, str],
+    handlers: Mapping[signal.Signals, Any],
+    dies: Callable[[], None],
+    work: Callable[[World], int],
+) -> int:
+    """Does `work` as a rank whose session, parent's death, signals and environment are as after a Popen."""
+    os.setsid()
+    dies()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    os.environ.update(variables)
+    return work(world)
+
+
+def _wait(ranks: Sequence[Process], received: Sequence[int]) -> int:
     """Passes signals on until all ranks have ended or their time is up; returns the exit code of them all."""
     num_passed, deadline, first_failure = 0, float("inf"), 0
     running = list(ranks)
@@ -231,8 +318,7 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], received: Sequence[int]) -> 
                 os.kill(process.pid, signal.SIGTERM if number == signal.SIGINT else number)
         for process in [process for process in running if _has_ended(process)]:
             running.remove(process)
-            _kill_group(process)
-            code = process.returncode
+            code = _kill_group(process)
             if code != 0 and first_failure == 0:
                 first_failure = code if code > 0 else 128 - code
                 deadline = min(deadline, time.monotonic() + GRACE_AFTER_FAILURE_SECONDS)
@@ -260,15 +346,16 @@ def die_with_parent(parent: int) -> Callable[[], None]:
     return ask
 
 
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+def _has_ended(process: Process) -> bool:
     """True once the process has ended; it is not reaped, so that its group's number stays its own."""
     if process.returncode is not None:
         return True
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kills what is left of a rank and of the processes it started, and reaps it."""
-    if process.returncode is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def _kill_group(process: Process) -> int:
+    """Kills what is left of a rank and of the processes it started, reaps it, and returns its code."""
+    if process.returncode is not None:
+        return process.returncode
+    os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()

@@ -104,19 +104,27 @@ def test_threads_are_the_scale_s() -> None:
 
 
 class Launched:
-    """launch_ranks of a Python text, in a process of its own."""
+    """launch_ranks of a Python text, in a process of its own, by starting it or by forking one that runs it."""
 
-    def __init__(self, folder: Path, num_ranks: int, rank_program: str, grace_seconds: float = 1.0) -> None:
+    def __init__(
+        self, folder: Path, num_ranks: int, rank_program: str, grace_seconds: float = 1.0, forks: bool = False
+    ) -> None:
         (folder / "rank.py").write_text(
             "import os, pathlib, signal, subprocess, sys, time\n"
             f"folder, rank = pathlib.Path({str(folder)!r}), int(os.environ['RANK'])\n" + textwrap.dedent(rank_program)
         )
+        forked = ", 'json', work" if forks else ""
         (folder / "driver.py").write_text(
-            "import sys\nfrom megatron_rl.runtime import ranks\n"
+            "import runpy, sys\nfrom megatron_rl.runtime import ranks\n"
             f"ranks.COMMAND = (sys.executable, {str(folder / 'rank.py')!r})\n"
             f"ranks.GRACE_SECONDS = dict.fromkeys(ranks.GRACE_SECONDS, {grace_seconds})\n"
             "ranks.GRACE_AFTER_FAILURE_SECONDS = 0.5\n"
-            f"sys.exit(ranks.launch_ranks({num_ranks}, ['train', 'x'], {{'COLOUR': 'red'}}))\n"
+            f"sys.argv = [{str(folder / 'rank.py')!r}, 'train', 'x']\n"
+            "def work(world):\n"
+            "    try:\n        runpy.run_path(sys.argv[0])\n"
+            "    except SystemExit as ending:\n        return ending.code\n"
+            "    return 0\n"
+            f"sys.exit(ranks.launch_ranks({num_ranks}, ['train', 'x'], {{'COLOUR': 'red'}}{forked}))\n"
         )
         self.folder = folder
         root = Path(__file__).resolve().parents[2]
@@ -168,18 +176,22 @@ def launched(tmp_path: Path) -> Iterator[list[Launched]]:
         one.process.communicate()
 
 
-def test_ranks_know_their_world_and_end_with_zero(tmp_path: Path, launched: list[Launched]) -> None:
+@pytest.mark.parametrize("forks", [False, True])
+def test_ranks_know_their_world_and_end_with_zero(tmp_path: Path, launched: list[Launched], forks: bool) -> None:
     program = "names = 'RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR COLOUR'.split()\n"
     program += "(folder / f'{rank}.txt').write_text(' '.join([*(os.environ[n] for n in names), *sys.argv[1:]]))\n"
-    launched.append(Launched(tmp_path, 3, program))
+    launched.append(Launched(tmp_path, 3, program, forks=forks))
     assert launched[0].end() == (0, "")
     assert (tmp_path / "2.txt").read_text() == "2 2 3 127.0.0.1 red train x"
 
 
-def test_the_first_failing_rank_ends_the_others_and_gives_the_code(tmp_path: Path, launched: list[Launched]) -> None:
+@pytest.mark.parametrize("forks", [False, True])
+def test_the_first_failing_rank_ends_the_others_and_gives_the_code(
+    tmp_path: Path, launched: list[Launched], forks: bool
+) -> None:
     program = "(folder / f'{rank}.pid').write_text(str(os.getpid()))\n"
     program += "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nif rank == 1: sys.exit(7)\ntime.sleep(60)\n"
-    launched.append(Launched(tmp_path, 3, program))
+    launched.append(Launched(tmp_path, 3, program, forks=forks))
     assert launched[0].end() == (7, "")
     assert all_gone(launched[0].wait_for(3))
 
@@ -192,7 +204,8 @@ def test_a_rank_that_was_killed_is_named(tmp_path: Path, launched: list[Launched
     assert errors.count("\n") == 1
 
 
-def test_ctrl_c_lets_all_ranks_save_and_says_so(tmp_path: Path, launched: list[Launched]) -> None:
+@pytest.mark.parametrize("forks", [False, True])
+def test_ctrl_c_lets_all_ranks_save_and_says_so(tmp_path: Path, launched: list[Launched], forks: bool) -> None:
     program = """
     def finish(number, frame):
         (folder / f'{rank}.saved').touch()
@@ -201,7 +214,7 @@ def test_ctrl_c_lets_all_ranks_save_and_says_so(tmp_path: Path, launched: list[L
     child = subprocess.Popen(['sleep', '60'])
     (folder / f'{rank}c.pid').write_text(str(child.pid))
     """
-    launched.append(Launched(tmp_path, 2, textwrap.dedent(program) + SLEEP))
+    launched.append(Launched(tmp_path, 2, textwrap.dedent(program) + SLEEP, forks=forks))
     pids = launched[0].wait_for(4)
     launched[0].process.send_signal(signal.SIGINT)
     code, errors = launched[0].end()
@@ -246,9 +259,25 @@ def test_a_rank_may_finish_its_work_after_a_signal(tmp_path: Path, launched: lis
     assert len(list(tmp_path.glob("*.saved"))) == 2
 
 
-def test_ranks_die_with_their_parent(tmp_path: Path, launched: list[Launched]) -> None:
-    launched.append(Launched(tmp_path, 2, SLEEP))
+@pytest.mark.parametrize("forks", [False, True])
+def test_ranks_die_with_their_parent(tmp_path: Path, launched: list[Launched], forks: bool) -> None:
+    launched.append(Launched(tmp_path, 2, SLEEP, forks=forks))
     pids = launched[0].wait_for(2)
     launched[0].process.send_signal(signal.SIGKILL)
     launched[0].end()
     assert all_gone(pids)
+
+
+def test_a_forked_rank_that_fails_shows_its_traceback_and_goes_no_further(
+    tmp_path: Path, launched: list[Launched]
+) -> None:
+    launched.append(Launched(tmp_path, 2, "if rank == 1: raise ValueError('odd')\n", forks=True))
+    code, errors = launched[0].end()
+    assert (code, errors.count("ValueError: odd\n"), errors.count("Traceback")) == (1, 1, 1)
+
+
+def test_a_process_with_a_second_thread_is_not_forked() -> None:
+    program = "import threading\nfrom megatron_rl.runtime.ranks import import_ahead\nprint(import_ahead('json', {}))\n"
+    program += "threading.Thread(target=threading.Event().wait, daemon=True).start()\nprint(import_ahead('json', {}))\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+    assert done.stdout == "True\nFalse\n", done.stderr
