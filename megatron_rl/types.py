@@ -209,6 +209,17 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolicyView:
+    """What one pass of the current policy over a batch gave, pack by pack; empty off the last pipeline stage."""
+
+    logprobs: list[Tensor | None]  # [T] float32 each
+    entropy_nats: float  # mean over the response tokens of all ranks
+    mismatch_mean_nats: float  # mean |actor - rollout|
+    mismatch_max_nats: float
+    mismatch_kl_nats: float  # k3 estimate of KL(rollout || actor)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Update:
     """What one optimizer step did; means are over the response tokens of the update, on all ranks."""
 

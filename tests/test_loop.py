@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from megatron_rl import checkpoint, train
-from megatron_rl.actor.actor import Actor, PolicyView
+from megatron_rl.actor.actor import Actor
 from megatron_rl.actor.pack import Limits
 from megatron_rl.config.records import Difficulty, Kl
 from megatron_rl.config.run import Run
@@ -23,7 +23,7 @@ from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts
 from megatron_rl.runtime import rundir
 from megatron_rl.runtime.preempt import Preempted, Preemption
-from megatron_rl.types import Batch, Pack, State, Update
+from megatron_rl.types import Batch, Pack, PolicyView, State, Update
 from tests.models import make_run
 from tests.report.records import update as an_update
 from tests.rollout.test_collect import DEMO, NUM_SAMPLES, ONE, RIGHT, WRONG, ScriptedEngine, items_of

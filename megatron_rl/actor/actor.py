@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,18 +23,7 @@ from megatron_rl.device import Device
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.runtime.spans import span
-from megatron_rl.types import Batch, Pack, State, Update
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyView:
-    """What one pass of the current policy over a batch gave, pack by pack; empty off the last pipeline stage."""
-
-    logprobs: list[Tensor | None]  # [T] float32 each
-    entropy_nats: float  # mean over the response tokens of all ranks
-    mismatch_mean_nats: float  # mean |actor - rollout|
-    mismatch_max_nats: float
-    mismatch_kl_nats: float  # k3 estimate of KL(rollout || actor)
+from megatron_rl.types import Batch, Pack, PolicyView, State, Update
 
 
 class Actor:

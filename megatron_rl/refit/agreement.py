@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from megatron_rl.actor.actor import Actor, PolicyView
+from megatron_rl.actor.actor import Actor
 from megatron_rl.actor.pack import pack
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.records import Recipe
@@ -22,7 +22,7 @@ from megatron_rl.refit.phase import rollout_phase
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.log import get_logger
-from megatron_rl.types import Groups, Prompt, Request, Sample
+from megatron_rl.types import Groups, PolicyView, Prompt, Request, Sample
 
 PROMPTS_PER_ENGINE, SAMPLES_PER_PROMPT, MAX_TOKENS = 2, 2, 16
 

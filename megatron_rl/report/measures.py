@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,10 +11,7 @@ from megatron_rl.algorithms.groups import tests
 from megatron_rl.algorithms.shaping import length_term_is_on, shaped_rewards
 from megatron_rl.config.records import Recipe
 from megatron_rl.report.metrics import Metrics, checked
-from megatron_rl.types import OUTCOMES, Collected, Groups, Scores, State, Update
-
-if TYPE_CHECKING:
-    from megatron_rl.actor.actor import PolicyView
+from megatron_rl.types import OUTCOMES, Collected, Groups, PolicyView, Scores, State, Update
 
 
 def validation_metrics(scores: Scores) -> Metrics:

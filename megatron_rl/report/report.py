@@ -26,10 +26,9 @@ from megatron_rl.report.track import STOP_SECONDS, Followers
 from megatron_rl.runtime import spans
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.preempt import Preempted
-from megatron_rl.types import Batch, Collected, Example, State, Update
+from megatron_rl.types import Batch, Collected, Example, PolicyView, State, Update
 
 if TYPE_CHECKING:
-    from megatron_rl.actor.actor import PolicyView
     from megatron_rl.runtime.parallel import Ranks
 
 PARTS_OF_VALIDATION = ("generate", "idle", "score")

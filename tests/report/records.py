@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from megatron_rl.actor.actor import PolicyView
-from megatron_rl.types import Batch, Collected, Groups, Prompt, Update
+from megatron_rl.types import Batch, Collected, Groups, PolicyView, Prompt, Update
 from tests.samples import groups_of
 
 POLICY = PolicyView(
