@@ -120,14 +120,15 @@ def loop(
                 collected = rollouts.collect(prompts, recipe, state)
 
             batch = pack(collected.groups, actor.ranks, recipe.algorithm, actor.limits)
-            policy = actor.logprobs(batch, recipe)
-            agreement.check_step(actor, policy, state.step)
+            policy = actor.old_logprobs(batch, recipe)
             batch = batch.with_logprobs(old=policy.logprobs, reference=actor.reference_logprobs(batch, recipe))
 
             rewards = shaped_rewards(batch.groups, recipe, state.step) - actor.kl_in_reward(batch, recipe)
             batch = batch.with_advantages(advantages(rewards, batch.groups, recipe.algorithm))
 
             updates = [actor.update(packs, recipe, state.step) for packs in batch.updates]
+            policy = policy.with_own(updates)
+            agreement.check_step(actor, policy, state.step)
             state = state.after(collected, updates)
             if reason := reset_reason(state, recipe):
                 actor.reset_reference(recipe)

@@ -173,7 +173,7 @@ class Pack:
     response_mask: Tensor  # [T] float32: 1 where a judged response token is predicted, else 0
     loss_weights: Tensor  # [T] float32: the token's in its update's loss, times the update's tokens; mostly 1
     rollout_logprobs: Tensor  # [T] float32: 0 where the mask is
-    old_logprobs: Tensor | None = None  # [T]; only on the last pipeline stage
+    old_logprobs: Tensor | None = None  # [T]; only on the last pipeline stage, and None where they are the update's own
     reference_logprobs: Tensor | None = None  # [T]; only on the last pipeline stage
     advantages: Tensor | None = None  # [T]
 
@@ -210,13 +210,43 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyView:
-    """What one pass of the current policy over a batch gave, pack by pack; empty off the last pipeline stage."""
+    """What one pass of the policy that a step began with gave, pack by pack; empty off the last pipeline stage."""
 
-    logprobs: list[Tensor | None]  # [T] float32 each
-    entropy_nats: float  # mean over the response tokens of all ranks
+    logprobs: Sequence[Tensor | None]  # [T] float32 each; None for a pack whose update makes its own
+    num_tokens: int  # response tokens of all ranks that were looked at; the means are over them
+    entropy_nats: float
     mismatch_mean_nats: float  # mean |actor - rollout|
     mismatch_max_nats: float
     mismatch_kl_nats: float  # k3 estimate of KL(rollout || actor)
+
+    def with_own(self, updates: Sequence[Update]) -> PolicyView:
+        """The view of a whole step, once the update that makes its own is done.
+
+        >>> half = PolicyView(logprobs=(), num_tokens=1, entropy_nats=1.0, mismatch_mean_nats=0.0,
+        ...                   mismatch_max_nats=0.0, mismatch_kl_nats=0.0)
+        >>> own = dataclasses.replace(half, num_tokens=3, mismatch_mean_nats=4.0, mismatch_max_nats=9.0)
+        >>> whole = half._joined(own)
+        >>> whole.num_tokens, whole.entropy_nats, whole.mismatch_mean_nats, whole.mismatch_max_nats
+        (4, 1.0, 3.0, 9.0)
+        """
+        own = next((update.policy for update in updates if update.policy is not None), None)
+        return self if own is None else self._joined(own)
+
+    def _joined(self, own: PolicyView) -> PolicyView:
+        tokens = max(1, self.num_tokens + own.num_tokens)
+
+        def mean(name: str) -> float:
+            parts = ((view.num_tokens, getattr(view, name)) for view in (self, own) if view.num_tokens)
+            return float(sum(count / tokens * value for count, value in parts))
+
+        return dataclasses.replace(
+            self,
+            num_tokens=self.num_tokens + own.num_tokens,
+            entropy_nats=mean("entropy_nats"),
+            mismatch_mean_nats=mean("mismatch_mean_nats"),
+            mismatch_max_nats=max(self.mismatch_max_nats, own.mismatch_max_nats),
+            mismatch_kl_nats=mean("mismatch_kl_nats"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +265,7 @@ class Update:
     correction_fraction: float  # of the tokens whose ratio to the rollout's probability lay beyond the bounds
     loss_scale: float | None = None  # after the update; precision fp16 alone has one
     num_overflows: int = 0  # times that the update was made again with half the loss scale
+    policy: PolicyView | None = None  # where its forward pass was the one that saw the policy it began with
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,10 +61,15 @@ class CountingActor:
         )
         self.trained_on: list[list[tuple[int, float]]] = []
 
-    def logprobs(self, batch: Batch, recipe: Any) -> PolicyView:
+    def old_logprobs(self, batch: Batch, recipe: Any) -> PolicyView:
         packs = [pack.rollout_logprobs for pack in batch.packs]
         return PolicyView(
-            logprobs=list(packs), entropy_nats=1.0, mismatch_mean_nats=0.0, mismatch_max_nats=0.0, mismatch_kl_nats=0.0
+            logprobs=list(packs),
+            num_tokens=1,
+            entropy_nats=1.0,
+            mismatch_mean_nats=0.0,
+            mismatch_max_nats=0.0,
+            mismatch_kl_nats=0.0,
         )
 
     def reference_logprobs(self, batch: Batch, recipe: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,35 @@ from megatron_rl.runtime import parallel
 from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.runtime.spans import span
 from megatron_rl.types import Batch, Pack, PolicyView, State, Update
+
+
+class Seen:
+    """What forward passes of one policy say of it: sums over the response tokens of this rank, on their device."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks, self.largest = ranks, torch.zeros(())
+        self.sums = torch.zeros(4, dtype=torch.float64)  # tokens, entropy, |actor - rollout|, k3
+
+    @torch.no_grad()
+    def add(self, pack: Pack, logprobs: Tensor, entropy: Tensor) -> None:
+        """Adds a pack's log-probabilities and entropies [T]."""
+        found = mismatch(pack.rollout_logprobs, logprobs, pack.response_mask)
+        self.largest = torch.maximum(self.largest.to(found.gap_max.device), found.gap_max)
+        if self.ranks.counts_tokens:
+            parts = [pack.response_mask.sum(), (entropy * pack.response_mask).sum(), found.gap_sum, found.kl_sum]
+            self.sums = self.sums.to(logprobs.device) + torch.stack(parts).double()
+
+    def view(self, logprobs: Sequence[Tensor | None]) -> PolicyView:
+        """What all ranks saw, with the log-probabilities of this one. Collective over the world."""
+        tokens, entropy_sum, gap_sum, kl_sum = parallel.total(self.sums.cpu()).tolist()
+        return PolicyView(
+            logprobs=logprobs,
+            num_tokens=round(tokens),
+            entropy_nats=entropy_sum / max(tokens, 1),
+            mismatch_mean_nats=gap_sum / max(tokens, 1),
+            mismatch_max_nats=max(parallel.gather(float(self.largest))) if tokens else 0.0,
+            mismatch_kl_nats=kl_sum / max(tokens, 1),
+        )
 
 
 class Actor:
@@ -62,29 +92,32 @@ class Actor:
     @span("logprob")
     def logprobs(self, batch: Batch, recipe: Recipe) -> PolicyView:
         """Log-probabilities of the batch under the current weights, at the sampling temperature."""
-        temperature = recipe.sampling.temperature
+        return self._viewed(batch.packs, recipe)
+
+    @span("logprob")
+    def old_logprobs(self, batch: Batch, recipe: Recipe) -> PolicyView:
+        """The same without those of the first update, whose own forward pass gives them.
+
+        That pass is still of the weights a step begins with, those of later updates are not. Where a KL is taken off
+        the rewards the first update needs them before.
+        """
+        kl = recipe.algorithm.kl
+        needs_all = kl is not None and kl.place == "reward"
+        num_own = len(batch.updates[0]) if batch.updates and not needs_all else 0
+        view = self._viewed(batch.packs[num_own:], recipe)
+        return dataclasses.replace(view, logprobs=[*[None] * num_own, *view.logprobs])
+
+    def _viewed(self, packs: list[Pack], recipe: Recipe) -> PolicyView:
+        temperature, seen = recipe.sampling.temperature, Seen(self.ranks)
 
         def read(head: Head, pack: Pack) -> Tensor:
             pair = vocabulary.log_probabilities_and_entropy(head, pack.targets, temperature, self.tensor_group)
             return torch.stack(pair)
 
-        views = self._views(batch.packs, read)
-        sums, largest = torch.zeros(4, dtype=torch.float64), 0.0
-        for pack, (logprobs, entropy) in zip(batch.packs, views, strict=False):
-            pack = schedule.on_device(pack, logprobs.device)
-            found = mismatch(pack.rollout_logprobs, logprobs, pack.response_mask)
-            largest = max(largest, float(found.gap_max))
-            if self.ranks.counts_tokens:
-                parts = [pack.response_mask.sum(), (entropy * pack.response_mask).sum(), found.gap_sum, found.kl_sum]
-                sums += torch.stack(parts).double().cpu()
-        tokens, entropy_sum, gap_sum, kl_sum = parallel.total(sums).tolist()
-        return PolicyView(
-            logprobs=[view[0] for view in views] or [None] * len(batch.packs),
-            entropy_nats=entropy_sum / max(tokens, 1),
-            mismatch_mean_nats=gap_sum / max(tokens, 1),
-            mismatch_max_nats=max(parallel.gather(largest)),
-            mismatch_kl_nats=kl_sum / max(tokens, 1),
-        )
+        views = self._views(packs, read)
+        for pack, (logprobs, entropy) in zip(packs, views, strict=False):
+            seen.add(schedule.on_device(pack, logprobs.device), logprobs, entropy)
+        return seen.view([view[0] for view in views] or [None] * len(packs))
 
     @span("logprob")
     def reference_logprobs(self, batch: Batch, recipe: Recipe) -> list[Tensor | None]:
@@ -116,12 +149,12 @@ class Actor:
         scaler, norm, num_overflows = self.loss_scaler, None, -1
         while norm is None:
             before = float(scaler.scale) if scaler is not None else 1.0
-            sums = self._accumulate(packs, recipe)
+            sums, seen = self._accumulate(packs, recipe)
             _, norm, _ = self.optimizer.step()  # None after an overflow: nothing was changed but the loss scale
             num_overflows += 1
             if norm is None and scaler is not None and float(scaler.scale) == before:
                 norm = math.inf
-        sums, norm = TokenSums.of(parallel.total(sums.values.cpu())), float(norm)
+        sums, norm, own = TokenSums.of(parallel.total(sums.values.cpu())), float(norm), seen.view([])
         if not math.isfinite(norm):
             raise RuntimeError(f"step {step}: the gradient norm is {norm}; the newest checkpoint is from before it")
         return Update(
@@ -137,26 +170,36 @@ class Actor:
             correction_fraction=float(sums.corrected / sums.tokens),
             loss_scale=float(scaler.scale) if scaler is not None else None,
             num_overflows=num_overflows,
+            policy=own if own.num_tokens else None,
         )
 
-    def _accumulate(self, packs: Sequence[Pack], recipe: Recipe) -> TokenSums:
-        """Fills the gradient buffers, and adds up what this rank's tokens say of the update."""
+    def _accumulate(self, packs: Sequence[Pack], recipe: Recipe) -> tuple[TokenSums, Seen]:
+        """Fills the gradient buffers, and adds up what this rank's tokens say of the update and of the policy."""
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        sums = TokenSums.zero(self.device.torch_device)
+        sums, seen, temperature = (
+            TokenSums.zero(self.device.torch_device),
+            Seen(self.ranks),
+            recipe.sampling.temperature,
+        )
 
         def loss(head: Head, pack: Pack) -> tuple[Tensor, Tensor]:
             nonlocal sums
-            temperature = recipe.sampling.temperature
-            logprobs = vocabulary.log_probabilities(head, pack.targets, temperature, self.tensor_group)
+            if pack.old_logprobs is None:
+                logprobs, entropy = vocabulary.log_probabilities_and_entropy(
+                    head, pack.targets, temperature, self.tensor_group
+                )
+                seen.add(pack, logprobs.detach(), entropy)
+            else:
+                logprobs = vocabulary.log_probabilities(head, pack.targets, temperature, self.tensor_group)
             total, of_pack = objective(logprobs, pack, recipe.algorithm)
             if self.ranks.counts_tokens:
                 sums += of_pack
             return total, pack.response_mask.sum()
 
         schedule.forward_backward(self.chunks, packs, loss)
-        return sums
+        return sums, seen
 
     def kl_in_reward(self, batch: Batch, recipe: Recipe) -> Tensor | float:
         """What the KL takes off the rewards [G, N] float64: the coefficient times the sum over each response.

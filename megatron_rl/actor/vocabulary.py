@@ -41,33 +41,43 @@ def log_probabilities(head: Head, targets: Tensor, temperature: float, group: An
 
     Collective over the tensor-parallel `group`.
     """
-    result: Tensor = _LogProbabilities.apply(head.hidden, head.weight, head, targets, temperature, group)
+    result: Tensor = _LogProbabilities.apply(head.hidden, head.weight, head, targets, temperature, group, False)[0]
     return result
 
 
-@torch.no_grad()
 def log_probabilities_and_entropy(head: Head, targets: Tensor, temperature: float, group: Any) -> tuple[Tensor, Tensor]:
     """The same log-probabilities, and the entropy of each position's distribution in nats, [T] float32 both.
 
-    Collective over the tensor-parallel `group`.
+    The entropy has no gradient. Collective over the tensor-parallel `group`.
     """
-    local = targets - group.rank() * len(head.weight)
-    log_total, at_targets, mean = _sums(head.blocks(temperature), local, group, with_mean=True)
-    return at_targets - log_total, log_total - mean
+    found: tuple[Tensor, Tensor] = _LogProbabilities.apply(
+        head.hidden, head.weight, head, targets, temperature, group, True
+    )
+    return found
 
 
 class _LogProbabilities(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, head: Head, targets: Tensor, temperature: float, group: Any
-    ) -> Tensor:
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        head: Head,
+        targets: Tensor,
+        temperature: float,
+        group: Any,
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
         head = replace(head, hidden=hidden, weight=weight)
         local = targets - group.rank() * len(weight)
-        kept = list(head.blocks(temperature)) if len(targets) * len(weight) <= MAX_LOGITS_KEPT else []
-        log_total, at_targets, _ = _sums(kept or head.blocks(temperature), local, group, with_mean=False)
+        keeps = len(targets) * len(weight) <= MAX_LOGITS_KEPT and (ctx.needs_input_grad[0] or ctx.needs_input_grad[1])
+        kept = list(head.blocks(temperature)) if keeps else []
+        log_total, at_targets, mean = _sums(kept or head.blocks(temperature), local, group, with_mean=with_entropy)
         ctx.save_for_backward(hidden, weight, local, log_total, *kept)
         ctx.head, ctx.temperature = replace(head, hidden=hidden.detach(), weight=weight.detach()), temperature
-        return at_targets - log_total
+        entropy = log_total - mean
+        ctx.mark_non_differentiable(entropy)
+        return at_targets - log_total, entropy
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -89,7 +99,7 @@ class _LogProbabilities(torch.autograd.Function):
             of_hidden += ctx.head.product(of_logits, weight[rows])
             torch.mm(of_logits.t(), inputs, out=of_weight[rows])  # each row is complete: rounded once
             first = rows.stop
-        return of_hidden.to(hidden.dtype), of_weight, None, None, None, None
+        return of_hidden.to(hidden.dtype), of_weight, None, None, None, None, None
 
 
 def _sums(blocks: Iterable[Tensor], local: Tensor, group: Any, *, with_mean: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -51,10 +51,10 @@ def objective(logprobs: Tensor, pack: Pack, algorithm: Algorithm) -> tuple[Tenso
     """The loss of a pack's tokens and its sums: sum_t w_t (c_t L_t + beta KL_t), which the optimizer lowers.
 
     L is `policy_loss` of `logprobs` [T] against the pack's old ones with its advantages, of the whole sequence's ratio
-    for GSPO, or `cispo_loss`; c the correction for the
-    rollout engine's own probabilities, 1 without one; KL the estimate against the pack's reference, 0 without one or
-    where it is taken off the reward instead; w the pack's `loss_weights`, by which the packs of an update sum to the
-    token mean or the sequence mean. The gradient flows through `logprobs` only.
+    for GSPO, or `cispo_loss`; a pack without old ones has its own, as in a step's first update: the ratio is 1 and has
+    its gradient; c the correction for the rollout engine's own probabilities, 1 without one; KL the estimate against
+    the pack's reference, 0 without one or where it is taken off the reward instead; w the pack's `loss_weights`, by
+    which the packs of an update sum to the token mean or the sequence mean. The gradient flows through `logprobs` only.
 
     Source: ProRL v1 arXiv 2505.24864v1, eq. 1-4; ProRL v2 blog, 2025-08-13; BroRL arXiv 2510.01180v1, section 4.2
     (truncated importance sampling); REINFORCE++ arXiv 2501.03262v9, eq. 8; GSPO arXiv 2507.18071, eq. 5.
@@ -73,18 +73,18 @@ def objective(logprobs: Tensor, pack: Pack, algorithm: Algorithm) -> tuple[Tenso
     >>> round(loss.item(), 4), sums.tokens.item(), sums.clip_high.item(), round(sums.kl_reference.item(), 4)
     (-1.1599, 1.0, 1.0, 0.2402)
     """
-    assert pack.old_logprobs is not None and pack.advantages is not None
-    mask = pack.response_mask
-    log_ratio = logprobs - pack.old_logprobs
+    assert pack.advantages is not None
+    mask, old = pack.response_mask, logprobs.detach() if pack.old_logprobs is None else pack.old_logprobs
+    log_ratio = logprobs - old
     if algorithm.policy_loss == "gspo":
         log_ratio = sequence_log_ratio(log_ratio, mask, pack.sequences)
     if algorithm.policy_loss == "cispo":
-        loss = cispo_loss(logprobs, pack.old_logprobs, pack.advantages, algorithm)
+        loss = cispo_loss(logprobs, old, pack.advantages, algorithm)
     else:
         loss = policy_loss(log_ratio, torch.zeros_like(log_ratio), pack.advantages, algorithm)
     kl = corrected = torch.zeros_like(logprobs)
     if (correction := algorithm.correction) is not None:
-        of_rollout = pack.old_logprobs, pack.rollout_logprobs, mask, pack.sequences, correction
+        of_rollout = old, pack.rollout_logprobs, mask, pack.sequences, correction
         loss, held = loss * correction_weights(*of_rollout), held_by_correction(*of_rollout)
         corrected = held.low + held.high
     if algorithm.kl is not None:

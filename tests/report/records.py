@@ -8,7 +8,7 @@ from megatron_rl.types import Batch, Collected, Groups, PolicyView, Prompt, Upda
 from tests.samples import groups_of
 
 POLICY = PolicyView(
-    logprobs=[], entropy_nats=0.7, mismatch_mean_nats=1e-7, mismatch_max_nats=2e-6, mismatch_kl_nats=1e-9
+    logprobs=[], num_tokens=8, entropy_nats=0.7, mismatch_mean_nats=1e-7, mismatch_max_nats=2e-6, mismatch_kl_nats=1e-9
 )
 
 
