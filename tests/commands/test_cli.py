@@ -190,7 +190,8 @@ def test_ranks_are_started_with_the_same_command(setting: Setting, monkeypatch: 
     monkeypatch.setattr("megatron_rl.commands.start.launch_ranks", lambda *arguments: calls.append(arguments) or 7)
     words = setting.words("run.seed=3")
     assert CliRunner().invoke(app, ["train", *words]).exit_code == 7
-    ((num_ranks, arguments, variables),) = calls
+    ((num_ranks, arguments, variables, module, work),) = calls
+    assert module == "megatron_rl.device.imports_on_cpu" and callable(work)
     assert (num_ranks, arguments) == (2, ["train", *words])
     assert variables["OMP_NUM_THREADS"] == "1"
 
