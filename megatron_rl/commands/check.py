@@ -73,7 +73,7 @@ def show(run: Run, out: Console) -> None:
     out.print(", ".join(f"{name}={value}" for name, value in placement(run.scale)), style="dim", soft_wrap=True)
     out.print(batch_algebra(run), soft_wrap=True)
     memory = estimate(run)
-    parts = [f"{name} {gib(num_bytes)}" for name, num_bytes in dataclasses.asdict(memory).items()]
+    parts = [f"{name} {gib(num_bytes)}" for name, num_bytes in dataclasses.asdict(memory).items() if num_bytes]
     out.print(f"memory per device, estimated: {', '.join(parts)} (reference in host memory)", soft_wrap=True)
     out.print(
         f"  while training {gib(memory.training)}, while generating {gib(memory.generation)}, "

@@ -11,7 +11,8 @@ gradients        4 P                      fp32 buffer
 optimizer        12 P / data_parallel     fp32 weights and two moments; 8 in fp32, where the weights are the model's
 reference        b P                      in host memory
 set_aside        b P                      the own weights, while the reference's are in their place
-rollout_weights  b num_parameters / rollout_tensor_parallel
+rollout_weights  b num_parameters / rollout_tensor_parallel; in FP8 a byte for each weight of a linear layer
+quantized        2 bytes for each of them that the actor has, with FP8
 kv_cache         what the scale pins
 logits           (4 + b) m C + 8 m hidden + b V hidden / tensor_parallel, or 12 m C where that is more
                                           blocks of C = 4,096 columns of the vocabulary, what the hidden states get of
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from megatron_rl.config.precision import BYTES
+from megatron_rl.config.precision import BYTES, bf16_layers
 from megatron_rl.config.records import Model, Scale
 from megatron_rl.config.run import Run
 
@@ -50,6 +51,7 @@ class Memory:
     kv_cache: int
     logits: int
     activations: int
+    quantized: int = 0  # FP8 copies of the weights, both ways around, which Transformer Engine keeps while it trains
     offloaded: int = 0  # of gradients and optimizer, before the refit
     offloaded_weights: int = 0  # of the weights, after it
 
@@ -61,7 +63,7 @@ class Memory:
     @property
     def training(self) -> int:
         """Device bytes while the actor is updated, or stands in for the reference, and the engine sleeps."""
-        return self.resting + self.logits + max(self.activations, self.set_aside)
+        return self.resting + self.quantized + self.logits + max(self.activations, self.set_aside)
 
     @property
     def generation(self) -> int:
@@ -100,7 +102,11 @@ def estimate(run: Run) -> Memory:
         offloaded_weights=weights if scale.offloads == "weights" else 0,
         reference=size * local if run.recipe.algorithm.kl else 0,
         set_aside=size * local if run.recipe.algorithm.kl else 0,
-        rollout_weights=size * model.num_parameters // scale.rollout_tensor_parallel,
+        rollout_weights=(size * model.num_parameters - scale.fp8_rollout * fp8_weights(model, scale))
+        // scale.rollout_tensor_parallel,
+        quantized=0
+        if scale.fp8_actor == "off"
+        else 2 * fp8_weights(model, scale) // (scale.tensor_parallel * scale.pipeline_parallel),
         kv_cache=scale.kv_cache_bytes,
         logits=max(
             12 * tokens * columns,
@@ -117,6 +123,13 @@ def stage_parameters(model: Model, scale: Scale) -> int:
     layers = (model.num_parameters - tables) // scale.pipeline_parallel
     # With several stages the first holds the input table and the last the output table, tied or not.
     return (layers + (tables if scale.pipeline_parallel == 1 else embedding)) // scale.tensor_parallel
+
+
+def fp8_weights(model: Model, scale: Scale) -> int:
+    """Weights of the whole model that multiply in FP8, where the scale asks for it: a byte each instead of two."""
+    attention = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim * model.hidden_size
+    mlp = 3 * model.hidden_size * model.ffn_hidden_size
+    return (attention + mlp) * (model.num_layers - len(bf16_layers(model, scale)))
 
 
 def activations_per_token(model: Model, scale: Scale) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_rl.config.checks import check_scale, require
-from megatron_rl.config.precision import BYTES
+from megatron_rl.config.precision import BYTES, check_precision
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.records import Model, Scale
 from megatron_rl.config.suites import Answering, Benchmark, Suite
@@ -93,6 +93,7 @@ class Evaluation:
             f"{model.max_positions} positions; give --max-response-tokens",
         )
         scale = self.scale
+        check_precision(model, dataclasses.replace(scale, allows_fp8_on_one_side=True))  # there is one side
         width = 2 * model.num_layers * model.num_kv_heads * model.head_dim // scale.rollout_tensor_parallel
         needed = self.max_tokens * width * BYTES[scale.precision]
         require(

@@ -106,6 +106,10 @@ WRONG = {
         ["MODEL", "--suite", "mini", "--set", "sampling.temperature=1"],
         "an evaluation knows",
     ),
+    "an engine in FP8 without a GPU": (
+        ["MODEL", "--suite", "mini", "--set", "scale.fp8_rollout=true"],
+        "fp8_rollout=true needs device='cuda' and precision='bf16'",
+    ),
     "a misspelt setting": (["MODEL", "--suite", "mini", "--set", "scale.presision=bf16"], "presision"),
     "too many tokens": (["MODEL", "--suite", "aime24"], "the suites ask for 40960 tokens of prompt and response, and"),
     "two suites that differ": (["MODEL", "--suite", "prorl", "--suite", "prorl_pass_at_k"], "otherwise than a suite"),

@@ -132,3 +132,15 @@ def test_what_is_offloaded_makes_room_for_the_engine_and_none_for_the_update() -
     # While the engine takes the weights they are there twice, whatever leaves afterwards.
     tight = estimate(run_at(dataclasses.replace(H100X16_TP2, offloads="weights", kv_cache_bytes=GIB)))
     assert tight.generation == tight.weights + tight.rollout_weights
+
+
+def test_fp8_halves_the_engines_linear_layers_and_costs_the_actor_two_copies() -> None:
+    fp8 = dataclasses.replace(H100X8, fp8_actor="blockwise", fp8_rollout=True)
+    plain, quantized = estimate(run_at(H100X8)), estimate(run_at(fp8))
+    # 26 of 28 layers: queries, keys, values, output, and the three matrices of the MLP.
+    linear = 26 * (2 * (12 + 2) * 128 * 1536 + 3 * 1536 * 8960)
+    assert plain.rollout_weights - quantized.rollout_weights == linear
+    assert quantized.training - plain.training == quantized.quantized == 2 * linear
+    assert (plain.weights, plain.optimizer) == (quantized.weights, quantized.optimizer)
+    sharded = dataclasses.replace(H100X16_TP2, fp8_actor="blockwise", fp8_rollout=True)
+    assert estimate(run_at(sharded)).quantized == linear
