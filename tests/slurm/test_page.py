@@ -34,7 +34,7 @@ def after(command: list[str], word: str) -> list[str]:
     return command[places[0] + 1 :] if places else []
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if "check" in command])
+@pytest.mark.parametrize("command", [command for command in COMMANDS if after(command, "megatron_rl")[:1] == ["check"]])
 def test_the_check_of_the_page_finds_the_job_s_paths(command: list[str], site: None) -> None:
     result = CliRunner().invoke(app, after(command, "megatron_rl"))
     assert "/data/prorl\n" in result.stdout
