@@ -128,6 +128,19 @@ def source(name: str, **changes: Any) -> Source:
             "No commas.",
             {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
         ),
+        (  # of Nemotron-RL-instruction_following
+            source("ifeval"),
+            {
+                "id": 1,
+                "prompt": "No commas.",
+                "instruction_id_list": ["punctuation:no_comma"],
+                "kwargs": [None],
+                "grading_mode": "binary",
+                "responses_create_params": {},
+            },
+            "No commas.",
+            {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+        ),
         (
             source("aime_2024"),
             {"id": 61, "problem": "7^10?", "answer": "049", "solution": "", "url": "", "year": "2024"},
