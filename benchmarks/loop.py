@@ -134,15 +134,13 @@ def measure(case: Case, run: Run, ranks: Ranks, hardware: Device, repeats: int) 
 
 def refit_figures(actor: Actor, engine: Engine, repeats: int) -> Figures:
     """The refit against a memcpy of the same tensors, one by one, into memory that is there already."""
-    from megatron_rl.config.weights import tensor_names
     from megatron_rl.refit.transfer import refit
 
-    manifest = tensor_names(actor.model)
     sources = [tensor.clone() for _, tensor in actor.stream()]
     targets = [tensor.clone() for tensor in sources]
 
     def refit_again() -> None:
-        refit(actor, engine, manifest, (engine.version or 0) + 1)  # a version the engine holds is not sent again
+        refit(actor, engine, (engine.version or 0) + 1)  # a version the engine holds is not sent again
 
     def copy() -> None:
         for target, source in zip(targets, sources, strict=True):

@@ -236,6 +236,10 @@ class Actor:
         """The current weights as (Hugging Face name, whole tensor), on every rank; all of it must be drawn."""
         return self.weights(lambda parameter: parameter.data)
 
+    def named_weights(self) -> Iterator[tuple[names.Entry, Tensor]]:
+        """This rank's parameters, each with what it is of the whole. Not collective."""
+        return zip(self.entries, self._parameters(), strict=True)
+
     def state(self) -> dict[str, Any]:
         """Everything of this rank that must outlive the process. Its tensors are those that the next update changes."""
         return {

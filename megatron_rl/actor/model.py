@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from megatron_rl.actor import names, precision, rotary
+from megatron_rl.actor.slices import Box
 from megatron_rl.actor.vocabulary import Head
 from megatron_rl.config import weights
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.records import Model, Scale
 from megatron_rl.device import Device
+from megatron_rl.runtime import parallel
 
 
 def transformer_config(model: Model, scale: Scale, device: Device) -> Any:
@@ -128,19 +130,23 @@ def _without_logits(chunk: Any, rounds_logits: bool, device: Device) -> None:
 
 
 def load_folder(chunks: list[Any], model: Model, folder: Path, degree: int, rank: int) -> None:
-    """Fills the chunks from a Hugging Face folder's safetensors files, mapped rather than read whole.
+    """Fills the chunks from a Hugging Face folder's safetensors files, of which a rank reads what it holds.
 
-    Raises UserError naming a tensor that is not finite.
+    Collective over the world. Raises UserError, on every rank, naming a tensor that is not finite.
     """
     from safetensors import safe_open
 
     tensors = weights.read_tensors(folder)
     files = {path: safe_open(path, framework="pt") for path in {tensor.path for tensor in tensors.values()}}
+    broken: list[str] = []
 
-    def read(name: str) -> Tensor:
-        tensor: Tensor = files[tensors[name].path].get_tensor(name)
-        if not tensor.isfinite().all():
-            raise UserError(weights.not_finite(folder, name))
-        return tensor
+    def read(name: str, box: Box) -> Tensor:
+        rows = slice(box.row, box.row + box.rows)
+        columns = (slice(box.column, box.column + box.columns),) if len(tensors[name].shape) > 1 else ()
+        part: Tensor = files[tensors[name].path].get_slice(name)[(rows, *columns)]
+        if not part.isfinite().all():
+            broken.append(name)
+        return part
 
     names.load(chunks, model, read, degree, rank)
+    parallel.raise_together(weights.not_finite(folder, broken[0]) if broken else None, UserError)

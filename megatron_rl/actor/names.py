@@ -1,11 +1,11 @@
 """Megatron's parameters and Hugging Face's tensors: one table, used to load, to stream and to export.
 
-Megatron fuses q, k, v into one matrix, interleaved per key-value group, and gate, up into one; under tensor
-parallelism each rank holds its rows (or columns) of the fused matrix. Layers are numbered per pipeline chunk.
+Which part of which tensor a parameter holds is the algebra of actor/slices.py. Layers are numbered per pipeline chunk.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megatron_rl.actor.slices import LAYER, TOP, Sharding
+from megatron_rl.actor import slices
+from megatron_rl.actor.slices import LAYER, TOP, Box, Part, Sharding
 from megatron_rl.config.records import Model
+from megatron_rl.config.weights import tensor_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,65 +64,19 @@ def parameters(chunks: Iterable[Any], model: Model) -> Iterator[tuple[Entry, tor
             )
 
 
-def to_shard(sharding: Sharding, tensors: list[Tensor], model: Model, degree: int, rank: int) -> Tensor:
-    """The part of rank `rank` of `degree` tensor-parallel ranks, from whole Hugging Face tensors."""
-    if sharding == "whole":
-        return tensors[0]
-    if sharding == "rows":
-        return tensors[0].chunk(degree, 0)[rank]
-    if sharding == "columns":
-        return tensors[0].chunk(degree, 1)[rank]
-    if sharding == "gate_up":
-        return torch.cat([tensor.chunk(degree, 0)[rank] for tensor in tensors])
-    groups = model.num_kv_heads
-    q, k, v = (tensor.reshape(groups, -1, *tensor.shape[1:]) for tensor in tensors)
-    return torch.cat([q, k, v], 1).flatten(0, 1).chunk(degree, 0)[rank]
-
-
-def from_shards(sharding: Sharding, shards: list[Tensor], model: Model) -> list[Tensor]:
-    """The whole Hugging Face tensors, from the parts of all tensor-parallel ranks in order.
-
-    Of a single shard they are views where its layout allows: a copy of the model more or less in every refit.
-    """
-    if sharding == "whole":
-        return [shards[0]]
-    if sharding == "rows":
-        return [_cat(shards, 0)]
-    if sharding == "columns":
-        return [_cat(shards, 1)]
-    if sharding == "gate_up":
-        return [_cat(list(halves), 0) for halves in zip(*(shard.chunk(2, 0) for shard in shards), strict=True)]
-    groups, queries = model.num_kv_heads, model.num_heads // model.num_kv_heads
-    fused = _cat(shards, 0)
-    fused = fused.view(groups, queries + 2, model.head_dim, *fused.shape[1:])
-    return [part.flatten(0, 2) for part in fused.split([queries, 1, 1], 1)]
-
-
-def _cat(parts: list[Tensor], dimension: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dimension)
-
-
-def whole_shapes(entry: Entry, model: Model, degree: int) -> list[tuple[int, ...]]:
-    """Shapes of the whole Hugging Face tensors of an entry."""
-    rows, *rest = entry.shape
-    if entry.sharding == "whole":
-        return [entry.shape]
-    if entry.sharding == "rows":
-        return [(rows * degree, *rest)]
-    if entry.sharding == "columns":
-        return [(rows, rest[0] * degree)]
-    if entry.sharding == "gate_up":
-        return [(rows // 2 * degree, *rest)] * 2
-    q, kv = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    return [(q, *rest), (kv, *rest), (kv, *rest)]
+def matrix(tensor: Tensor, row: int, column: int, box: Box) -> Tensor:
+    """As many rows and columns as a box has, from a place in a tensor; a vector is a matrix of one column."""
+    rows = tensor.view(len(tensor), -1)
+    return rows[row : row + box.rows, column : column + box.columns]
 
 
 @torch.no_grad()
-def load(chunks: Iterable[Any], model: Model, read: Callable[[str], Tensor], degree: int, rank: int) -> None:
-    """Fills this rank's parameters from whole tensors; only those of its own layers are read."""
+def load(chunks: Iterable[Any], model: Model, read: Callable[[str, Box], Tensor], degree: int, rank: int) -> None:
+    """Fills this rank's parameters; only the boxes of Hugging Face tensors that it holds are read."""
     for entry, parameter in parameters(chunks, model):
-        shard = to_shard(entry.sharding, [read(name) for name in entry.hugging_face], model, degree, rank)
-        parameter.copy_(shard)
+        for part in slices.parts(entry.sharding, entry.hugging_face, model, degree, rank):
+            into = matrix(parameter.data, part.row, part.column, part.whole)
+            into.copy_(read(part.tensor, part.whole).view_as(into))
 
 
 class WeightStream:
@@ -132,7 +88,7 @@ class WeightStream:
     def __init__(self, chunks: list[Any], model: Model) -> None:
         from megatron.core import parallel_state
 
-        self.model = model
+        self.model, self.shapes = model, tensor_names(model)
         # Looked up once: walking the modules takes as long as copying a few million weights.
         self.mine = [pair for pair in parameters(chunks, model) if not pair[0].is_tied_copy]
         self.tensor_group = parallel_state.get_tensor_model_parallel_group()
@@ -155,9 +111,9 @@ class WeightStream:
         for source, entries in enumerate(self.stages):
             for entry in entries:
                 if source == stage:
-                    wholes = from_shards(entry.sharding, self._shards(entry, of(next(mine))), self.model)
+                    wholes = self._wholes(entry, self._shards(entry, of(next(mine))))
                 else:
-                    shapes = whole_shapes(entry, self.model, self.tensor_group.size())
+                    shapes = [self.shapes[name] for name in entry.hugging_face]
                     wholes = [torch.empty(shape, dtype=entry.dtype, device=self._device) for shape in shapes]
                 if len(self.stages) > 1:
                     wholes = [whole.contiguous() for whole in wholes]
@@ -165,6 +121,23 @@ class WeightStream:
                         sender = dist.get_global_rank(self.pipeline_group, source)
                         dist.broadcast(whole, src=sender, group=self.pipeline_group)
                 yield from zip(entry.hugging_face, wholes, strict=True)
+
+    def _wholes(self, entry: Entry, shards: list[Tensor]) -> list[Tensor]:
+        """The whole Hugging Face tensors; views of a shard where that has one of them in one piece."""
+        found: dict[str, list[tuple[Part, Tensor]]] = defaultdict(list)
+        for rank, shard in enumerate(shards):
+            for part in slices.parts(entry.sharding, entry.hugging_face, self.model, len(shards), rank):
+                found[part.tensor].append((part, matrix(shard, part.row, part.column, part.whole)))
+        wholes = []
+        for name in entry.hugging_face:
+            shape = self.shapes[name]
+            if len(found[name]) == 1:
+                wholes.append(found[name][0][1].view(shape))
+                continue
+            wholes.append(shards[0].new_empty(shape))
+            for part, values in found[name]:
+                matrix(wholes[-1], part.whole.row, part.whole.column, part.whole).copy_(values)
+        return wholes
 
     @property
     def _device(self) -> torch.device:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from megatron_rl.actor.actor import Actor
-from megatron_rl.config.weights import tensor_names
 from megatron_rl.refit.transfer import refit
 from megatron_rl.rollout.engine import Engine
 
@@ -22,7 +21,7 @@ def rollout_phase(actor: Actor, engine: Engine, version: int) -> Iterator[None]:
     actor.offload.leave()
     actor.device.release_memory()  # vLLM's memory comes from the system, not from what training left to torch
     engine.wake("weights")
-    refit(actor, engine, tensor_names(actor.model), version)
+    refit(actor, engine, version)
     actor.offload.leave_weights()
     engine.wake("kv_cache")
     try:

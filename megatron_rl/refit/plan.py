@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 
 from megatron_rl.actor import slices
 from megatron_rl.actor.slices import Box, Copy, Part
-from megatron_rl.config.records import Model, Scale
+from megatron_rl.config.records import Model
 
 VOCABULARY_MULTIPLE = 64  # vLLM pads the vocabulary to it, with zeros
 EMBEDDING, FIRST_LAYER = "model.embed_tokens.weight", "model.layers.0."
@@ -34,17 +34,6 @@ class Layout:
     virtual_pipeline: int  # chunks of layers per stage
     replicas: int  # of the actor
     rollout_tensor_parallel: int  # an engine spans so many neighbouring ranks
-
-    @classmethod
-    def of(cls, scale: Scale) -> Self:
-        """The layout of a scale."""
-        return cls(
-            tensor_parallel=scale.tensor_parallel,
-            pipeline_parallel=scale.pipeline_parallel,
-            virtual_pipeline=scale.virtual_pipeline,
-            replicas=scale.num_devices // (scale.tensor_parallel * scale.pipeline_parallel),
-            rollout_tensor_parallel=scale.rollout_tensor_parallel,
-        )
 
     def replica_of(self, rank: int) -> tuple[int, ...]:
         """The ranks of a rank's own replica, itself included, by stage and then by tensor index."""

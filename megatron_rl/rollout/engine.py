@@ -167,18 +167,30 @@ class Engine:
         )
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> set[str]:
-        """Takes whole tensors by Hugging Face name; returns vLLM's names of what was filled.
-
-        Samples from now on carry `version`; nothing cached under an older one is used again.
-        """
+        """Takes whole tensors by Hugging Face name, as policy `version`; returns vLLM's names of what was filled."""
         if self.is_quantized:
             filled = reload(self.worker, weights)
         else:
             with torch.no_grad():
                 filled = self.network.load_weights(weights)
+        self.holds(version)
+        return filled
+
+    def targets(self) -> dict[str, Tensor]:
+        """What a refit fills on this rank, by vLLM's names: its parameters. Not collective.
+
+        Quantised ones are made by `load` alone.
+        """
+        assert not self.is_quantized, "quantised weights are made of whole layers"
+        return dict(self.network.named_parameters())
+
+    def holds(self, version: int) -> None:
+        """Is told that its weights are those of policy `version`, which samples carry from now on.
+
+        Nothing cached under an older one is used again.
+        """
         self.forget_prefixes()
         self.version = version
-        return filled
 
     def forget_prefixes(self) -> None:
         """Drops what is cached of prompts. Raises RuntimeError while requests are running."""

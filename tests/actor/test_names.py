@@ -1,4 +1,4 @@
-"""Hugging Face -> Megatron shards -> Hugging Face is the identity, for every family and degree."""
+"""What the tables and the algebra say of a shard is what Megatron holds, for every family and degree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from megatron_rl.actor.names import Entry, from_shards, parameters, to_shard, whole_shapes
+from megatron_rl.actor import slices
+from megatron_rl.actor.names import matrix, parameters
 from megatron_rl.actor.slices import LAYER, TOP
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.records import Model
@@ -48,64 +49,83 @@ def table(model: Model) -> dict[str, tuple[Any, tuple[str, ...]]]:
     return {name: entry for name, entry in (entries | TOP).items() if set(entry[1]) <= set(known)}
 
 
+def shard_of(model: Model, name: str, weights: dict[str, Tensor], degree: int, rank: int) -> Tensor:
+    """A rank's shard put together by its parts; NaN where no part lies."""
+    sharding, tensors = table(model)[name]
+    shard = torch.full(slices.shard_shape(sharding, tensors, model, degree), torch.nan)
+    for part in slices.parts(sharding, tensors, model, degree, rank):
+        whole = part.whole
+        matrix(shard, part.row, part.column, whole).copy_(matrix(weights[part.tensor], whole.row, whole.column, whole))
+    return shard
+
+
+def by_definition(sharding: str, tensors: list[Tensor], model: Model, degree: int, rank: int) -> Tensor:
+    """A rank's shard as Megatron fuses and splits it."""
+    if sharding == "whole":
+        return tensors[0]
+    if sharding in ("rows", "columns"):
+        return tensors[0].chunk(degree, 0 if sharding == "rows" else 1)[rank]
+    if sharding == "gate_up":
+        return torch.cat([tensor.chunk(degree, 0)[rank] for tensor in tensors])
+    grouped = [tensor.reshape(model.num_kv_heads, -1, *tensor.shape[1:]) for tensor in tensors]
+    return torch.cat(grouped, 1).flatten(0, 1).chunk(degree, 0)[rank]
+
+
 @pytest.mark.parametrize(("family", "degree"), CASES)
-def test_the_round_trip_is_bit_identical(model: Model, degree: int) -> None:
+def test_the_parts_of_a_shard_are_what_megatron_holds(model: Model, degree: int) -> None:
     weights = random_weights(model)
     met = set()
     for name, (sharding, tensors) in table(model).items():
-        whole = [weights[tensor] for tensor in tensors]
-        shards = [to_shard(sharding, whole, model, degree, rank) for rank in range(degree)]
-        assert len({shard.shape for shard in shards}) == 1, name
-        for before, after in zip(whole, from_shards(sharding, shards, model), strict=True):
-            assert torch.equal(before, after), name
+        for rank in range(degree):
+            expected = by_definition(sharding, [weights[tensor] for tensor in tensors], model, degree, rank)
+            found = shard_of(model, name, weights, degree, rank)
+            assert torch.equal(found, expected.reshape(len(expected), -1)), name
         met.update(tensors)
     assert met == set(weights), "tensors that no Megatron parameter holds"
 
 
 @pytest.mark.parametrize(("family", "degree"), CASES)
-def test_whole_shapes_are_told_from_a_shard(model: Model, degree: int) -> None:
-    shapes = tensor_names(model)
-    for name, (sharding, tensors) in table(model).items():
-        shard = to_shard(sharding, [torch.empty(shapes[tensor]) for tensor in tensors], model, degree, degree - 1)
-        entry = Entry(
-            sharding=sharding,
-            hugging_face=tensors,
-            shape=tuple(shard.shape),
-            dtype=shard.dtype,
-            is_tied_copy=False,
-        )
-        assert whole_shapes(entry, model, degree) == [shapes[tensor] for tensor in tensors], name
-
-
-@pytest.mark.parametrize(("family", "degree"), CASES)
 def test_every_element_is_on_exactly_one_rank(model: Model, degree: int) -> None:
-    shapes = tensor_names(model)
     for name, (sharding, tensors) in table(model).items():
         if sharding == "whole":
             continue
-        counts = [torch.Size(shapes[tensor]).numel() for tensor in tensors]
-        numbers = torch.arange(sum(counts)).split(counts)
-        whole = [part.reshape(shapes[tensor]) for part, tensor in zip(numbers, tensors, strict=True)]
-        held = torch.cat([to_shard(sharding, whole, model, degree, rank).flatten() for rank in range(degree)])
-        assert torch.equal(held.sort().values, torch.arange(sum(counts))), name
+        for tensor in tensors:
+            counts = torch.zeros(slices.matrix(tensor, model))
+            for rank in range(degree):
+                for part in slices.parts(sharding, tensors, model, degree, rank):
+                    if part.tensor == tensor:
+                        matrix(counts, part.whole.row, part.whole.column, part.whole).add_(1)
+            assert (counts == 1).all(), name
 
 
 def test_queries_keys_and_values_are_interleaved_by_group(tmp_path: Path) -> None:
     model = read_model(write_model(tmp_path / "model"))  # 4 heads in 2 groups, 4 rows each
-    q, k, v = (torch.full((rows, 1), 100.0 * (1 + i)) for i, rows in enumerate((16, 8, 8)))
-    for tensor in (q, k, v):
-        tensor += torch.arange(len(tensor))[:, None] // 4  # the number of the head
-    firsts = to_shard("qkv", [q, k, v], model, 2, 0)[::4, 0].tolist()
-    seconds = to_shard("qkv", [q, k, v], model, 2, 1)[::4, 0].tolist()
+    weights = {}
+    for i, (x, rows) in enumerate(zip("qkv", (16, 8, 8), strict=True)):
+        heads = torch.arange(rows)[:, None] // 4
+        weights[f"model.layers.0.self_attn.{x}_proj.weight"] = (100.0 * (1 + i) + heads).expand(rows, 16)
+    name = "decoder.layers.0.self_attention.linear_qkv.weight"
+    firsts, seconds = (shard_of(model, name, weights, 2, rank)[::4, 0].tolist() for rank in range(2))
     assert firsts == [100, 101, 200, 300]
     assert seconds == [102, 103, 201, 301]
 
 
 def test_gate_and_up_are_split_side_by_side(tmp_path: Path) -> None:
-    model = read_model(write_model(tmp_path / "model"))
-    gate, up = torch.arange(8.0)[:, None], 10 + torch.arange(8.0)[:, None]
-    shards = [to_shard("gate_up", [gate, up], model, 2, rank)[:, 0].tolist() for rank in range(2)]
+    model = read_model(write_model(tmp_path / "model", intermediate_size=8))
+    gate, up = (torch.arange(8.0)[:, None].expand(8, 16) + first for first in (0, 10))
+    weights = {"model.layers.0.mlp.gate_proj.weight": gate, "model.layers.0.mlp.up_proj.weight": up}
+    name = "decoder.layers.0.mlp.linear_fc1.weight"
+    shards = [shard_of(model, name, weights, 2, rank)[:, 0].tolist() for rank in range(2)]
     assert shards == [[0, 1, 2, 3, 10, 11, 12, 13], [4, 5, 6, 7, 14, 15, 16, 17]]
+
+
+def test_the_last_rank_pads_a_vocabulary_that_does_not_divide(tmp_path: Path) -> None:
+    model = read_model(write_model(tmp_path / "model", vocab_size=10, eos_token_id=1))
+    weights = random_weights(model)
+    name = "embedding.word_embeddings.weight"
+    shards = [shard_of(model, name, weights, 4, rank) for rank in range(4)]
+    assert {tuple(shard.shape) for shard in shards} == {(3, 16)}
+    assert torch.equal(torch.cat(shards)[:10], weights["model.embed_tokens.weight"]) and shards[3][1:].isnan().all()
 
 
 def chunk_of(names: dict[str, int], layer_numbers: list[int]) -> nn.Module:

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from megatron_rl import device
+from megatron_rl.actor import slices
 from megatron_rl.config.checks import UserError
-from megatron_rl.refit import agreement
+from megatron_rl.refit import agreement, plan, transfer
+from megatron_rl.refit.transfer import Transfer
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.types import Prompt
@@ -82,54 +84,109 @@ def verdict(engine: Any, actor: Any, recipe: Any, step: int = 0) -> str:
 def faults(folder: str, scale: dict[str, Any]) -> dict[str, Any]:
     """Runs on every rank: what the check says of a healthy pair, and of each planted fault."""
     engine, actor, recipe = pair(folder, **scale)
-    found = {"healthy": verdict(engine, actor, recipe)}
+    views: list[Any] = []
+    look = actor.logprobs
+
+    def looked(*arguments: Any) -> Any:
+        views.append(look(*arguments))
+        return views[-1]
+
+    actor.logprobs = looked
+
+    def both() -> list[str]:
+        """What the start says, and what the first step would."""
+        at_start = verdict(engine, actor, recipe)
+        try:
+            agreement.check_step(actor, views[-1], 0)
+        except RuntimeError as error:
+            return [at_start, str(error)]
+        return [at_start, ""]
+
+    found: dict[str, Any] = {"healthy": both()}
     before = torch.get_rng_state()
-    found["again"] = verdict(engine, actor, recipe)
+    found["again"] = both()
     found["random_state_stays"] = torch.equal(before, torch.get_rng_state())
-
-    load, attention = engine.load, engine.network.model.layers[1].self_attn
-
-    def swapped(weights: Any, version: int) -> set[str]:
-        filled: set[str] = load(weights, version)
-        size = attention.kv_size
-        rows = attention.qkv_proj.weight.data
-        first, key = rows[:size].clone(), rows[attention.q_size : attention.q_size + size].clone()
-        rows[:size], rows[attention.q_size : attention.q_size + size] = key, first
-        return filled
-
-    engine.load = swapped
-    found["swapped"] = verdict(engine, actor, recipe)
-    engine.load = load
+    for name, planted in PLANS.items():
+        with planted():
+            found[name] = both()
 
     own = [layer.self_attn.rotary_emb.cos_sin_cache.clone() for layer in engine.network.model.layers]
     for layer in engine.network.model.layers:
         rotary = layer.self_attn.rotary_emb
         rotary.base = 20000.0
         rotary.cos_sin_cache.copy_(rotary._compute_cos_sin_cache())
-    found["wrong_base"] = verdict(engine, actor, recipe)
+    found["wrong_base"] = both()
     for layer, table in zip(engine.network.model.layers, own, strict=True):
         layer.self_attn.rotary_emb.cos_sin_cache.copy_(table)
-    found["mended"] = verdict(engine, actor, recipe)
+    found["mended"] = both()
 
-    for parameter in actor._parameters():  # as far as two steps of the demo's learning rate
-        parameter.data.add_(6e-5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)).sign())
+    move_weights(actor, 6e-5)  # as far as two steps of the demo's learning rate
+    run, Transfer.run = Transfer.run, lambda _: None  # type: ignore[method-assign]
+    found["stale"] = both()
+    Transfer.run = run  # type: ignore[method-assign]
+    found["fresh"] = both()
 
-    def stale(weights: Any, version: int) -> set[str]:
-        filled = {name for name, _ in engine.network.named_parameters()}
-        list(weights)
-        engine.version = version
-        return filled
-
-    engine.load = stale
-    found["stale"] = verdict(engine, actor, recipe)
-    engine.load = load
-    found["fresh"] = verdict(engine, actor, recipe)
+    move_weights(actor, 3e-3)
+    reset = engine.llm.reset_prefix_cache
+    engine.llm.reset_prefix_cache = lambda: True
+    found["stale_cache"] = both()
+    engine.llm.reset_prefix_cache = reset
+    found["fresh_cache"] = both()
 
     next(iter(engine.network.parameters())).data[5] = torch.nan
-    engine.load = stale
-    found["not_finite"] = verdict(engine, actor, recipe)
+    Transfer.run = lambda _: None  # type: ignore[method-assign]
+    found["not_finite"] = both()
     engine.close()
     return found
+
+
+def move_weights(actor: Any, distance: float) -> None:
+    for parameter in actor._parameters():
+        signs = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)).sign()
+        parameter.data.add_(distance * signs)
+
+
+@contextmanager
+def planned(owner: Any, name: str, broken: Any) -> Iterator[None]:
+    """Plans that are made meanwhile are wrong: the function of that name is another."""
+    whole = getattr(owner, name)
+
+    def forget() -> None:
+        transfer._known.clear()
+        for made in (plan._template_moves, plan._streams, plan._pieces):
+            made.cache_clear()
+
+    forget()
+    setattr(owner, name, lambda *arguments: broken(whole(*arguments), *arguments))
+    try:
+        yield
+    finally:
+        setattr(owner, name, whole)
+        forget()
+
+
+def gate_after_up(targets: Any, *_: Any) -> Any:
+    """vLLM's parameters with the halves of each gated layer in the other order."""
+    top, layer = targets
+    (name,) = (name for name in layer if "gate_up" in name)
+    gate, up = layer[name].parts
+    swapped = (gate._replace(row=up.row), up._replace(row=gate.row))
+    return top, layer | {name: layer[name]._replace(parts=swapped)}
+
+
+def not_interleaved(parts: Any, sharding: str, *_: Any) -> Any:
+    """Megatron's parameters as if q, k and v of all groups lay one after the other."""
+    if sharding != "qkv":
+        return parts
+    ordered = sorted(parts, key=lambda part: "qkv".index(part.tensor.split("_proj")[0][-1]))
+    starts = [sum(part.whole.rows for part in ordered[:i]) for i in range(len(ordered))]
+    return [part._replace(row=start) for part, start in zip(ordered, starts, strict=True)]
+
+
+PLANS = {
+    "swapped_gate_and_up": lambda: planned(plan, "_template_targets", gate_after_up),
+    "unrotated_qkv": lambda: planned(slices, "parts", not_interleaved),
+}
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +201,11 @@ def found(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("name", ["healthy", "again", "mended", "fresh"])
+@pytest.mark.parametrize("name", ["healthy", "again", "mended", "fresh", "fresh_cache"])
 def test_a_healthy_pair_agrees_and_says_so_in_one_line(found: dict[str, Any], name: str) -> None:
-    assert found[name].startswith("INFO actor and rollout engines agree: mean |actor - rollout log-probability| ")
-    assert "tokens of 2 prompts" in found[name] and ";" not in found[name]
+    at_start, of_step = found[name]
+    assert at_start.startswith("INFO actor and rollout engines agree: mean |actor - rollout log-probability| ")
+    assert "tokens of 2 prompts" in at_start and ";" not in at_start and not of_step
 
 
 @pytest.mark.ranks
@@ -156,10 +214,12 @@ def test_the_check_leaves_the_random_state_alone_and_repeats(found: dict[str, An
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("name", ["swapped", "wrong_base", "stale", "not_finite"])
+@pytest.mark.parametrize("name", [*PLANS, "wrong_base", "stale", "stale_cache", "not_finite"])
 def test_what_makes_the_engine_compute_something_else_ends_the_run(found: dict[str, Any], name: str) -> None:
-    assert found[name].startswith("ERROR actor and rollout engine 0 do not agree: mean |actor - rollout"), found[name]
-    assert "the bound is 0.0001" in found[name] and "\n" not in found[name]
+    at_start, of_step = found[name]
+    assert at_start.startswith("ERROR actor and rollout engine 0 do not agree: mean |actor - rollout"), at_start
+    assert "the bound is 0.0001" in at_start and "\n" not in at_start
+    assert of_step.startswith("step 0: actor and rollout engine do not agree: mean |actor - rollout"), of_step
 
 
 def gaps(folders: dict[str, str]) -> dict[str, Any]:
