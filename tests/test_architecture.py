@@ -61,6 +61,7 @@ NO_TORCH += tuple(
 )
 NO_TORCH += ("commands/evaluate.py", "commands/evaluation.py", "commands/suites.py")
 NO_TORCH += ("evaluation/__init__.py", "evaluation/plan.py")
+NO_TORCH += ("actor/__init__.py", "actor/slices.py", "refit/__init__.py", "refit/plan.py")
 RECIPE_IMPORTS = tuple(f"{PACKAGE}.config.{name}" for name in ("records", "publication", "mixture"))
 RECIPE_IMPORTS += ("recipes.domains", "recipes.models")
 SUITE_IMPORTS = (f"{PACKAGE}.config.suites", "recipes.suites")

@@ -17,11 +17,11 @@ from megatron_rl.rollout.engine import Engine
 def stream(actor: Actor, engine: Engine, version: int) -> None:
     """Makes the engine quantise the actor's weights anew, as policy `version`. Collective over the world.
 
-    Raises RuntimeError naming a tensor that is missing, extra or of another shape, and a parameter of the engine that no
-    tensor filled.
+    Raises RuntimeError naming a tensor that is missing, extra or of another shape, and a parameter of the engine that
+    none of them filled.
     """
     filled = engine.load(complete(actor.stream(), tensor_names(actor.model)), version)
-    if empty := {name for name, _ in engine.network.named_parameters()} - filled:
+    if empty := engine.parameter_names - filled:
         raise RuntimeError(f"refit: {len(empty)} parameters of the rollout engine were not filled: {shown(empty)}")
 
 

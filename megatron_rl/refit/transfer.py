@@ -29,7 +29,7 @@ from megatron_rl.rollout.engine import Engine
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.spans import span
 
-BUCKET_BYTES = 64 * 1024**2  # a rank sends, and receives, at most so much at once
+BUCKET_BYTES = 16 * 1024**2  # a rank sends, and receives, at most so much at once
 Tensors = Mapping[str, Tensor]
 
 
@@ -90,9 +90,7 @@ def difference(owner: str, found: Iterable[tuple[str, Tensor]], planned: Mapping
         if shape != missing.pop(name):
             return f"refit: {owner}'s parameter {name} is {shape[0]} x {shape[1]}, the plan says {planned[name]}"
     if missing:
-        return (
-            f"refit: {owner} has none of the {len(missing)} parameters that the plan fills or reads: {shown(missing)}"
-        )
+        return f"refit: {owner} lacks {len(missing)} parameters of the plan: {shown(missing)}"
     return None
 
 
@@ -143,23 +141,22 @@ class Transfer:
         """
         if any(tensor.dtype != self.first.dtype for tensor in self.targets.values()):
             return None
-        for move, target, source in zip(self.plan.local, *self.local, strict=True):
-            if not torch.equal(_bits(target), _bits(source)):
-                return f"refit: vLLM's parameter {move.target} does not hold what was copied into it"
         sums: list[list[list[int]]] = []
         with self._memory():
             for ends in self.rounds:
                 for end in ends:
                     _copy(end.in_bucket, end.in_tensors)
                 sums.append([end.checksums() for end in ends])
-        if not sums:
-            return None
-        everyone: list[Any] = [None] * len(self.plan.replica)
-        dist.all_gather_object(everyone, [sent for sent, _ in sums], group=self.group)
-        here = self.group.rank()
+        everyone: list[Any] = [[sent for sent, _ in sums]]
+        if sums:
+            everyone *= len(self.plan.replica)
+            dist.all_gather_object(everyone, everyone[0], group=self.group)
+        for move, target, source in zip(self.plan.local, *self.local, strict=True):
+            if not torch.equal(_bits(target), _bits(source)):
+                return f"refit: vLLM's parameter {move.target} does not hold what was copied into it"
         for number, (_, received) in enumerate(sums):
             for sender, checksum in enumerate(received):
-                if everyone[sender][number][here] != checksum:
+                if everyone[sender][number][self.group.rank()] != checksum:
                     names = {move.target for move in self.plan.rounds[number].receives[sender]}
                     return f"refit: what rank {self.plan.replica[sender]} sent did not arrive as it was: {shown(names)}"
         return None

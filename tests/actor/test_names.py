@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from megatron_rl.actor import slices
-from megatron_rl.actor.names import matrix, parameters
+from megatron_rl.actor.names import load, matrix, parameters
 from megatron_rl.actor.slices import LAYER, TOP
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.records import Model
@@ -128,7 +128,30 @@ def test_the_last_rank_pads_a_vocabulary_that_does_not_divide(tmp_path: Path) ->
     assert torch.equal(torch.cat(shards)[:10], weights["model.embed_tokens.weight"]) and shards[3][1:].isnan().all()
 
 
-def chunk_of(names: dict[str, int], layer_numbers: list[int]) -> nn.Module:
+def test_loading_reads_each_element_that_a_rank_holds_once(tmp_path: Path) -> None:
+    model = read_model(write_model(tmp_path / "model"))
+    weights, read = random_weights(model), []
+    known = {name: entry for name, entry in table(model).items() if not name.startswith("decoder.layers.")}
+    known |= {name: entry for name, entry in table(model).items() if name.startswith("decoder.layers.1.")}
+    shapes = {
+        name.replace("layers.1.", "layers.0."): by_definition(kind, [weights[x] for x in tensors], model, 2, 1).shape
+        for name, (kind, tensors) in known.items()
+    }
+    chunk = chunk_of(shapes, [2])
+
+    def part_of(name: str, box: slices.Box) -> Tensor:
+        read.append(box.elements)
+        return matrix(weights[name], box.row, box.column, box)
+
+    load([chunk], model, part_of, 2, 1)
+    held = dict(chunk.named_parameters())
+    for name, (kind, tensors) in known.items():
+        expected = by_definition(kind, [weights[x] for x in tensors], model, 2, 1)
+        assert torch.equal(held[name.replace("layers.1.", "layers.0.")], expected), name
+    assert sum(read) == sum(parameter.numel() for parameter in held.values())
+
+
+def chunk_of(names: dict[str, Any], layer_numbers: list[int]) -> nn.Module:
     """A module tree with parameters at these names, and layers that know their number in the whole model."""
     chunk = nn.Module()
     chunk.decoder = nn.Module()

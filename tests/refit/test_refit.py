@@ -86,12 +86,13 @@ def trained_beside(engine: Any, actor: Any, folder: str, num_updates: int, first
         Prompt(serial=i, id=str(i), domain="math", token_ids=tuple(range(3 + i, 15 + i)), opens_thought=False, item={})
         for i in range(8)
     ]
-    found: dict[str, Any] = {"gaps": [], "equal": [], "tokens": []}
+    found: dict[str, Any] = {"gaps": [], "equal": [], "tokens": [], "places": []}
     for version in (first_version, first_version + 1):
         # Before the phase, in which the actor's weights may be away.
         weights = {name: tensor.clone() for name, tensor in actor.stream()}
         with rollout_phase(actor, engine, version):
             held = {name: tensor.clone() for name, tensor in engine.network.named_parameters()}
+            found["places"].append([tensor.data_ptr() for _, tensor in engine.network.named_parameters()])
             expected = expected_shards(weights, engine.ranks.engine_size, engine.ranks.engine_rank)
             found["equal"].append(
                 [name for name in held.keys() | expected.keys() if not torch.equal(held[name], expected[name])]
@@ -154,6 +155,8 @@ def results(folder: Path) -> dict[str, list[dict[str, Any]]]:
 def test_the_engine_holds_the_export_bit_for_bit(results: dict[str, Any], name: str) -> None:
     for result in results[name]:
         assert result["equal"] == [[], []]
+        first, second = result["places"]
+        assert first == second, "captured graphs read the memory that they were captured with"
 
 
 @pytest.mark.ranks
