@@ -122,12 +122,12 @@ class Transfer:
     @torch.no_grad()
     def run(self) -> None:
         """Fills the targets."""
-        if self._places() != self.places:  # they were offloaded, or given other memory
-            self._resolve()
-        _copy(*self.local)
-        if self.zeros:
-            torch._foreach_zero_(self.zeros)
         with self._memory():
+            if self._places() != self.places:  # parameters were offloaded, or given other memory
+                self._resolve()
+            _copy(*self.local)
+            if self.zeros:
+                torch._foreach_zero_(self.zeros)
             for sent, received in self.rounds:
                 _copy(sent.in_bucket, sent.in_tensors)
                 dist.all_to_all_single(received.bytes, sent.bytes, received.sizes, sent.sizes, group=self.group)

@@ -46,6 +46,11 @@ def differing(one: Transfer, expected: dict[str, Tensor]) -> list[str]:
     return [name for name, tensor in expected.items() if not torch.equal(tensor, one.targets[name])]
 
 
+def move_memory(one: Transfer) -> None:
+    for tensor in (*one.sources.values(), *one.targets.values()):
+        tensor.data = tensor.clone()  # as an offload does
+
+
 class Memory(TorchDispatchMode):
     """Counts the bytes of tensors that are made, views of others left out."""
 
@@ -76,6 +81,9 @@ def bare() -> dict[str, Any]:
             move = next(move for moves in one.plan.rounds[-1].receives for move in moves)
             one.targets[move.target][move.copy.row, move.copy.column] *= -1
             facts |= {"spoilt": one.verify(), "target": move.target}
+            move_memory(one)
+            one.run()
+            facts["moved"] = differing(one, expected)
             found[f"{name} {dtype}"] = facts
     return found
 
@@ -95,6 +103,7 @@ def test_slices_arrive_over_gloo_in_two_buckets(found: list[dict[str, Any]], nam
         assert facts["rounds"] > 2
         assert 0 < sum(facts["buckets"]) <= 2 * BUCKET_BYTES
         assert facts["kept"] == [0, 0] and facts["taken"] == 0
+        assert facts["moved"] == []
 
 
 @pytest.mark.ranks
@@ -105,8 +114,7 @@ def test_a_slice_that_did_not_arrive_as_it_was_sent_is_named(found: list[dict[st
 
 def test_a_parameter_that_was_given_other_memory_is_followed() -> None:
     one, expected = transfer(ONE, 0, torch.float32)
-    for tensor in (*one.sources.values(), *one.targets.values()):
-        tensor.data = tensor.clone()  # as an offload does
+    move_memory(one)
     one.run()
     assert differing(one, expected) == [] and one.verify() is None
 
