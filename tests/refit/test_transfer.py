@@ -78,7 +78,8 @@ def bare() -> dict[str, Any]:
             facts["buckets"] = [bucket.nbytes for bucket in one.buckets]
             facts["kept"] = [bucket.untyped_storage().nbytes() for bucket in one.buckets]
             facts["rounds"] = len(one.plan.rounds)
-            move = next(move for moves in one.plan.rounds[-1].receives for move in moves)
+            received = next(moves for moves in one.plan.rounds[0].receives if moves)
+            move = min(received, key=lambda move: move.target)  # the first to be named
             one.targets[move.target][move.copy.row, move.copy.column] *= -1
             facts |= {"spoilt": one.verify(), "target": move.target}
             move_memory(one)
