@@ -51,7 +51,7 @@ _IN_BRACKETS = re.compile(r"\s*\([^()]*\)\W*$")
 _ADDS_NOTHING = re.compile(
     r"(?:so |thus |hence |therefore )?(?:that |because )?(?:it |they |this |that )?(?:s |is |are |must be |would be )?"
     r"(?:the (?:\w+ )?|an? )?\*"
-    r"(?: (?:gas|molecules?|atoms?|ions?|compounds?|element|itself|only|alone))?"
+    r"(?: (?:gas|molecules?|atoms?|ions?|compounds?|element|bonds?|bonding|itself|only|alone))?"
     r"(?: (?:in|of|on|from|at|along|for) (?:the |an? |its )?\w+)?"
 )
 _LINE_LABEL = re.compile(r"^[\s>#*\-(]{0,20}([A-J])[).:]", re.MULTILINE)

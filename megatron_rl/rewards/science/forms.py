@@ -41,6 +41,9 @@ _IRREGULAR = {
     "genera": "genus",
     "stomata": "stoma",
     "stigmata": "stigma",
+    "lens": "lens",
+    "lenses": "lens",
+    "gases": "gas",
 }
 # A locant before the suffix, as IUPAC has it, or before the name: butan-2-ol, 2-butanol.
 _LOCANT = re.compile(
@@ -50,7 +53,8 @@ _LOCANT = re.compile(
 _SPELLINGS = {
     "sulph": "sulf", "aluminium": "aluminum", "caesium": "cesium", "haem": "hem", "oedema": "edema", "aemia": "emia",
     "oestr": "estr", "colour": "color", "behaviour": "behavior", "fibre": "fiber", "centre": "center",
-    "tumour": "tumor", "ise": "ize", "isation": "ization", "faeces": "feces", "leuko": "leuco", "oesophag": "esophag",
+    "tumour": "tumor", "ise": "ize", "isation": "ization", "ising": "izing", "ised": "ized",
+    "faeces": "feces", "leuko": "leuco", "oesophag": "esophag",
 }  # fmt: skip
 
 
@@ -92,6 +96,8 @@ def _singular(word: str) -> str:
         one = word.removesuffix(plural) + singular
         if word.endswith(plural) and one in _SINGULARS:
             return one
+    if word.endswith(("sses", "xes", "ches", "shes")):
+        return word[:-2]
     if word.endswith("ies") and len(word) > 5:
         return word[:-3] + "y"
     return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) else word

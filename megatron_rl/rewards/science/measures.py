@@ -52,6 +52,7 @@ _IRRATIONAL = re.compile(
     rf"(?P<behind>{_FACTORS})?"
     rf"|(?P<alone>{_FACTORS})(?: ?/ ?(?P<by>[0-9]{{1,9}}))?)"
 )
+_TIME = re.compile(r"(?<![A-Za-z])t(?![A-Za-z])")
 _PRODUCT = re.compile(r"(?!dB|pH)[A-Za-z]{2}")  # 2.303 RT
 _TIMES = re.compile(r" ?(?:\\text ?\{ ?)?(?:(?<![A-Za-z])times|-?fold) ?\}?$")  # 16 times, threefold
 _PART = re.compile(
@@ -235,6 +236,8 @@ def _is_power_of_ten(value: Fraction) -> bool:
 def _with_unit(number: Fraction, number_text: str, text: str) -> Quantity | None:
     found = unit(text)
     words = text.replace("\\text", "").strip("{} ")
+    if found and len(words.split()) > 1 and _TIME.search(words):  # 0.5 g t^2: no tonne stands in a product
+        return None
     if found is None and (_PRODUCT.fullmatch(words) or not _WORD.fullmatch(words) or is_no_unit(words.split())):
         return None
     return Quantity(number, number_text, text, found)

@@ -41,7 +41,7 @@ def span(text: str) -> Span | None:
     inside, behind = (bracket[1], bracket[2]) if bracket else (text, "")
     if "\\pm" in inside:
         first, _, second = inside.partition("\\pm")
-        return _span(False, first, second + behind)
+        return _span(False, first + behind, second + behind)
     opening = _BETWEEN.match(inside)
     inside = inside[opening.end() :] if opening else inside
     for sign in _TO.finditer(inside):

@@ -21,6 +21,7 @@ _SYMBOLS = """
     Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr D T
 """
 _ELEMENTS = re.compile(f"(?:{'|'.join(sorted(_SYMBOLS.split(), key=len, reverse=True))})+|[enp]")
+_SUBSTANCES = re.compile(rf"(?:{_ELEMENTS.pattern}|[A-Z])+")  # of a reaction: HA is an acid
 _WRAPPER = re.compile(r"\\(?:text|ce|mathrm) ?(?=\{)")
 _ARROW = re.compile(r"\\(?:long|x)?(?:rightarrow|rightleftharpoons|leftrightarrow|to)(?![A-Za-z])|[→⟶⇌]|<?[=-]+>")
 _FORMULA = re.compile(r"[A-Za-z0-9()\[\]^+\-.=#→]+")
@@ -39,6 +40,7 @@ _LETTERS = dict(zip("αβγδελμπσω", _GREEK.split(), strict=True))
 _COMMANDS = re.compile(rf"\\({'|'.join(_GREEK.split())})(?![A-Za-z]) ?")
 _IN_BRACKETS = re.compile(r"^\(([^()]*)\)$")
 _ABBREVIATION = re.compile(r"([^()]*[^()\s])\s*\((?![IVX]+\))(?=[A-Za-z0-9]*[A-Z])([A-Za-z][A-Za-z0-9]{0,7})\)\W*")
+_SUBSCRIPT = re.compile(r"_ ?(?=[{0-9A-Za-z])")
 _GENOTYPE = re.compile(r"(?:([A-Za-z])(?i:\1)){1,8}")
 _SUBSHELL = re.compile(r"\[[A-Z][a-z]?\]|[1-7][spdf]\^[0-9]{1,2}(?=[1-7][spdf]|$)")
 _BARE_SUBSHELL = re.compile(r"(?<![0-9A-Za-z^])([1-7][spdf])([0-9]{1,2})(?![0-9A-Za-z])")
@@ -247,10 +249,11 @@ def _is_formula(text: str) -> bool:
     if "=" in text and not any(map(str.isdigit, text)):  # P=IV; CH2=CH2 has a double bond
         return False
     runs = re.findall(r"[A-Za-z]+", _STATE.sub("", text))
+    substance = _SUBSTANCES if "→" in text else _ELEMENTS
     return (
         _FORMULA.fullmatch(text) is not None
         and bool(runs)
-        and all(_ELEMENTS.fullmatch(run) for run in runs)
+        and all(substance.fullmatch(run) for run in runs)
         and (sum(character.isupper() for character in text) > 1 or not text.isalpha() or len(text) == 2)
     )
 
@@ -283,7 +286,7 @@ def _species(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    text = _COMMANDS.sub(r"\1", _WRAPPER.sub("", _plain(text)))
+    text = _COMMANDS.sub(r"\1", _SUBSCRIPT.sub("", _WRAPPER.sub("", _plain(text))))
     decomposed = unicodedata.normalize("NFKD", "".join(_LETTERS.get(letter, letter) for letter in text))
     letters = "".join(character for character in decomposed if not unicodedata.combining(character)).casefold()
     said = _MARKUP.sub("", _ARTICLES.sub("", letters)).strip(" .,;:!?*")
