@@ -21,7 +21,6 @@ from megatron_rl.rewards.mathematics.boxes import boxed_answer, same_value
 from megatron_rl.rewards.mathematics.expressions import UnreadableError, read_expression
 from megatron_rl.rewards.mathematics.notation import plain
 from megatron_rl.rewards.mathematics.numbers import plain_number
-from megatron_rl.rewards.mathematics.units import unit
 from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.science.choices import chosen_option, option_of_last_line, stated_option
 from megatron_rl.rewards.science.measures import Quantity, agree, leeway, quantity, resolution, with_unit
@@ -96,11 +95,8 @@ def _plain_verdict(answers: Sequence[str], item: Mapping[str, Any]) -> Verdict |
     if reference is not None:
         if _other_scale(item["answer"], answers[0]):
             return wrong("another scale")
-        is_angle = reference.unit == unit("degree")
         found = [
-            quantity(f"{text} rad" if is_angle and "pi" in text else text)
-            for answer in answers
-            for text in (answer, without_remarks(answer), last_of_equal(answer))
+            quantity(text) for answer in answers for text in (answer, without_remarks(answer), last_of_equal(answer))
         ]
         if any(value is not None and agree(value, reference, tolerance) for value in found):
             return right()

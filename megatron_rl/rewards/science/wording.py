@@ -42,6 +42,7 @@ _IN_BRACKETS = re.compile(r"^\(([^()]*)\)$")
 _ABBREVIATION = re.compile(r"([^()]*[^()\s])\s*\((?![IVX]+\))(?=[A-Za-z0-9]*[A-Z])([A-Za-z][A-Za-z0-9]{0,7})\)\W*")
 _SUBSCRIPT = re.compile(r"_ ?(?=[{0-9A-Za-z])")
 _GENOTYPE = re.compile(r"(?:([A-Za-z])(?i:\1)){1,8}")
+_PAIRS = re.compile(r"(?<![A-Za-z])(?:([A-HJ-Za-hj-z])(?i:\1))+(?![A-Za-z])")
 _SUBSHELL = re.compile(r"\[[A-Z][a-z]?\]|[1-7][spdf]\^[0-9]{1,2}(?=[1-7][spdf]|$)")
 _BARE_SUBSHELL = re.compile(r"(?<![0-9A-Za-z^])([1-7][spdf])([0-9]{1,2})(?![0-9A-Za-z])")
 _AND = re.compile(r"\s*(?:[,;&]|\band\b)[\s,]*(?:\band\b\s*)?")
@@ -66,7 +67,10 @@ _TUPLE = re.compile(r"[(<] ?-?[0-9][0-9./]*(?: ?, ?-?[0-9][0-9./]*)+ ?[)>]")
 _EXPONENTIAL = re.compile(r"(?<![A-Za-z\\])e ?\^ ?(?:\{ ?[+-]? ?)?[0-9]")
 # In order of size or strength: A < B < C.
 _COMPARED = re.compile(r"\s*[<>]\s*")
-_QUOTIENT = re.compile(r"[A-Za-z0-9)}] ?/ ?[A-Za-z0-9({]|[0-9] ?: ?[0-9]|^[+-]?[0-9.]+ ?[A-Za-z]{1,3}$")
+_QUOTIENT = re.compile(
+    r"[A-Za-z0-9)}] ?/ ?[A-Za-z0-9({]|[0-9] ?: ?[0-9]|^[+-]?[0-9.]+ ?[A-Za-z]{1,3}$"
+    r"|^[A-Za-z]{0,2} ?\\(?:alpha|beta|gamma|delta|mu)(?![A-Za-z]) ?[A-Za-z]{0,2}$"
+)
 _SYMBOLIC = re.compile(r"\\(?!(?:text|ce|alpha|beta|gamma|delta|mu)(?![A-Za-z]))[A-Za-z]+|[=^_*+<>]|^-")
 _VERDICT = re.compile(r"\b(?:true|false|yes|no)\b", re.IGNORECASE)
 _BEGINS_WITH_VERDICT = re.compile(rf"{_VERDICT.pattern}[,.;:]", re.IGNORECASE)  # "No, it does not."
@@ -132,6 +136,8 @@ def same_words(answer: str, reference: str) -> bool:
             or (is_reaction and _same_marks(_in_order(mine), _in_order(its)))
             or (is_configuration and sorted(_SUBSHELL.findall(mine)) == sorted(_SUBSHELL.findall(its)))
         )
+    if _alleles(answer) != _alleles(reference):
+        return False
     mine, its = _folded(answer), _folded(reference)
     if its in _SHORT.values():
         stated = _VERDICT_ON_STATEMENT.fullmatch(_unmarked(answer).rstrip("."))
@@ -209,6 +215,11 @@ def _same_list(answer: str, reference: str) -> bool:
             return False
         left.remove(same)
     return True
+
+
+def _alleles(text: str) -> list[str]:
+    """The genotypes in a text, whose case is what they say: Aa, BB."""
+    return sorted(match[0] for match in _PAIRS.finditer(_unmarked(_plain(text))))
 
 
 def _same_order(answer: str, reference: str) -> bool:
