@@ -23,7 +23,7 @@ from megatron_rl.rewards.mathematics.notation import plain
 from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.science.choices import chosen_option, option_of_last_line, stated_option
-from megatron_rl.rewards.science.measures import Quantity, agree, leeway, quantity, resolution, with_unit
+from megatron_rl.rewards.science.measures import Quantity, agree, irrational, leeway, quantity, resolution, with_unit
 from megatron_rl.rewards.science.remarks import last_of_equal, split_direction, without_remarks
 from megatron_rl.rewards.science.spans import same_span, span
 from megatron_rl.rewards.science.statements import sentences, statements
@@ -223,6 +223,9 @@ def _is_same(answer: str, reference: str) -> bool:
     mine, its = quantity(answer), quantity(reference)
     if mine is not None and its is not None:
         return agree(mine, its, Fraction(0))
+    values = irrational(plain(answer)), irrational(plain(reference))
+    if None not in values:  # \\pi/3 and \\frac{\\pi}{3}
+        return values[0] == values[1]
     return same_words(answer, reference)
 
 

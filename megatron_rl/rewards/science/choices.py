@@ -43,6 +43,7 @@ _ALSO = re.compile(
 )
 _NO_CHOICE = re.compile(r"\b(?:not|neither|nor|never|no|or|but|rather|than|except|without|unlike)\b|n['’]t\b")
 _ENDS_IN_LETTER = re.compile(r"(?:\b(?:is|be|say|pick|choose|believe)|[,:;—–-])\s+\(?([A-J])\)?\W*$")
+_DELIMITER = re.compile(r"^(?:[\s).:\],;=/]|-(?![\d.]))+")  # but "D. -2"
 _NAMELY = re.compile(r"^(?:namely|i\.?e\b\.?|that is|which is|being|meaning)[\s,:]*|[\s).]+$", re.IGNORECASE)
 _LETTER_IN_BRACKETS = re.compile(r"\(([A-Z])\)\W*$")
 _LABELLED = re.compile(r"[\s(*$\\]{0,9}(?:\\text ?\{ ?)?\(?([A-Ja-j])[).:]\s")
@@ -77,7 +78,7 @@ def chosen_option(answer: str, options: Mapping[str, str], is_same: Callable[[st
             return same[0]
     if not is_lettered or options and label not in options:
         return None
-    detail = _NAMELY.sub("", rest.lstrip(" ).:]-,;=/").strip())
+    detail = _NAMELY.sub("", _DELIMITER.sub("", rest).strip())
     if any(is_same(detail, wording) for wording in options.values()):
         return label if is_same(detail, options[label]) else None
     if _GIVES_REASON.match(rest):

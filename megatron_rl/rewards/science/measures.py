@@ -98,7 +98,7 @@ def _quantity(text: str) -> Quantity | None:
     text = f"{text} {currency}"
     for start in reversed([match.start() for match in _UNIT_START.finditer(text)]):
         number = plain_number(text[:start].strip())
-        number = _irrational(text[:start].strip()) if number is None else number
+        number = irrational(text[:start].strip()) if number is None else number
         if number is not None:
             found = _with_unit(number, text[:start].strip(), text[start:].strip())
             return found or _sum_of_units(text.strip())
@@ -166,7 +166,7 @@ def _near(number: Fraction, reference: Quantity, tolerance: Fraction) -> bool:
 
 def _rounds(answer: Quantity, reference: Quantity) -> Fraction:
     """How far, relatively, an answer may be that rounds what no decimal says: 0.333 for 1/3, 1.414 for a root of 2."""
-    is_exact = _irrational(reference.number_text) is not None or not _is_decimal(reference.number)
+    is_exact = irrational(reference.number_text) is not None or not _is_decimal(reference.number)
     if not is_exact or not answer.number:
         return Fraction(0)
     return max(resolution(answer.number_text) / 2 / abs(answer.number), _SAME_IRRATIONAL)
@@ -180,7 +180,7 @@ def _is_decimal(value: Fraction) -> bool:
     return rest == 1
 
 
-def _irrational(text: str) -> Fraction | None:
+def irrational(text: str) -> Fraction | None:
     r"""The value of `3\pi/4`, `\frac{\sqrt{3}}{2}` and their like, to 39 digits; None of anything else."""
     match = _IRRATIONAL.fullmatch(text)
     if match is None:

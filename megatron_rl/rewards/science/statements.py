@@ -11,7 +11,7 @@ import re
 MAX_LINE_CHARACTERS = 300
 
 _SUBJECT = (
-    r"(?<!incorrect )(?<!wrong )(?<!false )answers?|ans"
+    r"(?<!incorrect )(?<!wrong )(?<!false )(?<!impossible )(?<!worst )(?<!unlikely )(?<!excluded )answers?|ans"
     r"|(?:my|correct|right|best|final)\s+(?:option|choice|one|letter|statement|result|pick|guess|selection)"
     r"|correct\s+\w{3,20}"
 )
