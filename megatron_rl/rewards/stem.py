@@ -224,7 +224,7 @@ def _is_same(answer: str, reference: str) -> bool:
     if mine is not None and its is not None:
         return agree(mine, its, Fraction(0))
     values = irrational(plain(answer)), irrational(plain(reference))
-    if None not in values:  # \\pi/3 and \\frac{\\pi}{3}
+    if None not in values:  # two ways to write one root or multiple of pi
         return values[0] == values[1]
     return same_words(answer, reference)
 
