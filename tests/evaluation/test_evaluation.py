@@ -73,7 +73,7 @@ def test_killed_at_random_and_started_again_it_ends_in_the_same_files(whole: Pat
         assert process.poll() is None, "it was killed at work"
         left = descendants(process.pid)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
         assert not alive_after(left, 10)
         assert "table.csv" not in kept(tmp_path)
     evaluated(tmp_path, "--set", ONE)
