@@ -82,6 +82,10 @@ def _section(title: str, caption: str, content: str) -> str:
     return f'<section><h2>{title}</h2><p class="soft">{caption}</p><div class="card">{content}</div></section>'
 
 
+def _figure(caption: str, plot: str) -> str:
+    return f'<figure class="card"><figcaption>{caption}</figcaption>{plot}</figure>'
+
+
 def _main_table(figures: Figures) -> str:
     """pass@1 of every benchmark and scorer: a column for each policy, and one for each model of the papers."""
     titles = [html.escape(title) for title in figures.titles.values()]
@@ -165,7 +169,7 @@ def _boundary(figures: Figures) -> str:
             ]
 
     head = ["benchmark", "boundary", "first", "between", "last", "gain", "bound", "pass@1 gain", "regime"]
-    plot = f'<figure class="card">{boundary_plot(figures.boundaries)}</figure>'
+    plot = _figure("gain over the boundary of the first policy", boundary_plot(figures.boundaries))
     first_title, last_title = (html.escape(figures.titles[one]) for one in (figures.compared[0], last))
     caption = (
         f"First: {first_title}. Last: {last_title}. Diminish: pass@1 rises and the boundary does not. Plateau: the "
@@ -191,7 +195,7 @@ def _lengths(figures: Figures) -> str:
 
     head = ["benchmark", "mean", "median", "p90", "right", "wrong", "per right answer", "cut off, %"]
     caption = "Response tokens. Per right answer: the tokens of all samples over the number of right ones."
-    plot = f'<figure class="card">{lengths_plot(ours, dict(figures.titles))}</figure>'
+    plot = _figure("mean response tokens", lengths_plot(ours, dict(figures.titles)))
     return _section("Length", caption, _table(head, rows())) + plot
 
 

@@ -40,11 +40,12 @@ def boundary_plot(boundaries: Sequence[Boundary]) -> str:
 
     def draw(ax: Axes) -> None:
         ax.axhline(0, color=INK, lw=0.8, alpha=0.5)
+        places: dict[tuple[float, float], list[str]] = {}  # points that lie on each other share a label
         for colour, one in zip(COLOURS * len(boundaries), boundaries, strict=False):
             ax.plot([one.before], [one.gain], "o", color=colour, ms=6, clip_on=False)
-            ax.annotate(
-                one.benchmark, (one.before, one.gain), xytext=(6, 4), textcoords="offset points", fontsize=8, color=INK
-            )
+            places.setdefault((round(one.before, 2), round(one.gain, 2)), []).append(one.benchmark)
+        for point, names in places.items():
+            ax.annotate(", ".join(names), point, xytext=(6, 4), textcoords="offset points", fontsize=8, color=INK)
         ax.set_xlim(-0.02, 1.15)
         most = max(0.05, *(abs(one.gain) for one in boundaries))
         ax.set_ylim(-1.3 * most, 1.3 * most)

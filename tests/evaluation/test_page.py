@@ -37,6 +37,7 @@ def test_the_page_shows_scores_boundary_and_the_papers_figures(evaluation: Evalu
         not in page.replace("<b>step 0 &lt;", "").replace("<b>step 100 &lt;", "").replace("<b>step 200 &lt;", "")
     )
     assert page.count("<svg") == 4
+    assert "aime24, ifeval" in page, "points that lie on each other share a label"
     assert not re.search(r"(src|href)=\"(https?:)?//", page) and "<script" not in page
     assert len(page) < 3_000_000
     (first, *_) = figures.boundaries
