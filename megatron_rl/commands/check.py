@@ -81,9 +81,6 @@ def show(run: Run, out: Console) -> None:
     )
     if shortage(memory, run.scale) <= 0:
         out.print(f"  fits into the {gib(run.scale.device_memory_bytes)} of a device of scale {run.scale.name}")
-    if run.scale.device == "cuda":
-        seconds = sum(parts_of_run(run, OURS).values())
-        out.print(f"time, estimated: {total_line(run, seconds)}; `megatron-rl estimate` says of what", soft_wrap=True)
     for kind, folder in (("model", run.model_folder), ("data", run.data_folder)):
         out.print(f"{kind}: {folder}" + ("" if folder.is_dir() else " (not on this machine)"))
     if run.model_folder.is_dir() and (unknown := unknown_fields(run.model_folder)):
@@ -101,6 +98,13 @@ def show(run: Run, out: Console) -> None:
             out.print(f"  {line}", style="yellow", soft_wrap=True)
     out.print(f"recipe fingerprint {run.published.fingerprint}: {release_status(run)}")
     out.print(f"run fingerprint    {run.recipe.fingerprint}" + (f", modified: {', '.join(run.modified)}" * bool(names)))
+
+
+def show_time(run: Run, out: Console) -> None:
+    """Prints what a step and the run will take, in one line, where something is published of the device."""
+    if run.scale.device == "cuda":
+        seconds = sum(parts_of_run(run, OURS).values())
+        out.print(f"time, estimated: {total_line(run, seconds)}; `megatron-rl estimate` says of what", soft_wrap=True)
 
 
 def prompts(run: Run) -> str:

@@ -220,7 +220,7 @@ def check(
     ] = None,
 ) -> None:
     """Validate a run and show what it would be: recipe, batch algebra, memory. Starts nothing."""
-    from megatron_rl.commands.check import show, warnings
+    from megatron_rl.commands.check import show, show_time, warnings
     from megatron_rl.commands.choose import build_run
     from megatron_rl.commands.layouts import proposals, show_proposals
     from megatron_rl.config.checks import require
@@ -241,6 +241,7 @@ def check(
             assert scale is not None
             run = build_run(recipe, scale, chosen, directory, needs_files=False, parent=parent, lacking=lacking)
             show(run, console())
+            show_time(run, console())
             found = list(warnings(run, lacking))
             for warning in found:
                 print_warning(warning)
