@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from megatron_rl import device
+from megatron_rl.config.checks import UserError
 from megatron_rl.data.items import Item
 from megatron_rl.data.prompts import load_tokenizer
 from megatron_rl.evaluation import store
@@ -63,14 +65,13 @@ def items_of(evaluation: Evaluation, ask: Ask) -> tuple[Item, ...]:
 def asked_by(evaluation: Evaluation, ranks: Ranks) -> list[tuple[Policy, list[Asked]]]:
     """Every benchmark put to every policy; rank 0 notes them, and the others read what it noted."""
     sizes: dict[tuple[str, str], int] = {}
-    tokenizer = load_tokenizer(evaluation.model_folder)
+    tokenizer, trouble = load_tokenizer(evaluation.model_folder), None
     if ranks.is_main:
-        for policy in evaluation.policies:
-            store.note_policy(evaluation, policy)
-            for ask in evaluation.asks:
-                num_prompts = len(prompts_of(ask, items_of(evaluation, ask), tokenizer))
-                size = samples_per_wave(num_prompts * ask.answering.samples_per_problem, evaluation)
-                sizes[policy.name, ask.name] = store.note_ask(evaluation, policy, ask, size)
+        try:
+            sizes = _noted(evaluation, tokenizer)
+        except UserError as error:
+            trouble = str(error)
+    parallel.raise_together(trouble, UserError)
     sizes = parallel.gather(sizes)[0]
     prompts = {ask.name: prompts_of(ask, items_of(evaluation, ask), tokenizer) for ask in evaluation.asks}
     return [
@@ -83,6 +84,18 @@ def asked_by(evaluation: Evaluation, ranks: Ranks) -> list[tuple[Policy, list[As
         )
         for policy in evaluation.policies
     ]
+
+
+def _noted(evaluation: Evaluation, tokenizer: Any) -> dict[tuple[str, str], int]:
+    """Notes who is asked what, and returns the samples of a wave by policy and benchmark. Raises UserError."""
+    sizes = {}
+    for policy in evaluation.policies:
+        store.note_policy(evaluation, policy)
+        for ask in evaluation.asks:
+            num_prompts = len(prompts_of(ask, items_of(evaluation, ask), tokenizer))
+            size = samples_per_wave(num_prompts * ask.answering.samples_per_problem, evaluation)
+            sizes[policy.name, ask.name] = store.note_ask(evaluation, policy, ask, size)
+    return sizes
 
 
 def _is_whole(asked: Sequence[tuple[Policy, list[Asked]]], ranks: Ranks) -> bool:

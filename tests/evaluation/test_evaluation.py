@@ -90,8 +90,9 @@ def test_what_is_whole_is_shown_again_without_an_engine_and_asked_otherwise_refu
     before, began = kept(whole), time.monotonic()
     said = evaluated(whole, "--set", ONE)
     assert "Medians" in said and kept(whole) == before and time.monotonic() - began < 60
-    process = evaluating(whole, "--set", ONE, "--max-response-tokens", "12")
+    process = evaluating(whole, "--set", TWO, "--max-response-tokens", "12")
     said = process.communicate()[0]
+    assert said.count("error:") == 1, "the second rank has nothing to add"
     assert process.returncode == 2 and "answering.max_response_tokens: 24 -> 12" in said
     assert "ask as before, or into another --to" in said
 
