@@ -47,7 +47,8 @@ _ANCHOR = re.compile(
     r"|\b(?:statement|claim)\s+is\s+(?=true\b|false\b)"
     rf"|\bleft with\s{_LETTER_ENDS}"
     r"|\bonly\s(?=\(?(?-i:[A-Z])\)?\s(?:remains|is left|fits|works|holds)\b)"
-    r"|\b(?:solution is|i(?: would| now|['’]d)? (?:guess|say|think|believe|conclude|answer)(?: it is)?)"
+    r"|\b(?:solution is|i(?: would| now|['’]d)? (?:guess|say|think|believe|conclude|answer)(?: it is)?"
+    r"|i(?: am|['’]m) (?:sure|certain|confident)(?: that)? it(?:['’]s| is))"
     rf"\s{_LETTER_ENDS}"
     r"|\((?=(?:option|choice|answer)\s\(?(?-i:[A-Z])\)\W{0,9}$)"
     r"|\b(?:which|that|this) is (?=(?:option|choice|answer) \(?(?-i:[A-Z])\b)"
@@ -112,7 +113,10 @@ def _last_anchored(text: str) -> str | None:
     rest = text[anchors[-1].end() :].lstrip()
     if _DENIAL.match(rest) and (others := list(_INSTEAD.finditer(rest[:MAX_LINE_CHARACTERS]))):
         rest = rest[others[-1].end() :]
-    return rest.partition("\n")[0].partition("</")[0]
+    line, _, after = rest.partition("\n")
+    if _HEDGE.match(after[:MAX_LINE_CHARACTERS]):  # "B", and on the next line "or C"
+        line = f"{line} {after.lstrip().partition(chr(10))[0]}"
+    return line.partition("</")[0]
 
 
 def sentences(stated: str) -> list[str]:
