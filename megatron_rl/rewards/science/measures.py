@@ -45,7 +45,7 @@ _FACTOR = re.compile(
 )
 _FACTORS = (
     r"(?: ?(?:\\(?:cdot|times) ?|\* ?)?"
-    r"(?:10 ?\^ ?\{? ?[+-]?[0-9]{1,3} ?\}?|\\sqrt ?(?:\{ ?[0-9]{1,9} ?\}|[0-9])|[0-9.]{1,19}|\\?pi)){1,4}"
+    r"(?:10 ?\^ ?\{? ?[+-]?[0-9]{1,3} ?\}?|\\sqrt ?(?:\{ ?[0-9]{1,9} ?\}|[0-9])|[0-9.]{1,19}(?![0-9.])|\\?pi)){1,4}"
 )
 _IRRATIONAL = re.compile(
     rf"(?P<sign>[+-]? ?)(?:\\frac ?\{{(?P<over>{_FACTORS}) ?\}} ?\{{ ?(?P<under>{_FACTORS}) ?\}}"
@@ -182,7 +182,7 @@ def _is_decimal(value: Fraction) -> bool:
 
 def irrational(text: str) -> Fraction | None:
     r"""The value of `3\pi/4`, `\frac{\sqrt{3}}{2}` and their like, to 39 digits; None of anything else."""
-    match = _IRRATIONAL.fullmatch(text)
+    match = _IRRATIONAL.fullmatch(text) if len(text) <= MAX_QUANTITY_CHARACTERS else None
     if match is None:
         return None
     factors_over = [match["over"] or match["alone"] or "", match["behind"] or ""]
