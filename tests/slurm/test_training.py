@@ -72,24 +72,37 @@ def test_a_container_sees_the_repository_the_run_and_its_mounts(cluster: Cluster
     assert not Path("/data/of").exists()
 
 
-def test_nemo_run_trains_a_chain_to_the_end(cluster: Cluster, tmp_path: Path) -> None:
+FEW_SAMPLES = """
+import dataclasses
+from recipes.suites.mini import SUITE as MINI
+SUITE = dataclasses.replace(MINI, answering=dataclasses.replace(MINI.answering, samples_per_problem=4))
+"""
+
+
+@pytest.mark.timeout(420)
+def test_nemo_run_trains_a_chain_to_the_end_and_evaluates(cluster: Cluster, tmp_path: Path) -> None:
     run = tmp_path / "run"
+    (tmp_path / "few.py").write_text(FEW_SAMPLES)
     done = cluster.run(
         python_with_nemo_run(), ROOT / "slurm" / "launch.py", "prorl_v2", "--scale", "cpu", "--jobs", "2",
-        "--directory", run, "--allow-dirty", *SETTINGS, cwd=tmp_path, timeout=120, variables={
+        "--directory", run, "--allow-dirty", "--evaluate", tmp_path / "few.py", *SETTINGS,
+        cwd=tmp_path, timeout=120, variables={
             "SBATCH_ACCOUNT": "research", "SBATCH_PARTITION": "main", "CONTAINER_IMAGE": "",
             "NEMORUN_HOME": str(tmp_path / "home"), "PATH": path_of_python(cluster),
         },
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     jobs = re.findall(r"^(\d+) ", cluster.run("squeue", "-h", "-o", "%i %j").stdout, re.MULTILINE)
-    assert len(jobs) == 2, done.stdout
+    assert len(jobs) == 3, done.stdout
     for job in sorted(jobs, key=int):
         assert cluster.wait(job, timeout=240)["JobState"] == "COMPLETED", logs(tmp_path / "home")
     assert trained_steps(run) == list(range(1, NUM_STEPS + 1))
     assert [path.name for path in (run / "logs").glob("attempt_*")] == ["attempt_0"], "the second finds it done"
     assert len((run / "submissions.jsonl").read_text().splitlines()) == 1
     assert "nothing to do" in logs(tmp_path / "home")
+    table = (run / "evaluation" / "table.csv").read_text()
+    assert all(f"mini_math,{policy},ours,pass@1," in table for policy in ("step_000000", f"step_{NUM_STEPS:06d}"))
+    assert [path.name for path in (run / "evaluation" / "logs").glob("attempt_*")] == ["attempt_0"], "a srun of its own"
 
 
 def test_a_recipe_and_a_reward_of_ones_own_train_by_nemo_run(cluster: Cluster, tmp_path: Path, checkout: Path) -> None:
