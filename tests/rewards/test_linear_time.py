@@ -42,7 +42,7 @@ from megatron_rl.rewards.score import VERIFIERS
 
 MIN_CHARACTERS, MAX_CHARACTERS, LAST_CHARACTERS = 16, 1_024, 65_536  # the last where growth looks suspicious
 MAX_GROWTH = 2.8  # of the time when the text is doubled: 2 is linear, 4 is quadratic
-MAX_JUMP = 100.0  # at once
+MAX_JUMP = 30.0  # at once: the next text may take for ever
 CHEAP = 5.0  # times the yardstick: what costs less may grow as it likes
 TRIES = 5
 YARDSTICK = re.compile(r"(?:[^\W\d_]+|\d+|\s+|.)", re.DOTALL)
@@ -321,7 +321,7 @@ def growth(reader: Reader, unit: str, end: str, max_characters: int) -> str:
         now = seconds(reader, text, 1)
         is_strike = bool(before) and _is_too_much(now, before, text, 1)
         if is_strike:
-            before, now = max(before, seconds(reader, half, TRIES)), seconds(reader, text, TRIES if now < 0.1 else 2)
+            before, now = seconds(reader, half, TRIES), seconds(reader, text, TRIES if now < 0.1 else 2)
             is_strike = _is_too_much(now, before, text, TRIES)
         num_strikes = num_strikes + 1 if is_strike else 0
         if num_strikes == 2 or (is_strike and now > MAX_JUMP * before):
