@@ -32,17 +32,22 @@ class Offload:
         self._buffers: dict[str, list[Tensor]] = {}  # of each part, one per storage; pinned where the device has a bus
         self._away: dict[str, list[tuple[torch.UntypedStorage, int]]] = {}  # part -> storages with their bytes
 
-    @span("refit")
     def leave(self) -> None:
         """Sends away what the refit does not need: gradients and optimizer."""
-        for part in ("gradients", "optimizer"):
-            self._send(part)
+        if not self.parts:
+            return
+        with span("refit"):
+            for part in ("gradients", "optimizer"):
+                self._send(part)
 
-    @span("refit")
     def leave_weights(self) -> None:
         """Sends away the weights, which the refit has read."""
         if "weights" not in self.parts:
             return
+        with span("refit"):
+            self._leave_weights()
+
+    def _leave_weights(self) -> None:
         parameters = _parameters(self.chunks)
         self._send("weights")
         number = {storage._cdata: i for i, (storage, _) in enumerate(self._away["weights"])}
@@ -52,9 +57,14 @@ class Offload:
         ]
         self.device.release_memory()
 
-    @span("refit")
     def come_back(self) -> None:
         """Brings back all that is away."""
+        if not self._away:
+            return
+        with span("refit"):
+            self._bring_back()
+
+    def _bring_back(self) -> None:
         for part, storages in self._away.items():
             for place, (storage, num_bytes) in enumerate(storages):
                 storage.resize_(num_bytes)
