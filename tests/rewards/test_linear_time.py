@@ -316,15 +316,16 @@ def growth(reader: Reader, unit: str, end: str, max_characters: int) -> str:
 
     Once is no sign: another length may be read in another way.
     """
-    half, before, num_strikes = "", 0.0, 0
+    half, before, least, num_strikes = "", 0.0, 0.0, 0
     for text in texts(unit, end, max_characters):
         now = seconds(reader, text, 1)
         is_strike = bool(before) and _is_too_much(now, before, text, 1)
         if is_strike:
-            before, now = seconds(reader, half, TRIES), seconds(reader, text, TRIES if now < 0.1 else 2)
+            least, now = seconds(reader, half, TRIES), seconds(reader, text, TRIES if now < 0.1 else 2)
+            before = max(before, least)
             is_strike = _is_too_much(now, before, text, TRIES)
         num_strikes = num_strikes + 1 if is_strike else 0
-        if num_strikes == 2 or (is_strike and now > MAX_JUMP * before):
+        if num_strikes == 2 or (is_strike and now > MAX_JUMP * least):
             return f"{unit!r} to {len(text)} characters, then {end!r}: {now / before:.1f} times the half's time"
         if len(text) >= MAX_CHARACTERS and now <= MAX_GROWTH * before:
             break
