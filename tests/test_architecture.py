@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "megatron_rl"
 LAYERS = (
-    ("__init__", "config", "estimate", "types"),
+    ("__init__", "chunks", "config", "estimate", "types"),
     ("device",),
     ("runtime",),
     ("algorithms", "data", "rewards"),
