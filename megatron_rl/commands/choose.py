@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import pkgutil
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import recipes
 from megatron_rl.commands.modules import run_module
-from megatron_rl.commands.settings import RUN_FIELDS, VARIED, change, nearest, parse, path_of, sort_settings
+from megatron_rl.commands.settings import RUN_FIELDS, VARIED, change, parse, path_of, require_known, sort_settings
 from megatron_rl.config.checks import UserError, check_scale, require
 from megatron_rl.config.fit import fitted
 from megatron_rl.config.identity import identity
@@ -186,8 +187,17 @@ def asked_branch(asked: Revision, what: str, releases: Mapping[str, str]) -> str
 
 def _module(name: str) -> types.ModuleType:
     known = recipe_files()
-    require(name in known or name.endswith(".py"), f"recipe '{name}': there is none; {nearest(name, known)}")
-    return run_module("recipe", name, known.get(name) or path_of(f"recipe '{name}'", name))
+    if name in known:
+        return _own_module(name, known[name])
+    if not name.endswith(".py"):
+        require_known(name, known, f"recipe '{name}': there is none")
+    return run_module("recipe", name, path_of(f"recipe '{name}'", name))
+
+
+@functools.cache
+def _own_module(name: str, path: Path) -> types.ModuleType:
+    """A recipe of this repository, run once: to tell published policies from others, each is asked for its page."""
+    return run_module("recipe", name, path)
 
 
 def released_fingerprint(release: str) -> str | None:
@@ -197,22 +207,24 @@ def released_fingerprint(release: str) -> str | None:
     return found
 
 
-def recipe_files() -> dict[str, Path]:
+@functools.cache
+def recipe_files() -> Mapping[str, Path]:
     """Name -> file of every recipe, the published ones first, then their variants."""
     folder = Path(recipes.__file__).parent
-    return {
+    found = {
         module.name: place / f"{module.name}.py"
         for place in (folder, folder / "variants")
         for module in pkgutil.iter_modules([str(place)])
         if module.name not in NO_RECIPES and not module.ispkg
     }
+    return types.MappingProxyType(found)
 
 
 def find_scale(name: str) -> Scale:
     """The scale of that name in recipes/scales.py. Raises UserError."""
     from recipes.scales import SCALES
 
-    require(name in SCALES, f"scale '{name}': there is none; {nearest(name, SCALES)}")
+    require_known(name, SCALES, f"scale '{name}': there is none")
     return SCALES[name]
 
 

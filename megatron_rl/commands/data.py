@@ -17,7 +17,7 @@ import typer
 import recipes.mixtures
 from megatron_rl.commands.errors import OneLineCommand, number_between, one_line_errors, path_of
 from megatron_rl.commands.modules import run_module
-from megatron_rl.commands.settings import nearest
+from megatron_rl.commands.settings import require_known
 from megatron_rl.config.checks import UserError, require
 from megatron_rl.config.mixture import Mixture
 
@@ -111,7 +111,8 @@ def find_mixture(name: str) -> Mixture:
     """The MIXTURE of a module of `recipes.mixtures`, or of a file when `name` ends with .py. Raises UserError."""
     folder = Path(recipes.mixtures.__file__).parent
     known = {module.name: folder / f"{module.name}.py" for module in pkgutil.iter_modules([str(folder)])}
-    require(name in known or name.endswith(".py"), f"mixture '{name}': there is none; {nearest(name, known)}")
+    if not name.endswith(".py"):
+        require_known(name, known, f"mixture '{name}': there is none")
     mixture = getattr(run_module("mixture", name, known.get(name, Path(name))), "MIXTURE", None)
     if not isinstance(mixture, Mixture):
         raise UserError(f"mixture '{name}': defines no MIXTURE = Mixture(...)")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from megatron_rl.config.checks import UserError, require
 from megatron_rl.config.records import Recipe, Scale
 from megatron_rl.config.run import Run
+from megatron_rl.config.typed import field_types
 
 # The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.
 FIXED = ("name", "version", "starts_from", "model", "scale.name")
@@ -30,7 +31,7 @@ GIVEN_OTHERWISE = {
     "identity",
 }
 RUN_FIELDS = {
-    **{name: kind for name, kind in typing.get_type_hints(Run).items() if name not in GIVEN_OTHERWISE},
+    **{name: kind for name, kind in field_types(Run).items() if name not in GIVEN_OTHERWISE},
     "model_folder": Path,
     "data_folder": Path,
 }
@@ -58,7 +59,7 @@ def sort_settings(settings: Sequence[str]) -> tuple[dict[str, str], dict[str, st
         require(bool(equals), f"--set '{setting}': write it as name=value")
         fixed = [key for key in FIXED if name not in VARIED and (name == key or name.startswith(f"{key}."))]
         require(not fixed, f"--set {name}: {fixed and fixed[0]} cannot be set; write a recipe or scale of your own")
-        require(name in known, f"--set {name}: there is no such key; {nearest(name, known)}")
+        require_known(name, known, f"--set {name}: there is no such key")
         require(name not in given, f"--set {name}={text.strip()}: is given twice; give it once")
         for other in given:
             inner, outer = (name, other) if name.startswith(other) else (other, name)
@@ -79,7 +80,7 @@ def settable(record: type) -> dict[str, Any]:
     {'buffer_tokens': <class 'int'>, 'factor': <class 'float'>}
     """
     names: dict[str, Any] = {}
-    for field, annotation in typing.get_type_hints(record).items():
+    for field, annotation in field_types(record).items():
         names[field] = annotation
         for option in (annotation, *typing.get_args(annotation)):
             if dataclasses.is_dataclass(option) and typing.get_origin(annotation) is not tuple:
@@ -170,6 +171,12 @@ def path_of(what: str, text: str) -> Path:
     longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
     require(longest <= MAX_NAME_BYTES, f"{what}: a name of {longest} bytes; a file system takes {MAX_NAME_BYTES}")
     return path
+
+
+def require_known(name: str, known: Collection[str], what: str) -> None:
+    """Raises UserError with `what` and the nearest names, which take milliseconds to find, unless `name` is known."""
+    if name not in known:
+        raise UserError(f"{what}; {nearest(name, known)}")
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from megatron_rl.commands.choose import find_page, recipe_files
-from megatron_rl.commands.settings import nearest
+from megatron_rl.commands.settings import require_known
 from megatron_rl.config.checks import UserError, require
 from megatron_rl.config.publication import Table
 from megatron_rl.config.suites import Benchmark, Suite
@@ -31,7 +31,7 @@ def find_suite(name: str) -> Suite:
             raise UserError(f"suite '{name}': defines no SUITE = Suite(...)")
         return found
     known, single = all_suites(), all_benchmarks()
-    require(name in known or name in single, f"suite '{name}': there is none; {nearest(name, [*known, *single])}")
+    require_known(name, [*known, *single], f"suite '{name}': there is none")
     if name in known:
         return known[name]
     return Suite(name=name, title=single[name].title, benchmarks=(single[name],), answering=known[USUAL].answering)
