@@ -72,15 +72,7 @@ def show(run: Run, out: Console) -> None:
     out.print()
     out.print(", ".join(f"{name}={value}" for name, value in placement(run.scale)), style="dim", soft_wrap=True)
     out.print(batch_algebra(run), soft_wrap=True)
-    memory = estimate(run)
-    parts = [f"{name} {gib(num_bytes)}" for name, num_bytes in dataclasses.asdict(memory).items() if num_bytes]
-    out.print(f"memory per device, estimated: {', '.join(parts)} (reference in host memory)", soft_wrap=True)
-    out.print(
-        f"  while training {gib(memory.training)}, while generating {gib(memory.generation)}, "
-        f"all at once {gib(memory.everything)}"
-    )
-    if shortage(memory, run.scale) <= 0:
-        out.print(f"  fits into the {gib(run.scale.device_memory_bytes)} of a device of scale {run.scale.name}")
+    show_memory(run, out)
     for kind, folder in (("model", run.model_folder), ("data", run.data_folder)):
         out.print(f"{kind}: {folder}" + ("" if folder.is_dir() else " (not on this machine)"))
     if run.model_folder.is_dir() and (unknown := unknown_fields(run.model_folder)):
@@ -98,6 +90,19 @@ def show(run: Run, out: Console) -> None:
             out.print(f"  {line}", style="yellow", soft_wrap=True)
     out.print(f"recipe fingerprint {run.published.fingerprint}: {release_status(run)}")
     out.print(f"run fingerprint    {run.recipe.fingerprint}" + (f", modified: {', '.join(run.modified)}" * bool(names)))
+
+
+def show_memory(run: Run, out: Console) -> None:
+    """Prints what a device will need, by part and by phase, and that it fits where it does."""
+    memory = estimate(run)
+    parts = [f"{name} {gib(num_bytes)}" for name, num_bytes in dataclasses.asdict(memory).items() if num_bytes]
+    out.print(f"memory per device, estimated: {', '.join(parts)} (reference in host memory)", soft_wrap=True)
+    out.print(
+        f"  while training {gib(memory.training)}, while generating {gib(memory.generation)}, "
+        f"all at once {gib(memory.everything)}"
+    )
+    if shortage(memory, run.scale) <= 0:
+        out.print(f"  fits into the {gib(run.scale.device_memory_bytes)} of a device of scale {run.scale.name}")
 
 
 def show_time(run: Run, out: Console) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from megatron_rl.commands import layouts as command
-from megatron_rl.commands.check import show, warnings
+from megatron_rl.commands.check import show_memory, warnings
 from megatron_rl.commands.choose import build_run, recipe_files
 from megatron_rl.config.checks import UserError
 from megatron_rl.estimate.layouts import kv_bytes_per_token
@@ -100,7 +100,7 @@ def test_check_says_of_every_recipe_and_scale_whether_it_fits(size: str, tmp_pat
                 said["refused"] += 1
                 continue
             assert run.model.num_parameters == MODELS[NAMES[size]].num_parameters
-            show(run, Console(file=out, width=400))
+            show_memory(run, Console(file=out, width=400))
             assert "while training" in out.getvalue() and "while generating" in out.getvalue()
             fits = "fits into the" in out.getvalue()
             assert fits is not any(line.startswith("does not fit: ") for line in warnings(run, lacking))
