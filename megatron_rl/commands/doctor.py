@@ -61,8 +61,7 @@ PACKAGES = (
 
 def examine() -> list[Finding]:
     """Everything looked at, in the order to read it."""
-    packages = [_package(package) for package in PACKAGES]
-    return [*_machine(), *packages, _verifiers(), _sandbox(), *_accelerators(), _driver()]
+    return [*_machine(), *packages(), verifiers(), _sandbox(), *_accelerators(), driver()]
 
 
 def _machine() -> list[Finding]:
@@ -87,12 +86,17 @@ def _machine() -> list[Finding]:
     ]
 
 
+def packages() -> list[Finding]:
+    """Each of `PACKAGES`, with its version."""
+    return [_package(package) for package in PACKAGES]
+
+
 def _package(package: _Package) -> Finding:
     found = [f"{version} ({name})" for name in package.distributions if (version := _version(name))]
     return Finding(name=package.distributions[0], found=", ".join(found), needed=package.needed, remedy=package.remedy)
 
 
-def _verifiers() -> Finding:
+def verifiers() -> Finding:
     """Each is loaded, in a process of its own: a package may be missing that only one of them imports."""
     program = (
         "from megatron_rl.rewards.score import VERIFIERS\nfor name in VERIFIERS: VERIFIERS[name].load(); print(name)"
@@ -140,23 +144,23 @@ def _accelerators() -> Sequence[Finding]:
     ]
 
 
-def _driver() -> Finding:
+def driver() -> Finding:
     """A driver serves programs of its own CUDA release, of older ones, and of newer ones with the same major number."""
     built = ""
     if importlib.util.find_spec("torch") is not None:
         import torch
 
         built = torch.version.cuda or ""
-    driver = driver_release()
-    if not built or not driver:
+    known = driver_release()
+    if not built or not known:
         what = "torch here is built without CUDA" if not built else "no NVIDIA driver"
         return Finding(name="CUDA driver", found="", needed=False, remedy=f"{what}; the scales named cpu need none")
-    serves = int(driver.partition(".")[0]) >= int(built.partition(".")[0])
+    serves = int(known.partition(".")[0]) >= int(built.partition(".")[0])
     return Finding(
         name="CUDA driver",
-        found=f"CUDA {driver}, torch is built for {built}" if serves else "",
+        found=f"CUDA {known}, torch is built for {built}" if serves else "",
         needed=True,
-        remedy=f"the driver knows CUDA {driver} and torch is built for {built}; install a newer one (CUDA 13 came with "
+        remedy=f"the driver knows CUDA {known} and torch is built for {built}; install a newer one (CUDA 13 came with "
         "release 580), or its compatibility package",
     )
 

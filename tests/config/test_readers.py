@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ def records(record: type, seen: frozenset[type] = frozenset()) -> Iterator[type]
                 yield from records(typing.cast(type, part), seen | {record})
 
 
+@functools.cache
 def attributes_read(root: Path) -> set[str]:
     """Names that are read as an attribute, or by getattr, anywhere in the files that obey values."""
     names: set[str] = set()
