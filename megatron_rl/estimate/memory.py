@@ -1,10 +1,7 @@
 """How many bytes a device will need, by part, before anything is started.
 
 With P the weights of the fullest pipeline stage divided by the tensor-parallel degree, b the bytes of a number in the
-scale's precision, m the tokens of a microbatch, L layers, V vocabulary, and per token and layer
-E = 4 hidden + (2 query + 2 key + f ffn) / tensor_parallel numbers kept for the backward pass, f = 3 where SwiGLU is one
-kernel and else 4 (inputs of two norms, QKV, attention, output, gate-and-up, activation and down; the 4 hidden, too, are
-divided by the tensor-parallel degree under sequence parallelism):
+scale's precision, m the tokens of a microbatch and V vocabulary:
 
 weights          b P                      gradients, optimizer and weights leave for the host in rollouts as asked
 gradients        4 P                      fp32 buffer
@@ -17,10 +14,7 @@ kv_cache         what the scale pins
 logits           (4 + b) m C + 8 m hidden + b V hidden / tensor_parallel, or 12 m C where that is more
                                           blocks of C = 4,096 columns of the vocabulary, what the hidden states get of
                                           them and the gradient of the head's weights; or three blocks for the entropy
-activations      b m E L c                c = 1 + (stages - 1) / (stages chunks) of the interleaved schedule if chunks
-                                          of a stage > 1, else 1: the first stage holds one microbatch per stage
-                 b m (hidden L c + E)     when recomputed: the input of every layer and one whole layer; of the MLP
-                                          alone, f ffn once instead of L c times
+activations      m times what estimate/activations.py says
 
 Not covered, so that RESERVED_BYTES are left for it: CUDA context and communication buffers (4-8 GiB), fragmentation,
 vLLM's own activations and CUDA graphs; on a CPU the engines' code, which a process imports.
@@ -33,6 +27,7 @@ from dataclasses import dataclass
 from megatron_rl.config.precision import BYTES, bf16_layers
 from megatron_rl.config.records import Model, Scale
 from megatron_rl.config.run import Run
+from megatron_rl.estimate.activations import activation_bytes_per_token
 
 RESERVED_BYTES = {"cuda": 8 * 2**30, "cpu": 2**30}
 VOCABULARY_AT_ONCE = 4096  # as actor/vocabulary.py has it
@@ -112,7 +107,7 @@ def estimate(run: Run) -> Memory:
             12 * tokens * columns,
             tokens * ((4 + size) * columns + 8 * model.hidden_size) + size * vocabulary * model.hidden_size,
         ),
-        activations=size * tokens * activations_per_token(model, scale),
+        activations=tokens * activation_bytes_per_token(model, scale),
     )
 
 
@@ -130,19 +125,3 @@ def fp8_weights(model: Model, scale: Scale) -> int:
     attention = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim * model.hidden_size
     mlp = 3 * model.hidden_size * model.ffn_hidden_size
     return (attention + mlp) * (model.num_layers - len(bf16_layers(model, scale)))
-
-
-def activations_per_token(model: Model, scale: Scale) -> int:
-    """Numbers kept for the backward pass, per token of a microbatch, on the fullest pipeline stage."""
-    attention = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim // scale.tensor_parallel
-    mlp = (3 if scale.fuses_swiglu else 4) * model.ffn_hidden_size // scale.tensor_parallel
-    whole = 4 * model.hidden_size // (scale.tensor_parallel if scale.sequence_parallel else 1)
-    stages, chunks = scale.pipeline_parallel, scale.virtual_pipeline
-    layers_held = model.num_layers
-    if chunks > 1:
-        layers_held += model.num_layers * (stages - 1) // (stages * chunks)
-    if scale.recomputes_activations:
-        return model.hidden_size * layers_held + whole + attention + mlp
-    if scale.recomputes_mlp:
-        return (whole + attention) * layers_held + mlp
-    return (whole + attention + mlp) * layers_held
