@@ -97,8 +97,7 @@ def estimate(run: Run) -> Memory:
         offloaded_weights=weights if scale.offloads == "weights" else 0,
         reference=size * local if run.recipe.algorithm.kl else 0,
         set_aside=size * local if run.recipe.algorithm.kl else 0,
-        rollout_weights=(size * model.num_parameters - scale.fp8_rollout * fp8_weights(model, scale))
-        // scale.rollout_tensor_parallel,
+        rollout_weights=rollout_bytes(model, scale),
         quantized=0
         if scale.fp8_actor == "off"
         else 2 * fp8_weights(model, scale) // (scale.tensor_parallel * scale.pipeline_parallel),
@@ -118,6 +117,12 @@ def stage_parameters(model: Model, scale: Scale) -> int:
     layers = (model.num_parameters - tables) // scale.pipeline_parallel
     # With several stages the first holds the input table and the last the output table, tied or not.
     return (layers + (tables if scale.pipeline_parallel == 1 else embedding)) // scale.tensor_parallel
+
+
+def rollout_bytes(model: Model, scale: Scale) -> int:
+    """Bytes of the weights on one rank of a rollout engine."""
+    whole = BYTES[scale.precision] * model.num_parameters - scale.fp8_rollout * fp8_weights(model, scale)
+    return whole // scale.rollout_tensor_parallel
 
 
 def fp8_weights(model: Model, scale: Scale) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ import torch
 from torch import Tensor
 
 from megatron_rl import device
+from megatron_rl.actor.slices import parameters_of, shard_shape
 from megatron_rl.config.records import Model
 from megatron_rl.estimate.activations import activation_bytes_per_token
-from megatron_rl.estimate.memory import estimate
+from megatron_rl.estimate.memory import estimate, rollout_bytes, stage_parameters
+from megatron_rl.refit.plan import Layout, Stages, targets_of
 from megatron_rl.runtime import parallel
 from recipes.models import MODELS
 from recipes.scales import H100X8
@@ -203,3 +207,44 @@ def test_a_layer_on_a_gpu_keeps_what_is_published_of_one(model: Model) -> None:
     scale = dataclasses.replace(H100X8, recomputes_activations=False, fuses_swiglu=True)
     swiglu = 2 * 3 * model.ffn_hidden_size
     assert activation_bytes_per_token(plain, scale) - swiglu == (34 - 2 - 16) * model.hidden_size
+
+
+def elements(shapes: Iterable[tuple[int, ...]]) -> int:
+    return sum(math.prod(shape) for shape in shapes)
+
+
+DEGREES = ((1, 1, 1), (2, 1, 2), (4, 2, 4), (8, 2, 8), (2, 4, 1))  # tensor, pipeline, tensor in rollouts
+
+
+@pytest.mark.parametrize(
+    ("model", "degrees"),
+    [
+        pytest.param(model, degrees, id=f"{model.name} {degrees}")
+        for model in MODELS.values()
+        for degrees in DEGREES
+        if model.num_kv_heads % degrees[0] == model.num_kv_heads % degrees[2] == 0
+    ],
+)
+def test_weights_of_real_shapes_are_within_a_tenth_of_megatrons_and_vllms(
+    model: Model, degrees: tuple[int, int, int]
+) -> None:
+    """By the shapes that a refit goes by, which the real engines of its tests have."""
+    tensor, pipeline, rollout = degrees
+    layout = Layout(
+        tensor_parallel=tensor,
+        pipeline_parallel=pipeline,
+        virtual_pipeline=1,
+        replicas=1,
+        rollout_tensor_parallel=rollout,
+    )
+    stages = Stages.of(model, layout)
+    held = [0] * pipeline
+    for sharding, names in parameters_of(model):
+        for stage in stages.holding(names[0]):
+            held[stage] += math.prod(shard_shape(sharding, names, model, tensor))
+    scale = dataclasses.replace(
+        H100X8, tensor_parallel=tensor, pipeline_parallel=pipeline, rollout_tensor_parallel=rollout
+    )
+    assert stage_parameters(model, scale) == pytest.approx(max(held), rel=WITHIN)
+    vllms = elements(target.shape for target in targets_of(model, rollout, 0).values())
+    assert rollout_bytes(model, scale) == pytest.approx(2 * vllms, rel=WITHIN)
