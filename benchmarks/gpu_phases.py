@@ -240,7 +240,13 @@ def sampling(setting: Setting) -> Figures:
     with rollout_phase(trained, rollouts, 1):
         ways["after_refit"] = generate(requests)
     tokens = sum(len(sample.token_ids) for samples in first.values() for sample in samples)
-    found: Figures = {"tokens": tokens, "tokens_per_second": tokens / seconds}
+    found: Figures = {
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds,
+        "requests": len(requests),
+        "samples_per_request": setting.samples_per_request,
+        "prompt_tokens": len(requests[0].prompt.token_ids),
+    }
     for name, made in ways.items():
         pairs = [pair for serial in made for pair in zip(made[serial], first[serial], strict=True)]
         found[f"samples_that_differ_{name}"] = sum(a.token_ids != b.token_ids for a, b in pairs)

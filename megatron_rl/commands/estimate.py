@@ -42,7 +42,12 @@ def estimate(
     model: Annotated[str | None, typer.Option("--model", metavar="FOLDER|NAME", help="Another model.")] = None,
     from_run: Annotated[
         Path | None,
-        typer.Option("--from", parser=path_of, metavar="RUN", help="Lengths, keep rate and speeds as this run had."),
+        typer.Option(
+            "--from",
+            parser=path_of,
+            metavar="RUN|FILE",
+            help="Lengths, keep rate and speeds as this run had; or speeds as benchmarks/gpu.py wrote them.",
+        ),
     ] = None,
     papers: Annotated[bool, typer.Option("--papers", help="Also the papers' wall times beside the model's.")] = False,
 ) -> None:
@@ -52,13 +57,18 @@ def estimate(
 
     with one_line_errors():
         run = build_run(recipe, scale, varied(settings, model, None), None, needs_files=False)
-        show(run, constants_of(run, from_run), console())
+        constants, origin = constants_of(run, from_run)
+        show(run, constants, console())
+        console().print(f"constants: {origin}", soft_wrap=True)
         if papers:
             show_papers(console())
 
 
-def constants_of(run: Run, from_run: Path | None) -> Constants:
-    """Published ceilings, or what a run's own metrics give. Raises UserError where there is neither for the device."""
+def constants_of(run: Run, from_run: Path | None) -> tuple[Constants, str]:
+    """Published ceilings, or what a run's own metrics or a check of a GPU give; and in words which.
+
+    Raises UserError where there is none of them for the device.
+    """
     from megatron_rl.config.checks import UserError, require
     from megatron_rl.estimate.step import OURS, from_metrics
 
@@ -67,13 +77,34 @@ def constants_of(run: Run, from_run: Path | None) -> Constants:
             run.scale.device == "cuda",
             f"scale '{run.scale.name}': nothing is published of its device; give --from RUN, a run that was made there",
         )
-        return OURS
+        return OURS, "published, or chosen where nothing is"
+    if from_run.is_file():
+        return constants_of_check(run, from_run)
     from megatron_rl.report.journal import read_rows
 
     rows: list[Mapping[str, float]] = list(read_rows(from_run / "metrics.jsonl"))
     if not any("time/update_seconds" in row for row in rows):
         raise UserError(f"--from {from_run}: has no step in its metrics.jsonl yet; wait for the first, or name another")
-    return from_metrics(OURS, run, rows)
+    return from_metrics(OURS, run, rows), f"lengths, keep rate and speeds of {from_run}, else published"
+
+
+def constants_of_check(run: Run, results: Path) -> tuple[Constants, str]:
+    """What benchmarks/gpu.py measured on one GPU, and published ceilings for the rest. Raises UserError."""
+    from megatron_rl.commands.choose import build_run
+    from megatron_rl.config.checks import UserError, require
+    from megatron_rl.estimate.gpu_check import from_gpu_check
+    from megatron_rl.estimate.step import OURS
+    from megatron_rl.report.journal import read_rows
+
+    require(run.scale.device == "cuda", f"--from {results}: is of a GPU, and scale '{run.scale.name}' has none")
+    checked = build_run("prorl_v2", "gpu1", [], None, needs_files=False)  # what the check runs
+    try:
+        constants, measured = from_gpu_check(OURS, run, checked, list(read_rows(results)))
+    except KeyError as error:
+        raise UserError(f"--from {results}: lacks {error}; run this version's benchmarks/gpu.py again") from None
+    except (UserError, RuntimeError) as error:
+        raise UserError(f"--from {results}: {error}") from None
+    return constants, f"{', '.join(measured)} as {results} measured them, else published"
 
 
 def show(run: Run, constants: Constants, out: Console) -> None:

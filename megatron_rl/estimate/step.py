@@ -213,11 +213,15 @@ def from_metrics(constants: Constants, run: Run, rows: list[Mapping[str, float]]
     recipe = run.at_step(0)
     simulated = rounds(recipe, run.scale, found)
     speed = sum(one.num_tokens for one in simulated) / sum(one.seconds for one in simulated)
-    factor = speed / median("throughput/generated_tokens_per_second")
+    return slowed(found, speed / median("throughput/generated_tokens_per_second"))
+
+
+def slowed(constants: Constants, factor: float) -> Constants:
+    """Constants with which all that a decoding step costs takes `factor` times as long."""
     return dataclasses.replace(
-        found,
-        step_overhead_seconds=found.step_overhead_seconds * factor,
-        sequence_seconds=found.sequence_seconds * factor,
-        bytes_per_second=found.bytes_per_second / factor,
-        prefill_share=found.prefill_share / factor,
+        constants,
+        step_overhead_seconds=constants.step_overhead_seconds * factor,
+        sequence_seconds=constants.sequence_seconds * factor,
+        bytes_per_second=constants.bytes_per_second / factor,
+        prefill_share=constants.prefill_share / factor,
     )
