@@ -130,6 +130,7 @@ try:
     for step in range(1, 1000):
         progress.add({step_row(1)!r} | dict(step=step))
         time.sleep(0.02)
+    time.sleep(600)  # on a busy machine it is read late, and must not have ended by then
 finally:
     progress.stop()
 """
