@@ -30,10 +30,13 @@ class Head:
         """logits / temperature in fp32 or above, one block [T, VOCABULARY_AT_ONCE] after the other."""
         hidden = self.hidden.to(self.weight.dtype)
         for rows in self.weight.split(VOCABULARY_AT_ONCE):
-            logits = self.product(hidden, rows.t())
-            if self.rounds_logits:
-                logits = logits.to(rows.dtype).to(logits.dtype)
-            yield logits.div_(temperature) if temperature != 1.0 else logits
+            yield self._block(hidden, rows, temperature)  # by no name: it would be held while the next one is made
+
+    def _block(self, hidden: Tensor, rows: Tensor, temperature: float) -> Tensor:
+        logits = self.product(hidden, rows.t())
+        if self.rounds_logits:
+            logits = logits.to(rows.dtype).to(logits.dtype)
+        return logits.div_(temperature) if temperature != 1.0 else logits
 
 
 def log_probabilities(head: Head, targets: Tensor, temperature: float, group: Any) -> Tensor:
@@ -99,6 +102,7 @@ class _LogProbabilities(torch.autograd.Function):
             of_hidden += ctx.head.product(of_logits, weight[rows])
             torch.mm(of_logits.t(), inputs, out=of_weight[rows])  # each row is complete: rounded once
             first = rows.stop
+            del logits, of_logits  # before the next block is made
         return of_hidden.to(hidden.dtype), of_weight, None, None, None, None, None
 
 
@@ -122,11 +126,12 @@ def _sums(blocks: Iterable[Tensor], local: Tensor, group: Any, *, with_mean: boo
         below = logits - largest.unsqueeze(-1)
         if with_mean:
             weights = below.exp()
-            mean = mean + torch.linalg.vecdot(weights, below)
+            mean = mean + below.mul_(weights).sum(-1)
         else:
             weights = below.exp_()
         total = total + weights.sum(-1)
         first += logits.size(-1)
+        del logits, below, weights  # before the next block is made
     above = largest.clone()
     _reduce(above, group, dist.ReduceOp.MAX)
     sums = torch.stack([*_lowered(total, mean, above - largest), at_targets])

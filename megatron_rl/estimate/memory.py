@@ -11,9 +11,10 @@ set_aside        b P                      the own weights, while the reference's
 rollout_weights  b num_parameters / rollout_tensor_parallel; in FP8 a byte for each weight of a linear layer
 quantized        2 bytes for each of them that the actor has, with FP8
 kv_cache         what the scale pins
-logits           (4 + b) m C + 8 m hidden + b V hidden / tensor_parallel, or 12 m C where that is more
+logits           (4 + r) m C + 8 m hidden + b V hidden / tensor_parallel, or 12 m C where that is more
                                           blocks of C = 4,096 columns of the vocabulary, what the hidden states get of
-                                          them and the gradient of the head's weights; or three blocks for the entropy
+                                          them and the gradient of the head's weights, r = b or in fp32 0; or three
+                                          blocks for the entropy
 activations      m times what estimate/activations.py says
 
 Not covered, so that RESERVED_BYTES are left for it: CUDA context and communication buffers (4-8 GiB), fragmentation,
@@ -84,8 +85,6 @@ def estimate(run: Run) -> Memory:
     """The memory of one rank of `run`."""
     model, scale = run.recipe.model, run.scale
     size, local = BYTES[scale.precision], stage_parameters(model, scale)
-    tokens, vocabulary = scale.max_tokens_per_microbatch, model.vocab_size // scale.tensor_parallel
-    columns = min(VOCABULARY_AT_ONCE, vocabulary)
     weights, gradients = size * local, 4 * local
     optimizer = (8 if scale.precision == "fp32" else 12) * local // scale.data_parallel
     leaves = {"nothing": 0, "gradients": gradients, "optimizer": gradients + optimizer}
@@ -102,11 +101,8 @@ def estimate(run: Run) -> Memory:
         if scale.fp8_actor == "off"
         else 2 * fp8_weights(model, scale) // (scale.tensor_parallel * scale.pipeline_parallel),
         kv_cache=scale.kv_cache_bytes,
-        logits=max(
-            12 * tokens * columns,
-            tokens * ((4 + size) * columns + 8 * model.hidden_size) + size * vocabulary * model.hidden_size,
-        ),
-        activations=tokens * activation_bytes_per_token(model, scale),
+        logits=logits_bytes(model, scale),
+        activations=scale.max_tokens_per_microbatch * activation_bytes_per_token(model, scale),
     )
 
 
@@ -117,6 +113,15 @@ def stage_parameters(model: Model, scale: Scale) -> int:
     layers = (model.num_parameters - tables) // scale.pipeline_parallel
     # With several stages the first holds the input table and the last the output table, tied or not.
     return (layers + (tables if scale.pipeline_parallel == 1 else embedding)) // scale.tensor_parallel
+
+
+def logits_bytes(model: Model, scale: Scale) -> int:
+    """Bytes of all that log-probabilities, entropy and their gradient take at once, the hidden states not counted."""
+    size, tokens, hidden = BYTES[scale.precision], scale.max_tokens_per_microbatch, model.hidden_size
+    vocabulary = model.vocab_size // scale.tensor_parallel
+    columns = min(VOCABULARY_AT_ONCE, vocabulary)
+    rounded = 0 if size == 4 else size
+    return max(12 * tokens * columns, tokens * ((4 + rounded) * columns + 8 * hidden) + size * vocabulary * hidden)
 
 
 def rollout_bytes(model: Model, scale: Scale) -> int:

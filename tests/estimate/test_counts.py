@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import weakref
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 from megatron_rl import device
+from megatron_rl.actor import vocabulary
 from megatron_rl.actor.slices import parameters_of, shard_shape
 from megatron_rl.config.records import Model
 from megatron_rl.estimate.activations import activation_bytes_per_token
-from megatron_rl.estimate.memory import estimate, rollout_bytes, stage_parameters
+from megatron_rl.estimate.memory import VOCABULARY_AT_ONCE, estimate, logits_bytes, rollout_bytes, stage_parameters
 from megatron_rl.refit.plan import Layout, Stages, targets_of
 from megatron_rl.runtime import parallel
-from recipes.models import MODELS
+from recipes.models import MODELS, R1_DISTILL_QWEN_1_5B
 from recipes.scales import H100X8
 from tests.actor.test_layouts import RECIPE_CHANGES, some_groups
 from tests.models import make_folder, make_run
@@ -207,6 +212,58 @@ def test_a_layer_on_a_gpu_keeps_what_is_published_of_one(model: Model) -> None:
     scale = dataclasses.replace(H100X8, recomputes_activations=False, fuses_swiglu=True)
     swiglu = 2 * 3 * model.ffn_hidden_size
     assert activation_bytes_per_token(plain, scale) - swiglu == (34 - 2 - 16) * model.hidden_size
+
+
+class Allocated(TorchDispatchMode):
+    """The bytes of what torch's operations make, each storage once, while it lives; and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.living: dict[int, weakref.ref[Any]] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for storage in (tensor.untyped_storage() for tensor in tree_leaves(made) if isinstance(tensor, Tensor)):
+            if storage._cdata not in self.living:
+                self._add(storage, storage._cdata, storage.nbytes())
+        return made
+
+    def _add(self, storage: Any, key: int, size: int) -> None:
+        def end(_: Any) -> None:
+            self.now -= size
+            del self.living[key]
+
+        self.living[key] = weakref.ref(storage, end)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+def product_in_fp32(left: Tensor, right: Tensor) -> Tensor:
+    """As a GPU makes it: without copies of both sides in fp32."""
+    with _disable_current_modes():
+        product = left.float() @ right.float()
+    return torch.empty_like(product).copy_(product)
+
+
+@pytest.mark.parametrize(("tokens", "hidden"), [(256, 32), (64, 512)], ids=["entropy", "gradient"])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_logits_are_within_a_tenth_of_what_a_pass_allocates(
+    precision: Literal["bf16", "fp32"], tokens: int, hidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocabulary, "MAX_LOGITS_KEPT", 0)  # as with large ones
+    model = dataclasses.replace(R1_DISTILL_QWEN_1_5B, hidden_size=hidden, vocab_size=4 * VOCABULARY_AT_ONCE)
+    scale = dataclasses.replace(H100X8, precision=precision, max_tokens_per_microbatch=tokens)
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    states, weight = (torch.randn(rows, hidden, dtype=dtype).requires_grad_() for rows in (tokens, model.vocab_size))
+    alone: Any = SimpleNamespace(size=lambda: 1, rank=lambda: 0)
+    head = vocabulary.Head(hidden=states, weight=weight, product=product_in_fp32)
+    with Allocated() as seen:
+        targets = torch.arange(tokens)
+        logprobs, _ = vocabulary.log_probabilities_and_entropy(head, targets, 1.2, alone)
+        logprobs.sum().backward()
+    given = states.untyped_storage().nbytes() + weight.untyped_storage().nbytes()  # which views of theirs are made of
+    assert logits_bytes(model, scale) == pytest.approx(seen.peak - given, rel=WITHIN)
 
 
 def elements(shapes: Iterable[tuple[int, ...]]) -> int:
