@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from megatron_rl.commands.choose import find_recipe
 from tests.test_end_to_end import finished, steps
@@ -52,6 +53,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "olmo3_rl_zero": ("olmo3_rl_zero", {}),
+    "fp16": ("prorl_v2_reference_free", {"scale.precision": "fp16"}),
 }
 WARMER = """
 from dataclasses import replace
@@ -78,11 +80,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_it_trains_by_what_was_asked_for(found: dict[str, Path], name: str) -> None:
     rows = steps(found[name])
     assert len(rows) == 2 and all(row["actor/gradient_norm"] > 0 for row in rows)
-    algorithm = json.loads((found[name] / "run.json").read_text())["run"]["recipe"]["algorithm"]
+    run = json.loads((found[name] / "run.json").read_text())["run"]
     for setting, value in CASES[name][1].items():
-        field = setting.removeprefix("algorithm.")
+        place, _, field = setting.partition(".")
+        held = run["scale"] if place == "scale" else run["recipe"][place]
         if "." not in field:
-            assert algorithm[field] == (None if value == "none" else value)
+            assert held[field] == (None if value == "none" else value)
 
 
 def test_gspo_holds_whole_responses_and_two_cosines_pay_wrong_answers_less(found: dict[str, Path]) -> None:
@@ -100,6 +103,15 @@ def test_signed_rewards_are_paid(found: dict[str, Path]) -> None:
         raw, paid = row["rollout/reward_mean"], row["rollout/reward_shaped_mean"]
         # Between all wrong ones answered and none: -1 or -1/2 each.
         assert raw - (1 - raw) - 1e-9 <= paid <= raw - (1 - raw) / 2 + 1e-9
+
+
+def test_both_engines_compute_in_fp16_and_round_finer_than_bf16_would(found: dict[str, Path]) -> None:
+    """bf16 rounds to 2^-9 of a number, which alone is 1e-3 nats at log-probabilities of a few nats: fp16 to 2^-12."""
+    for row in steps(found["fp16"]):
+        assert 1e-6 < row["mismatch/mean_nats"] < 2e-3  # in fp32 below 1e-6
+        assert row["actor/loss_scale"] >= 1 and row["actor/overflows_count"] >= 0
+    weights = [weight for weight in saved(found["fp16"], 2)["weights"] if weight.is_floating_point()]
+    assert {weight.dtype for weight in weights} == {torch.float16}
 
 
 @pytest.mark.parametrize("name", ["dr_grpo_of_justrl", "olmo3_rl_zero", "warmer"])
