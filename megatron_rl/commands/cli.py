@@ -90,6 +90,8 @@ AllowUnsafeSandbox = Annotated[
 
 def main() -> None:
     """Runs the command line."""
+    # numpy may be imported before a scale is chosen; with a second thread this process could not be forked into ranks.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except SystemExit as ending:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +167,18 @@ def test_check_says_how_many_prompts_of_which_domain_are_too_long(tmp_path: Path
     for name in ("train", "validation"):
         assert f"{name}: left out as longer than sampling.max_prompt_tokens=" in result.stdout, result.output
     assert result.stdout.count("19 of 20 math prompts") == 2
+
+
+def test_the_command_has_one_thread_when_it_would_fork_its_ranks(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from megatron_rl.commands import cli, start\n"
+        "threads = lambda: len(list(Path('/proc/self/task').iterdir()))\n"
+        "start.launch_ranks = lambda *_: print('numpy' in sys.modules, threads()) or 0\n"
+        f"sys.argv[1:] = {words('train', tmp_path / 'run')}\n"
+        "cli.main()\n"
+    )
+    unset = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", program], env=unset, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "True 1\n"), done.stderr
