@@ -18,7 +18,7 @@ from megatron_rl.types import Batch
 
 def sequences(batch: Batch) -> list[dict[str, Tensor]]:
     """The batch's sequences as they were drawn, each with its share of the fields of its pack."""
-    fields = ("token_ids", "targets", "weights", "old_logprobs", "reference_logprobs", "advantages")
+    fields = ("token_ids", "targets", "response_mask", "old_logprobs", "reference_logprobs", "advantages")
     found = {}
     for pack in batch.packs:
         bounds = pack.cumulative_lengths.tolist()
@@ -61,7 +61,7 @@ class PaddedTrainer:
 
     def update(self, parts: Sequence[dict[str, Tensor]]) -> tuple[float, float]:
         """Loss and gradient norm of one optimizer step."""
-        num_tokens = float(sum(part["weights"].sum() for part in parts))
+        num_tokens = float(sum(part["response_mask"].sum() for part in parts))
         total = sum(self.backward(part, num_tokens) for part in parts)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.max_grad_norm)
         self.optimizer.step()
@@ -77,6 +77,6 @@ class PaddedTrainer:
         loss = policy_loss(logprobs, part["old_logprobs"], part["advantages"], algorithm)
         if algorithm.kl is not None:
             loss = loss + algorithm.kl.coefficient * kl_estimate(logprobs, part["reference_logprobs"], algorithm.kl)
-        loss = (loss * part["weights"]).sum() / num_tokens
+        loss = (loss * part["response_mask"]).sum() / num_tokens
         loss.backward()
         return loss.item()
