@@ -213,14 +213,14 @@ def novelty_of(evaluation: Evaluation, policies: Sequence[str]) -> dict[tuple[st
     """The mean Creativity Index of the responses; nothing without a corpus."""
     if not evaluation.corpus:
         return {}
-    index = novelty.index_of(evaluation.corpus, evaluation.directory)
+    known = novelty.opened(novelty.index_of(evaluation.corpus, evaluation.directory))
     found = {}
     for policy in policies:
         for ask in evaluation.asks:
             folder = store.folder_of(evaluation.directory, policy, ask.name)
-            values = [novelty.creativity_index(line["response"], index) for line in store.all_lines(folder, SAMPLES)]
-            if known := [value for value in values if value is not None]:
-                found[policy, ask.name] = sum(known) / len(known)
+            values = [novelty.creativity_index(line["response"], known) for line in store.all_lines(folder, SAMPLES)]
+            if measured := [value for value in values if value is not None]:
+                found[policy, ask.name] = sum(measured) / len(measured)
     return found
 
 

@@ -15,7 +15,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 from megatron_rl.config.checks import UserError
 
 SIZES = range(5, 13)
-NUM_BUCKETS = 256  # of hashes while an index is built: each is sorted in memory
+BUCKET_BITS = 8  # a corpus larger than memory is cut into buckets by the first bits of its hashes, and each is sorted
 FLUSH_HASHES = 1 << 20
 CHUNK_CHARACTERS = 1 << 20  # of a text file without line ends
 
@@ -51,26 +52,30 @@ def index_of(corpus: Sequence[Path], folder: Path) -> Path:
     return final
 
 
-def creativity_index(text: str, index: Path) -> float | None:
-    """The Creativity Index of a text, 0 to 8; None for one of fewer than five words."""
+def opened(index: Path) -> Mapping[int, Hashes]:
+    """Words of a run -> the sorted hashes of an index, read from the disk where they are looked at."""
+    return {size: np.load(index / f"{size}.npy", mmap_mode="r").view(np.ndarray) for size in SIZES}
+
+
+def creativity_index(text: str, known: Mapping[int, Hashes]) -> float | None:
+    """The Creativity Index of a text against an opened index, 0 to 8; None for one of fewer than five words."""
     words = words_of(text)
     if len(words) < SIZES[0]:
         return None
-    return sum(uniqueness(words, index, size) for size in SIZES)
+    single = hashes_of_words(words)
+    return sum(uniqueness(hashes_of(single, size), len(words), known[size], size) for size in SIZES)
 
 
-def uniqueness(words: Sequence[str], index: Path, size: int) -> float:
-    """The share of the words that no run of `size` words covers which the corpus has."""
-    hashes = hashes_of(words, size)
-    if not len(hashes):
+def uniqueness(hashes: Hashes, num_words: int, known: Hashes, size: int) -> float:
+    """The share of a text's words that no run of `size` words covers which the corpus has."""
+    if not len(hashes) or not len(known):
         return 1.0
-    known = np.load(index / f"{size}.npy", mmap_mode="r")
     places = np.searchsorted(known, hashes)
-    is_found = (
-        (places < len(known)) & (known[np.minimum(places, len(known) - 1)] == hashes) if len(known) else hashes < 0
-    )
+    is_found = known[np.minimum(places, len(known) - 1)] == hashes
+    if not is_found.any():
+        return 1.0
     starts = np.flatnonzero(is_found)
-    covered = np.zeros(len(words) + 1, dtype=np.int64)
+    covered = np.zeros(num_words + 1, dtype=np.int64)
     np.add.at(covered, starts, 1)
     np.add.at(covered, starts + size, -1)
     return float((covered.cumsum()[:-1] == 0).mean())
@@ -85,12 +90,16 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def hashes_of(words: Sequence[str], size: int) -> Hashes:
-    """A 64-bit hash of each run of `size` words; it depends on nothing but the words."""
-    count = len(words) - size + 1
+def hashes_of_words(words: Sequence[str]) -> Hashes:
+    """A 64-bit hash of each word."""
+    return np.fromiter(map(_hash, words), dtype=np.uint64, count=len(words))
+
+
+def hashes_of(single: Hashes, size: int) -> Hashes:
+    """A 64-bit hash of each run of `size` words, from those of the words; it depends on nothing else."""
+    count = len(single) - size + 1
     if count <= 0:
         return np.empty(0, dtype=np.uint64)
-    single = np.fromiter((_hash(word) for word in words), dtype=np.uint64, count=len(words))
     total = np.zeros(count, dtype=np.uint64)
     for place in range(size):
         total = (total * _MULTIPLIER) ^ (single[place : place + count] + np.uint64(place))
@@ -98,6 +107,7 @@ def hashes_of(words: Sequence[str], size: int) -> Hashes:
     return total
 
 
+@lru_cache(maxsize=1 << 16)
 def _hash(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(errors="replace"), digest_size=8).digest(), "little")
 
@@ -130,15 +140,18 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def _build(files: Sequence[Path], size: int, folder: Path) -> None:
-    """The sorted hashes of the runs of `size` words, by buckets of their first byte, which follow each other."""
-    buckets = folder / f"buckets_{size}"
-    buckets.mkdir()
-    held: list[Hashes] = []
+    """The sorted hashes of the runs of `size` words: in memory where they fit, else bucket after bucket."""
+    buckets, held, num_held = folder / f"buckets_{size}", [], 0
     for path in files:
         for text in _texts(path):
-            held.append(hashes_of(words_of(text), size))
-            if sum(map(len, held)) >= FLUSH_HASHES:
+            held.append(hashes_of(hashes_of_words(words_of(text)), size))
+            num_held += len(held[-1])
+            if num_held >= FLUSH_HASHES:
                 _flush(held, buckets)
+                held, num_held = [], 0
+    if not buckets.is_dir():
+        np.save(folder / f"{size}.npy", np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *held])))
+        return
     _flush(held, buckets)
     parts = []
     for path in sorted(buckets.iterdir()):
@@ -146,24 +159,22 @@ def _build(files: Sequence[Path], size: int, folder: Path) -> None:
         part.tofile(path)
         parts.append((path, len(part)))
     total = sum(count for _, count in parts)
-    if total == 0:
-        np.save(folder / f"{size}.npy", np.empty(0, dtype=np.uint64))
-    else:
-        whole = np.lib.format.open_memmap(folder / f"{size}.npy", mode="w+", dtype=np.uint64, shape=(total,))
-        place = 0
-        for path, count in parts:
-            whole[place : place + count] = np.fromfile(path, dtype=np.uint64)
-            place += count
-        whole.flush()
+    whole = np.lib.format.open_memmap(folder / f"{size}.npy", mode="w+", dtype=np.uint64, shape=(total,))
+    place = 0
+    for path, count in parts:
+        whole[place : place + count] = np.fromfile(path, dtype=np.uint64)
+        place += count
+    whole.flush()
     shutil.rmtree(buckets)
 
 
-def _flush(held: list[Hashes], buckets: Path) -> None:
-    every = np.unique(np.concatenate(held)) if held else np.empty(0, dtype=np.uint64)
-    held.clear()
-    edges = np.searchsorted(every >> np.uint64(56), np.arange(NUM_BUCKETS + 1, dtype=np.uint64))
-    for bucket in range(NUM_BUCKETS):
+def _flush(held: Sequence[Hashes], buckets: Path) -> None:
+    """Adds hashes to the files of their buckets, whose names sort as the hashes do."""
+    buckets.mkdir(exist_ok=True)
+    every = np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *held]))
+    edges = np.searchsorted(every >> np.uint64(64 - BUCKET_BITS), np.arange((1 << BUCKET_BITS) + 1, dtype=np.uint64))
+    for bucket in range(1 << BUCKET_BITS):
         part = every[edges[bucket] : edges[bucket + 1]]
         if len(part):
-            with (buckets / f"{bucket:03d}").open("ab") as file:
+            with (buckets / f"{bucket:05d}").open("ab") as file:
                 part.tofile(file)

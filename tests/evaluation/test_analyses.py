@@ -59,17 +59,18 @@ def without_index(text: str, corpus: list[str]) -> float:
 @pytest.mark.parametrize("flush", [novelty.FLUSH_HASHES, 50])
 def test_the_index_finds_what_a_search_finds(flush: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(novelty, "FLUSH_HASHES", flush)
+    monkeypatch.setattr(novelty, "BUCKET_BITS", 2)  # a file each, of which a disk makes and removes few in a second
     draw = random.Random(1)
     corpus = [" ".join(draw.choice("abcdef") for _ in range(60)) for _ in range(20)]
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in corpus))
-    index = novelty.index_of([tmp_path / "corpus.jsonl"], tmp_path / "out")
+    known = novelty.opened(novelty.index_of([tmp_path / "corpus.jsonl"], tmp_path / "out"))
     texts = [" ".join(draw.choice("abcdef") for _ in range(40)) for _ in range(10)]
     texts += [corpus[3][10:70], corpus[0] + " x y z " + corpus[1]]
     for text in texts:
-        assert novelty.creativity_index(text, index) == pytest.approx(without_index(text, corpus))
-    assert novelty.creativity_index(corpus[5], index) == 0.0
-    assert novelty.creativity_index("one two three four five six", index) == 8.0
-    assert novelty.creativity_index("too short", index) is None
+        assert novelty.creativity_index(text, known) == pytest.approx(without_index(text, corpus))
+    assert novelty.creativity_index(corpus[5], known) == 0.0
+    assert novelty.creativity_index("one two three four five six", known) == 8.0
+    assert novelty.creativity_index("too short", known) is None
 
 
 def test_an_index_is_built_once_and_anew_for_another_corpus(tmp_path: Path) -> None:
