@@ -13,7 +13,7 @@ import pytest
 
 from megatron_rl.commands.suites import published_figures
 from megatron_rl.evaluation import store
-from megatron_rl.evaluation.figures import CSV_NAME, read, write
+from megatron_rl.evaluation.figures import CSV_NAME, Figures, read, write
 from megatron_rl.evaluation.page import PAGE_NAME
 from megatron_rl.evaluation.plan import Evaluation
 from megatron_rl.evaluation.store import SAMPLES
@@ -25,8 +25,13 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     return write_evaluation(tmp_path_factory.mktemp("evaluation"))
 
 
-def test_the_page_shows_scores_boundary_and_the_papers_figures(evaluation: Evaluation) -> None:
-    figures = write(evaluation, published_figures())
+@pytest.fixture(scope="module")
+def figures(evaluation: Evaluation) -> Figures:
+    """The figures, of which page and table are written."""
+    return write(evaluation, published_figures())
+
+
+def test_the_page_shows_scores_boundary_and_the_papers_figures(evaluation: Evaluation, figures: Figures) -> None:
     page = (evaluation.directory / PAGE_NAME).read_text()
     assert "48.13" in page and "ProRL v1" in page and "28.54" in page, "AIME24 of ProRL v1 and of its start"
     assert (
@@ -70,8 +75,7 @@ def test_a_model_that_is_no_runs_is_not_what_the_run_came_to(evaluation: Evaluat
     assert found.boundaries == before.boundaries and found.paired == before.paired
 
 
-def test_the_page_and_the_csv_show_the_same_figures(evaluation: Evaluation) -> None:
-    figures = write(evaluation, published_figures())
+def test_the_page_and_the_csv_show_the_same_figures(evaluation: Evaluation, figures: Figures) -> None:
     page = (evaluation.directory / PAGE_NAME).read_text()
     rows = list(csv.DictReader((evaluation.directory / CSV_NAME).read_text().splitlines()))
     scores = page[page.index("<h2>Scores</h2>") : page.index("<h2>pass@k</h2>")]
@@ -88,9 +92,9 @@ def test_the_page_and_the_csv_show_the_same_figures(evaluation: Evaluation) -> N
     assert {one[0] for one in shown if len(one) == 1} == papers and 48.13 in papers
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_table_has_every_figure_and_is_the_same_when_written_again(evaluation: Evaluation) -> None:
-    write(evaluation, published_figures())
-    path = evaluation.directory / "table.csv"
+    path = evaluation.directory / CSV_NAME
     first = path.read_bytes()
     rows = list(csv.reader(first.decode().splitlines()))
     found = {(row[0], row[1], row[3]): row for row in rows}
@@ -98,5 +102,6 @@ def test_the_table_has_every_figure_and_is_the_same_when_written_again(evaluatio
     assert float(row[4]) == pytest.approx(5 / 6 * 90 / 128) and "48.13" in row
     assert float(found["aime24", "step_000200", "pass@128 (unbiased)"][4]) == pytest.approx(5 / 6)
     assert found["ifeval", "step_000100", "tokens, mean"][4] == "10.0"
+    path.unlink()
     write(evaluation, published_figures())
     assert path.read_bytes() == first
