@@ -1,8 +1,8 @@
 """Whatever reads a response in the trainer takes time linear in its length, on any text that one can think of.
 
-A text of a shape is doubled, from a few characters on. What is linear doubles its time, what is quadratic quadruples
-it, and what backtracks squares it. Times are of the processor, the least of several tries, and compared with each other
-only: with half the text, and with a pattern that reads the same text once. So a slow or busy machine changes nothing.
+A text of a shape is doubled. What is linear doubles its time, what is quadratic quadruples it, and what backtracks
+squares it, which is broken off. Times are of the processor, the least of several tries, and compared with each other:
+with half the text, and with a pattern that reads the same text once. So a slow or busy machine changes nothing.
 
 Not covered: what `judge` does in a worker, which is killed.
 """
@@ -10,6 +10,7 @@ Not covered: what `judge` does in a worker, which is killed.
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -40,11 +41,11 @@ from megatron_rl.rewards.science.statements import sentences, statements
 from megatron_rl.rewards.science.wording import same_words
 from megatron_rl.rewards.score import VERIFIERS
 
-MIN_CHARACTERS, MAX_CHARACTERS, LAST_CHARACTERS = 16, 1_024, 65_536  # the last where growth looks suspicious
+FIRST_CHARACTERS, LAST_CHARACTERS = 1_024, 65_536  # the last where growth looks suspicious
 MAX_GROWTH = 2.8  # of the time when the text is doubled: 2 is linear, 4 is quadratic
-MAX_JUMP = 30.0  # at once: the next text may take for ever
+MAX_SECONDS = 0.2  # of the processor for each 1,024 characters, thirty times what the slowest reader takes
 CHEAP = 5.0  # times the yardstick: what costs less may grow as it likes
-TRIES = 5
+TRIES, SHORT_SECONDS = 5, 0.0005  # what takes less is often disturbed by half as much again
 YARDSTICK = re.compile(r"(?:[^\W\d_]+|\d+|\s+|.)", re.DOTALL)
 
 UNITS = r"""
@@ -294,47 +295,76 @@ READERS: dict[str, tuple[Reader, int]] = {  # and how long a text it is given at
 }
 
 
+class TooLong(Exception):
+    """A reader was broken off."""
+
+
+@pytest.fixture(autouse=True)
+def _clock() -> Iterator[None]:
+    """Breaks off what computes for too long, patterns included, which look for signals as they search."""
+
+    def stop(*_: object) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    yield
+    signal.signal(signal.SIGVTALRM, before)
+
+
 def seconds(reader: Reader, text: str, tries: int) -> float:
-    """The least processor time of several tries."""
+    """The least processor time of several tries. Raises TooLong."""
     times = []
     for _ in range(tries):
+        signal.setitimer(signal.ITIMER_VIRTUAL, MAX_SECONDS * max(1.0, len(text) / FIRST_CHARACTERS))
         began = time.thread_time()
-        reader(text)
+        try:
+            reader(text)
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
         times.append(time.thread_time() - began)
     return min(times)
-
-
-def texts(unit: str, end: str, max_characters: int) -> Iterator[str]:
-    size = MIN_CHARACTERS
-    while size <= max_characters:
-        yield unit * max(1, size // len(unit)) + end
-        size *= 2
 
 
 def growth(reader: Reader, unit: str, end: str, max_characters: int) -> str:
     """Where the time of a text grows faster than its length twice in a row, an empty text if nowhere.
 
-    Once is no sign: another length may be read in another way.
+    Once is no sign: another length may be read in another way. A text that is long enough is looked at first; while a
+    doubling looks suspicious, it is doubled again.
     """
-    half, before, least, num_strikes = "", 0.0, 0.0, 0
-    for text in texts(unit, end, max_characters):
-        now = seconds(reader, text, 1)
-        is_strike = bool(before) and _is_too_much(now, before, text, 1)
-        if is_strike:
-            least, now = seconds(reader, half, TRIES), seconds(reader, text, TRIES if now < 0.1 else 2)
-            before = max(before, least)
-            is_strike = _is_too_much(now, before, text, TRIES)
+    enough, num_strikes = min(FIRST_CHARACTERS, max_characters), 0
+    size = FIRST_CHARACTERS
+    while 2 * size > max_characters:  # there would be no longer one to confirm it
+        size //= 2
+    while size <= max_characters:
+        try:
+            now, least, most = doubled(reader, unit, end, size)
+        except TooLong:
+            return f"{unit!r} to {size} characters, then {end!r}: takes more than {MAX_SECONDS} s for each 1,024"
+        text = text_of(unit, end, size)
+        is_strike = now > MAX_GROWTH * most and now > CHEAP * seconds(YARDSTICK.findall, text, TRIES)
         num_strikes = num_strikes + 1 if is_strike else 0
-        if num_strikes == 2 or (is_strike and now > MAX_JUMP * least):
-            return f"{unit!r} to {len(text)} characters, then {end!r}: {now / before:.1f} times the half's time"
-        if len(text) >= MAX_CHARACTERS and now <= MAX_GROWTH * before:
+        if num_strikes == 2:
+            return f"{unit!r} to {size} characters, then {end!r}: {now / most:.1f} times the half's time"
+        if now <= MAX_GROWTH * least and 2 * size > enough:
             break
-        half, before = text, now
+        size *= 2
     return ""
 
 
-def _is_too_much(now: float, before: float, text: str, tries: int) -> bool:
-    return now > MAX_GROWTH * before and now > CHEAP * seconds(YARDSTICK.findall, text, tries)
+def text_of(unit: str, end: str, size: int) -> str:
+    return unit * max(1, size // len(unit)) + end
+
+
+def doubled(reader: Reader, unit: str, end: str, size: int) -> tuple[float, float, float]:
+    """The least time of a text, and the least and the most of its half's: a doubt is told by both. Raises TooLong."""
+    text, half = text_of(unit, end, size), text_of(unit, end, size // 2)
+    now, before = seconds(reader, text, 1), seconds(reader, half, 1)
+    if now <= MAX_GROWTH * before and before < SHORT_SECONDS:
+        before = min(before, seconds(reader, half, 2))
+    if now <= MAX_GROWTH * before:
+        return now, before, before
+    now, again = seconds(reader, text, TRIES if now < 0.1 else 2), seconds(reader, half, TRIES)
+    return now, min(before, again), max(before, again)
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -351,5 +381,5 @@ def test_time_is_linear_in_the_length_of_a_response(name: str) -> None:
 )
 def test_a_pattern_that_backtracks_is_found(pattern: str) -> None:
     compiled = re.compile(pattern)
-    units = [" ", "a ", "(", "ab", "x", "y"] * 3  # a busy machine may hide growth once
+    units = [" ", "a ", "(", "ab", "x", "y"] * 4  # a busy machine may hide growth once
     assert any(growth(compiled.search, unit, "!", LAST_CHARACTERS) for unit in units)
