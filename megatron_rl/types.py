@@ -120,6 +120,14 @@ class Groups(Columns):
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def running_lengths(self, before: Mapping[str, float]) -> dict[str, float]:
+        """Mean response tokens of each domain here, half of it what it was `before`."""
+        lengths: dict[str, list[float]] = {}
+        for prompt, mean in zip(self.prompts, self.lengths.double().mean(1).tolist(), strict=True):
+            lengths.setdefault(prompt.domain, []).append(mean)
+        means = {domain: sum(found) / len(found) for domain, found in sorted(lengths.items())}
+        return {domain: (before.get(domain, mean) + mean) / 2 for domain, mean in means.items()}
+
     def take(self, indices: Sequence[int]) -> Groups:
         """The groups at `indices`, in that order."""
         N = self.rewards.shape[1]
@@ -158,6 +166,7 @@ class Collected:
     rounds: int
     keep_rate: float  # fraction of the groups tried whose rewards have a spread
     examples: tuple[Example, ...] = ()  # of all that were tried
+    idle_tail_seconds: float = 0.0  # that an engine waited for the last one, on average, over all rounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +328,9 @@ class State:
     idle_streak: int  # of them in a row, up to this one
     news: tuple[str, ...]  # decisions since the last step, which the next one tells of
     policy_digest: str  # hash of all that the optimizer did: equal in two runs that went the same way to the bit
+    response_tokens: Mapping[str, float] = field(
+        default_factory=dict
+    )  # running mean of each domain met, for sharing out
 
     @classmethod
     def fresh(cls) -> State:
@@ -356,6 +368,7 @@ class State:
             idle_streak=0 if num_tokens else self.idle_streak + 1,
             kl_history=(*self.kl_history, kl / num_tokens) if num_tokens else self.kl_history,
             policy_digest=hashlib.sha256(f"{self.policy_digest}{updates}".encode()).hexdigest()[:16],
+            response_tokens={**self.response_tokens, **collected.tried.running_lengths(self.response_tokens)},
         )
 
     def with_scores(self, scores: Scores) -> State:

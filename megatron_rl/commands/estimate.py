@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from megatron_rl.estimate.step import Constants
 
 GATHERED_BYTES_PER_SECOND = 8.7e9  # slime's refit of 61 GB in 7 s, its blog on weight updates
-LARGEST_PIECE = 32  # samples, of the division that is compared
 DAYS, SEEDS = 30.0, 5
 WHAT = {
     "generate": "generate",
@@ -168,6 +167,7 @@ def days_line(run: Run, constants: Constants, step: float, save: float) -> str:
 
 def show_gains(run: Run, constants: Constants, out: Console) -> None:
     """What pieces, an uncapped first round, and a refit without a gather gain a step, each alone."""
+    from megatron_rl.estimate.sharing import LARGEST_PIECE
     from megatron_rl.estimate.step import parts_of_step
 
     def seconds(changed: Constants) -> float:

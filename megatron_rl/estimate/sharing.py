@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+LARGEST_PIECE = (
+    32  # chosen: samples that share a prefix, few enough to even out engines; an estimate says what they gain
+)
+
 
 class Piece(NamedTuple):
     """Samples of one prompt that are generated together and share its prefix."""

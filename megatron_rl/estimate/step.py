@@ -16,6 +16,7 @@ from megatron_rl.config.precision import BYTES
 from megatron_rl.config.records import Model, Recipe, Scale
 from megatron_rl.config.run import Run
 from megatron_rl.estimate.generation import Decoding, Lengths, Round, simulate
+from megatron_rl.estimate.sharing import LARGEST_PIECE
 
 Parts = dict[str, float]  # seconds of a step, by the names of report/ledger.py
 SEED = 1  # of the lengths drawn
@@ -70,6 +71,7 @@ OURS = dataclasses.replace(
     PUBLISHED,
     training_share=0.3,  # chosen, not measured: between the 11 % above and Megatron-LM's 41 % of whole models
     score_seconds=5.0,  # the time limit of a verdict: those of a wave are reached while the next is generated
+    largest_piece=LARGEST_PIECE,
     has_waves=True,
     oversamples=True,
     largest_round=2.0,  # as algorithms/groups.py has it

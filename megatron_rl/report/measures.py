@@ -44,6 +44,7 @@ def step_metrics(
         {
             "run/samples_count": float(state.samples_seen),
             "run/tokens_count": float(state.tokens_seen),
+            "rollout/idle_tail_seconds": collected.idle_tail_seconds,
             **rollout_metrics(collected.tried, recipe, state.step - 1),
             **verifier_metrics(collected.tried, verifier_timeout_seconds),
             **dynamic_sampling_metrics(collected),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 Metrics = dict[str, float]
-MEASURED = ("time/", "throughput/", "memory/")
+MEASURED = ("time/", "throughput/", "memory/", "rollout/idle_tail_seconds")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ METRICS: Mapping[str, Metric] = {
     "rollout/response_tokens_max": Metric("longest response", "tokens", True),
     "rollout/right_tokens_median": Metric("median length of the responses with reward 1", "tokens", True),
     "rollout/wrong_tokens_median": Metric("median length of the other judged responses", "tokens", True),
+    "rollout/idle_tail_seconds": Metric("an engine waiting for the last one to end its rounds, mean over engines", "s"),
     "rollout/truncated_fraction": Metric("samples stopped by the length limit", "fraction", True),
     "rollout/unjudged_fraction": Metric("samples whose verifier failed; they train nothing", "fraction"),
     "verifier/judged_count": Metric("verdicts on the samples tried", "samples", True),

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from megatron_rl.algorithms.groups import counted, is_informative, prompts_for_r
 from megatron_rl.config.records import Recipe
 from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream
+from megatron_rl.estimate.sharing import LARGEST_PIECE, pieces, shared_out
 from megatron_rl.rewards.score import Case, Scorer
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.rollout.examples import chosen, examples_of, first_of
@@ -44,6 +46,7 @@ class Rollouts:
     ) -> None:
         self.engine, self.tokenizer, self.scorer, self.preemption = engine, tokenizer, scorer, preemption
         self.run, self.sequences_per_wave = run, run.scale.sequences_per_wave
+        self.idle_tail_seconds = 0.0  # of the step under way
 
     def collect(self, prompts: PromptStream, recipe: Recipe, state: State) -> Collected:
         """`prompts_per_step` informative groups, or fewer when `max_rounds` rounds did not find them.
@@ -66,7 +69,7 @@ class Rollouts:
     def _collected(self, prompts: PromptStream, recipe: Recipe, state: State) -> Collected:
         sampling, dynamic = recipe.sampling, recipe.algorithm.dynamic_sampling
         max_rounds = 1 if dynamic is None else dynamic.max_rounds
-        wanted = sampling.prompts_per_step
+        wanted, self.idle_tail_seconds = sampling.prompts_per_step, 0.0
         num_prompts, num_kept = prompts_for_round(wanted, state.keep_rate, wanted), 0
         kept: list[Groups] = []
         tried: list[Groups] = []
@@ -92,6 +95,7 @@ class Rollouts:
                 top_p=sampling.top_p,
                 store=store,
                 readable=readable,
+                expected_tokens=state.response_tokens,
             )
             check_verifiers([*tried, groups], state.step, self.run.max_unjudged_share)
             groups = paid(groups, recipe)
@@ -118,6 +122,7 @@ class Rollouts:
             rounds=len(tried),
             keep_rate=keep_rate,
             examples=first_of(examples, per_domain),
+            idle_tail_seconds=self.idle_tail_seconds,
         )
 
     def answer(
@@ -131,21 +136,21 @@ class Rollouts:
         top_p: float,
         store: WaveStore | None = None,
         readable: Collection[int] = (),
+        expected_tokens: Mapping[str, float] = MappingProxyType({}),
     ) -> Groups:
-        """One group per prompt, in order. Engines share the requests out in turn and work through theirs in waves.
+        """One group per prompt, in order. Engines share pieces out, longest first, and work through theirs in waves.
 
-        With a store, waves are looked for there first and kept there. The rows of the [G x N] table that are `readable`
-        come with their texts. Raises Preempted on all ranks.
+        A piece takes as long as its domain's `expected_tokens`. A store is looked into first, and keeps each wave. The
+        rows of the [G x N] table that are `readable` come with their texts. Raises Preempted on all ranks.
         """
         ranks, version = self.engine.ranks, self.engine.version
         assert version is not None, "the engine has no weights before its first refit"
-        requests = self._requests(prompts, step, samples_per_prompt)
         num_engines = ranks.world // ranks.engine_size
         options = {"max_response_tokens": max_response_tokens, "temperature": temperature, "top_p": top_p}
         samples: dict[int, Sample] = {}
         scored: list[tuple[dict[int, Sample], list[Case], Future[list[Verdict]]]] = []
         seconds = 0.0
-        own = list(waves(requests[ranks.engine :: num_engines], self.sequences_per_wave))
+        own = self._own_waves(self._requests(prompts, step, samples_per_prompt), expected_tokens)
         for number, wave in enumerate(own, start=1):
             num_done = len(samples) * num_engines // samples_per_prompt
             tell(f"{num_done} of {len(prompts)} groups, wave {number} of {len(own)}")
@@ -167,7 +172,9 @@ class Rollouts:
             parts = parallel.gather((ranks.engine, mine, seconds, self.preemption.reason))
         if reasons := [reason for *_, reason in parts if reason]:
             raise Preempted(reasons[0])
-        self._name_straggler(step, {engine: seconds for engine, _, seconds, _ in parts})
+        spent = {engine: seconds for engine, _, seconds, _ in parts}
+        self._name_straggler(step, spent)
+        self.idle_tail_seconds += max(spent.values()) - statistics.fmean(spent.values())
         facts = {row: found | {"owners": engine} for engine, part, *_ in parts for row, found in part.items()}
         in_order = [facts[row] for row in range(len(prompts) * samples_per_prompt)]
         columns = {name: [fact[name] for fact in in_order] for name in COLUMNS}
@@ -200,19 +207,28 @@ class Rollouts:
                 step, slowest, seconds[slowest], usual,
             )  # fmt: skip
 
+    def _own_waves(
+        self, requests: Sequence[tuple[int, Request]], expected_tokens: Mapping[str, float]
+    ) -> list[list[tuple[int, Request]]]:
+        """What this engine answers, longest first; a domain that was not met yet is taken to be as the others."""
+        usual = statistics.fmean(expected_tokens.values()) if expected_tokens else 1.0
+        work = [one.num_samples * expected_tokens.get(one.prompt.domain, usual) for _, one in requests]
+        ranks = self.engine.ranks
+        share = shared_out(work, ranks.world // ranks.engine_size)[ranks.engine]
+        return list(waves([requests[i] for i in share], self.sequences_per_wave))
+
     def _requests(self, prompts: Sequence[Prompt], step: int, samples_per_prompt: int) -> list[tuple[int, Request]]:
-        """(first row, request) in order; a group larger than a wave is several requests, with the same samples."""
+        """(first row, request) in order; a group larger than a piece is several requests, with the same samples."""
         return [
             (
-                index * samples_per_prompt + first,
+                one.group * samples_per_prompt + one.first,
                 Request(
-                    prompt=prompt,
-                    seed=request_seed(self.run.seed, step, prompt.serial) + first,
-                    num_samples=min(self.sequences_per_wave, samples_per_prompt - first),
+                    prompt=prompts[one.group],
+                    seed=request_seed(self.run.seed, step, prompts[one.group].serial) + one.first,
+                    num_samples=one.num_samples,
                 ),
             )
-            for index, prompt in enumerate(prompts)
-            for first in range(0, samples_per_prompt, self.sequences_per_wave)
+            for one in pieces(len(prompts), samples_per_prompt, min(LARGEST_PIECE, self.sequences_per_wave))
         ]
 
     def _cases(self, prompts: Sequence[Prompt], samples: Mapping[int, Sample]) -> list[Case]:
