@@ -36,7 +36,7 @@ from megatron_rl.runtime.preempt import Preempted
 from megatron_rl.runtime.spans import span
 from megatron_rl.types import Reset, Scores, State
 
-PASS_RATES, RATES_FILE = "pass_rates", "pass_rates.json"  # of a manifest, and the file that it tells of
+NOTES = ("pass_rates", "response_tokens")  # of prompts by id: a stream's, and keys of a manifest; in files NAME.json
 
 
 class Saver:
@@ -84,7 +84,7 @@ class Saver:
         self.saved_step, self._saved_at = state.step, time.monotonic()
         run, ranks = self.run, self.actor.ranks
         partial = folder_of(run, state.step).with_suffix(".partial")
-        rates = self._everywhere(partial, self._begin if ranks.is_main else None)
+        notes = self._everywhere(partial, self._begin if ranks.is_main else None)
         mine = self.actor.state() | (dict.fromkeys(WEIGHTS) if ranks.data > 0 else {})
         content = copied(mine, self.actor.device.host_copy)
         manifest = {
@@ -101,20 +101,22 @@ class Saver:
             "parent": dataclasses.asdict(run.parent) if run.parent is not None else None,
             "state": dataclasses.asdict(state),
             "prompt_position": self.prompts.position,
-        } | ({PASS_RATES: rates} if rates is not None else {})
+        } | (notes or {})
         writing = self._writer.submit(write_synced, partial / file_of(ranks.rank), content)
         self._under_way = partial, manifest, writing
         if not self.actor.device.saves_in_background:
             self._commit()
 
-    def _begin(self, partial: Path) -> dict[str, Any] | None:
-        """Makes the folder and writes the prompts' pass rates, where there are any: size and checksum."""
+    def _begin(self, partial: Path) -> dict[str, dict[str, Any]]:
+        """Makes the folder and writes what is noted of the prompts: size and checksum of each file."""
         _make_room(partial)
-        if not self.prompts.pass_rates:
-            return None
-        content = json.dumps(self.prompts.pass_rates).encode()
-        replace_file(partial / RATES_FILE, content)
-        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        found = {}
+        for name in NOTES:
+            if noted := getattr(self.prompts, name):
+                content = json.dumps(noted).encode()
+                replace_file(partial / f"{name}.json", content)
+                found[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        return found
 
     def poll(self) -> None:
         """Commits the checkpoint under way if all ranks have written it; waits for none that has not."""
@@ -197,7 +199,8 @@ def resume(run: Run, actor: Actor, prompts: PromptStream | None, only: Path | No
         actor.load_state(_state_for(actor, folder, manifest, run))
         if prompts is not None:
             prompts.seek(manifest["prompt_position"])
-            prompts.pass_rates = _as_rank_0(actor, _rates_in, folder) if PASS_RATES in manifest else {}
+            for name in NOTES:
+                setattr(prompts, name, _as_rank_0(actor, _noted, folder / f"{name}.json") if name in manifest else {})
         return _going_on(state_of(manifest["state"]), manifest, run)
     if folders:
         raise RuntimeError(
@@ -225,7 +228,7 @@ def _damage_of(folder: Path, manifest: dict[str, Any] | None, actor: Actor) -> s
     """
     if manifest is None:
         return "manifest.json cannot be read"
-    files = manifest["files"] | ({RATES_FILE: manifest[PASS_RATES]} if PASS_RATES in manifest else {})
+    files = manifest["files"] | {f"{name}.json": manifest[name] for name in NOTES if name in manifest}
     mine = sorted(files.items())[actor.ranks.rank :: actor.ranks.world]
     found = next((wrong for name, facts in mine if (wrong := damage_of(folder / name, facts))), "")
     return next((wrong for wrong in parallel.gather(found) if wrong), "")
@@ -269,8 +272,8 @@ def folder_of(run: Run, step: int) -> Path:
     return run.directory / "checkpoints" / f"step_{step:06d}"
 
 
-def _rates_in(folder: Path) -> dict[str, float]:
-    found: dict[str, float] = json.loads((folder / RATES_FILE).read_text(encoding="utf-8"))
+def _noted(path: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 

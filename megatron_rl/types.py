@@ -328,9 +328,7 @@ class State:
     idle_streak: int  # of them in a row, up to this one
     news: tuple[str, ...]  # decisions since the last step, which the next one tells of
     policy_digest: str  # hash of all that the optimizer did: equal in two runs that went the same way to the bit
-    response_tokens: Mapping[str, float] = field(
-        default_factory=dict
-    )  # running mean of each domain met, for sharing out
+    response_tokens: Mapping[str, float] = field(default_factory=dict)  # running mean of each domain met
 
     @classmethod
     def fresh(cls) -> State:

@@ -233,18 +233,20 @@ def test_a_run_that_thins_out_easy_prompts_goes_on_to_the_same_end(attempt: Call
         first.go()
     assert again.go() == expected
     assert (again.prompts.position, again.prompts.pass_rates) == (whole.prompts.position, whole.prompts.pass_rates)
+    assert again.prompts.response_tokens == whole.prompts.response_tokens
     assert first.actor.trained_on + again.actor.trained_on == whole.actor.trained_on
 
 
-def test_a_checkpoint_with_damaged_pass_rates_is_come_past(attempt: Callable[..., Attempt]) -> None:
+@pytest.mark.parametrize("name", ["pass_rates", "response_tokens"])
+def test_a_checkpoint_with_damaged_notes_on_prompts_is_come_past(attempt: Callable[..., Attempt], name: str) -> None:
     one = attempt(**{"sampling.difficulty": Difficulty(memory=0.5, easy_rate=0.6, min_probability=0.3)})
     one.go()
     newest = checkpoint.folder_of(one.run, STEPS)
-    assert set(json.loads((newest / "pass_rates.json").read_text())) == set(one.prompts.pass_rates)
-    (newest / "pass_rates.json").write_text("{}")
+    assert json.loads((newest / f"{name}.json").read_text()) == getattr(one.prompts, name)
+    (newest / f"{name}.json").write_text("{}")
     state = checkpoint.resume(one.run, one.actor, one.prompts)  # type: ignore[arg-type]
     assert state.step == STEPS - 1
-    assert len(one.prompts.pass_rates) == (STEPS - 1) * PROMPTS_PER_STEP
+    assert len(getattr(one.prompts, name)) == (STEPS - 1) * PROMPTS_PER_STEP
 
 
 def test_a_checkpoint_is_saved_after_every_step_that_outlasts_the_interval(attempt: Callable[..., Attempt]) -> None:

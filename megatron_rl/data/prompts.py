@@ -86,6 +86,7 @@ class PromptStream:
         self.seed = seed
         self.position = 0  # serial of the next prompt
         self.pass_rates: dict[str, float] = {}  # id -> running pass rate, of the prompts that `note` was told of
+        self.response_tokens: dict[str, float] = {}  # id -> running mean, of those that `note_lengths` was told of
         prompts = encode(items, tokenizer, max_prompt_tokens=max_prompt_tokens)
         self.left_out = left_out(items, [one.item for one in prompts])
         self.domains = {encoded.item.domain for encoded in prompts}  # that there are prompts of
@@ -123,6 +124,16 @@ class PromptStream:
         found = rates_of([prompt.id for prompt in groups.prompts], groups.rewards, groups.judged)
         for name, rate in found.items():
             self.pass_rates[name] = updated_rate(self.pass_rates.get(name), rate, difficulty)
+
+    def note_lengths(self, groups: Groups) -> None:
+        """Brings the mean response tokens of the prompts of some groups up to date: half of each is what it was."""
+        for prompt, mean in zip(groups.prompts, groups.lengths.double().mean(1).tolist(), strict=True):
+            self.response_tokens[prompt.id] = (self.response_tokens.get(prompt.id, mean) + mean) / 2
+
+    def expected_tokens(self, prompts: Sequence[Prompt], by_domain: Mapping[str, float]) -> list[float]:
+        """Of a response to each prompt: as its own were, or else its domain's, or else those of all domains."""
+        usual = sum(by_domain.values()) / len(by_domain) if by_domain else 1.0
+        return [self.response_tokens.get(one.id, by_domain.get(one.domain, usual)) for one in prompts]
 
     def seek(self, position: int) -> None:
         """Makes `position` the serial of the next prompt."""

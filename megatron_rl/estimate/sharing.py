@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-LARGEST_PIECE = (
-    32  # chosen: samples that share a prefix, few enough to even out engines; an estimate says what they gain
-)
+# chosen: samples that share a prefix, few enough to even out engines; an estimate says what they gain
+LARGEST_PIECE = 32
 
 
 class Piece(NamedTuple):

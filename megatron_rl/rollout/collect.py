@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -95,7 +94,7 @@ class Rollouts:
                 top_p=sampling.top_p,
                 store=store,
                 readable=readable,
-                expected_tokens=state.response_tokens,
+                expected_tokens=prompts.expected_tokens(asked, state.response_tokens),
             )
             check_verifiers([*tried, groups], state.step, self.run.max_unjudged_share)
             groups = paid(groups, recipe)
@@ -109,6 +108,7 @@ class Rollouts:
             keep_rate = num_kept / sum(map(len, tried))
             num_prompts = prompts_for_round(wanted - num_kept, keep_rate, wanted) if num_kept < wanted else 0
         found, everyone = concatenated(kept), concatenated(tried)
+        prompts.note_lengths(everyone)
         if sampling.difficulty is not None:
             prompts.note(everyone, sampling.difficulty)
         if num_prompts and self.engine.ranks.is_main:
@@ -136,12 +136,13 @@ class Rollouts:
         top_p: float,
         store: WaveStore | None = None,
         readable: Collection[int] = (),
-        expected_tokens: Mapping[str, float] = MappingProxyType({}),
+        expected_tokens: Sequence[float] = (),
     ) -> Groups:
         """One group per prompt, in order. Engines share pieces out, longest first, and work through theirs in waves.
 
-        A piece takes as long as its domain's `expected_tokens`. A store is looked into first, and keeps each wave. The
-        rows of the [G x N] table that are `readable` come with their texts. Raises Preempted on all ranks.
+        `expected_tokens` are those of a response to each prompt; none means that all are alike. A store is looked into
+        first, and keeps each wave. The rows of the [G x N] table that are `readable` come with their texts. Raises
+        Preempted on all ranks.
         """
         ranks, version = self.engine.ranks, self.engine.version
         assert version is not None, "the engine has no weights before its first refit"
@@ -150,7 +151,7 @@ class Rollouts:
         samples: dict[int, Sample] = {}
         scored: list[tuple[dict[int, Sample], list[Case], Future[list[Verdict]]]] = []
         seconds = 0.0
-        own = self._own_waves(self._requests(prompts, step, samples_per_prompt), expected_tokens)
+        own = self._own_waves(prompts, step, samples_per_prompt, expected_tokens)
         for number, wave in enumerate(own, start=1):
             num_done = len(samples) * num_engines // samples_per_prompt
             tell(f"{num_done} of {len(prompts)} groups, wave {number} of {len(own)}")
@@ -208,18 +209,14 @@ class Rollouts:
             )  # fmt: skip
 
     def _own_waves(
-        self, requests: Sequence[tuple[int, Request]], expected_tokens: Mapping[str, float]
+        self, prompts: Sequence[Prompt], step: int, samples_per_prompt: int, expected_tokens: Sequence[float]
     ) -> list[list[tuple[int, Request]]]:
-        """What this engine answers, longest first; a domain that was not met yet is taken to be as the others."""
-        usual = statistics.fmean(expected_tokens.values()) if expected_tokens else 1.0
-        work = [one.num_samples * expected_tokens.get(one.prompt.domain, usual) for _, one in requests]
-        ranks = self.engine.ranks
-        share = shared_out(work, ranks.world // ranks.engine_size)[ranks.engine]
-        return list(waves([requests[i] for i in share], self.sequences_per_wave))
-
-    def _requests(self, prompts: Sequence[Prompt], step: int, samples_per_prompt: int) -> list[tuple[int, Request]]:
-        """(first row, request) in order; a group larger than a piece is several requests, with the same samples."""
-        return [
+        """(first row, request) of each piece that this engine answers, the longest first, in waves."""
+        ranks, cut = self.engine.ranks, min(LARGEST_PIECE, self.sequences_per_wave)
+        every = pieces(len(prompts), samples_per_prompt, cut)
+        work = [one.num_samples * (expected_tokens[one.group] if expected_tokens else 1.0) for one in every]
+        own = [every[i] for i in shared_out(work, ranks.world // ranks.engine_size)[ranks.engine]]
+        requests = [
             (
                 one.group * samples_per_prompt + one.first,
                 Request(
@@ -228,8 +225,9 @@ class Rollouts:
                     num_samples=one.num_samples,
                 ),
             )
-            for one in pieces(len(prompts), samples_per_prompt, min(LARGEST_PIECE, self.sequences_per_wave))
+            for one in own
         ]
+        return list(waves(requests, self.sequences_per_wave))
 
     def _cases(self, prompts: Sequence[Prompt], samples: Mapping[int, Sample]) -> list[Case]:
         """What the verifiers read: the responses as text, without their stop token."""

@@ -139,3 +139,20 @@ def test_a_rate_is_the_mean_of_the_judged_rewards_and_remembers_the_ones_before(
     stream.note(groups([[1] * 4, [0] * 4, [1] * 4], [judged, failed, judged]), THINNED)
     assert stream.pass_rates == {prompts[0].id: 0.75, prompts[1].id: 0.5, prompts[2].id: 1.0}
     assert torch.is_tensor(groups([[0] * 4] * 3, [judged] * 3).rewards)
+
+
+def test_a_prompt_is_expected_to_be_answered_as_it_was_or_as_its_domain_is(tokenizer) -> None:
+    stream = stream_of(tokenizer)
+    prompts = stream.take(3)
+
+    def note(lengths: list[int]) -> None:
+        columns = Groups.tables(2, lengths=lengths)
+        stream.note_lengths(Groups(**columns, prompts=prompts[:2], samples={}, policy_version=0))
+
+    assert stream.expected_tokens(prompts, {}) == [1.0] * 3
+    note([10, 20, 40, 40])
+    note([35, 35, 20, 20])
+    assert stream.response_tokens == {prompts[0].id: 25.0, prompts[1].id: 30.0}
+    unmet = prompts[2].domain
+    assert stream.expected_tokens(prompts, {unmet: 7.0, "other": 9.0}) == [25.0, 30.0, 7.0]
+    assert stream.expected_tokens(prompts, {"other": 9.0, "another": 11.0}) == [25.0, 30.0, 10.0]
