@@ -166,28 +166,26 @@ def days_line(run: Run, constants: Constants, step: float, save: float) -> str:
 
 
 def show_gains(run: Run, constants: Constants, out: Console) -> None:
-    """What pieces, an uncapped first round, and a refit without a gather gain a step, each alone."""
+    """What pieces, rounds sized by the model, and a refit without a gather gain, each alone and of its own part."""
     from megatron_rl.estimate.sharing import LARGEST_PIECE
-    from megatron_rl.estimate.step import parts_of_step
+    from megatron_rl.estimate.step import generation_seconds, parts_of_step
 
-    def seconds(changed: Constants) -> float:
-        return sum(parts_of_step(run, 0, changed).values())
+    def refit(bytes_per_second: float) -> float:
+        return parts_of_step(run, 0, dataclasses.replace(constants, refit_bytes_per_second=bytes_per_second))["refit"]
 
     whole = dataclasses.replace(constants, largest_piece=None)
-    pairs = {
-        f"groups in pieces of {LARGEST_PIECE}": (whole, dataclasses.replace(whole, largest_piece=LARGEST_PIECE)),
-        "a first round as large as the keep rate asks": (
-            dataclasses.replace(constants, largest_round=2.0),
-            dataclasses.replace(constants, largest_round=math.inf),
+    recipe = run.at_step(0)
+    best = generation_seconds(recipe, run.scale, constants)
+    gains = {
+        f"generation, groups in pieces of {LARGEST_PIECE}": (generation_seconds(recipe, run.scale, whole), best),
+        "generation, rounds as large as pays instead of what is missing over the keep rate, two steps at most": (
+            generation_seconds(recipe, run.scale, constants, largest_round=2),
+            best,
         ),
-        "a refit that gathers nothing": (
-            dataclasses.replace(constants, refit_bytes_per_second=GATHERED_BYTES_PER_SECOND),
-            constants,
-        ),
+        "a refit that gathers nothing": (refit(GATHERED_BYTES_PER_SECOND), refit(constants.refit_bytes_per_second)),
     }
-    for words, (before, after) in pairs.items():
-        old, new = seconds(before), seconds(after)
-        out.print(f"{words}: {old:.1f} -> {new:.1f} s a step, {old / new:.2f} times as fast")
+    for words, (old, new) in gains.items():
+        out.print(f"{words}: {old:.3g} -> {new:.3g} s a step, {old / new:.2f} times as fast", soft_wrap=True)
 
 
 def show_papers(out: Console) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from megatron_rl.config.precision import BYTES
 from megatron_rl.config.records import Model, Recipe, Scale
 from megatron_rl.config.run import Run
 from megatron_rl.estimate.generation import Decoding, Lengths, Round, simulate
+from megatron_rl.estimate.refill import expected_seconds, prompts_for_round
 from megatron_rl.estimate.sharing import LARGEST_PIECE
 
 Parts = dict[str, float]  # seconds of a step, by the names of report/ledger.py
@@ -41,8 +43,7 @@ class Constants:
     prompt_tokens: int
     largest_piece: int | None  # samples of a group that one engine answers; None: all
     has_waves: bool  # an engine ends one before it begins the next
-    oversamples: bool  # a round has as many prompts as the keep rate asks for; else as many as the step
-    largest_round: float  # times the prompts of a step
+    oversamples: bool  # a round has as many prompts as estimate/refill.py says; else as many as the step
 
 
 # One set for the papers' systems, whatever the row.
@@ -64,7 +65,6 @@ PUBLISHED = Constants(
     largest_piece=None,  # verl: a prompt's samples are one request
     has_waves=False,  # vLLM's own queue
     oversamples=False,  # DAPO section 3.2 and verl: another batch until there are enough
-    largest_round=1.0,  # the same
 )
 # This program on the same devices.
 OURS = dataclasses.replace(
@@ -74,12 +74,23 @@ OURS = dataclasses.replace(
     largest_piece=LARGEST_PIECE,
     has_waves=True,
     oversamples=True,
-    largest_round=2.0,  # as algorithms/groups.py has it
 )
+# The same on a CPU, where a verdict is reached in milliseconds.
+ON_CPU = dataclasses.replace(OURS, score_seconds=0.0, prompt_tokens=16)
+# One thread of it. Measured by benchmarks/rollout.py on models of 0.3 and 17 million weights.
+CPU_STEP_SECONDS, CPU_SEQUENCE_SECONDS, CPU_FLOPS = 4e-3, 5e-5, 4e10
 
 
 def decoding(model: Model, scale: Scale, constants: Constants) -> Decoding:
-    """What a decoding step of an engine costs, its ranks reading their shares at once."""
+    """What a decoding step of an engine costs, its ranks reading their shares at once; on a CPU it is arithmetic."""
+    if scale.device == "cpu":
+        token = 2 * model.num_parameters / CPU_FLOPS / scale.rollout_tensor_parallel
+        return Decoding(
+            step_seconds=CPU_STEP_SECONDS,
+            sequence_seconds=CPU_SEQUENCE_SECONDS + token,
+            token_seconds=0.0,
+            prefill_token_seconds=token,
+        )
     size, ranks = BYTES[scale.precision], scale.rollout_tensor_parallel
     keys = 2 * model.num_layers * model.num_kv_heads * model.head_dim * size
     weights = size * (model.num_parameters - model.vocab_size * model.hidden_size)
@@ -105,29 +116,78 @@ def published_keep_rate(samples_per_prompt: int) -> float:
 def rounds(recipe: Recipe, scale: Scale, constants: Constants) -> list[Round]:
     """The rounds of generation until there are enough groups at the keep rate, on average."""
     sampling, wanted = recipe.sampling, float(recipe.sampling.prompts_per_step)
-    keep_rate = constants.keep_rate or published_keep_rate(sampling.samples_per_prompt)
-    keep_rate = keep_rate if recipe.algorithm.dynamic_sampling is not None else 1.0
+    keep_rate = keep_rate_of(recipe, constants)
     found: list[Round] = []
     while wanted > 0.5 and len(found) < 20:
         num_prompts = sampling.prompts_per_step
         if constants.oversamples:
-            num_prompts = max(1, round(min(wanted / keep_rate, constants.largest_round * sampling.prompts_per_step)))
-        lengths = constants.lengths.draw(
-            num_prompts, sampling.samples_per_prompt, sampling.max_response_tokens, SEED + len(found)
-        )
-        found.append(
-            simulate(
-                lengths,
-                prompt_tokens=constants.prompt_tokens,
-                num_engines=scale.num_engines,
-                slots=scale.max_requests_in_flight,
-                cost=decoding(recipe.model, scale, constants),
-                largest_piece=constants.largest_piece,
-                sequences_per_wave=scale.sequences_per_wave if constants.has_waves else None,
-            )
-        )
+            num_prompts = prompts_for_round(math.ceil(wanted), keep_rate, seconds_of_round(recipe, scale, constants))
+        found.append(round_of(num_prompts, recipe, scale, constants))
         wanted -= num_prompts * keep_rate
     return found
+
+
+def keep_rate_of(recipe: Recipe, constants: Constants) -> float:
+    """The share of groups that a step keeps."""
+    if recipe.algorithm.dynamic_sampling is None:
+        return 1.0
+    return constants.keep_rate or published_keep_rate(recipe.sampling.samples_per_prompt)
+
+
+def generation_seconds(recipe: Recipe, scale: Scale, constants: Constants, largest_round: int | None = None) -> float:
+    """What all rounds of a step are expected to take, chance of further ones included.
+
+    With a `largest_round`, a round tries what is missing over the keep rate, at most so many times the step's prompts.
+    """
+    wanted, keep_rate = recipe.sampling.prompts_per_step, keep_rate_of(recipe, constants)
+    seconds = seconds_of_round(recipe, scale, constants)
+
+    def tried(missing: int) -> int:
+        if largest_round is None:
+            return prompts_for_round(missing, keep_rate, seconds)
+        return min(math.ceil(missing / keep_rate), largest_round * wanted)
+
+    return expected_seconds(wanted, keep_rate, seconds, tried)
+
+
+@lru_cache(maxsize=1024)
+def round_of(num_prompts: int, recipe: Recipe, scale: Scale, constants: Constants) -> Round:
+    """One round of generation, its lengths drawn."""
+    sampling = recipe.sampling
+    return simulate(
+        constants.lengths.draw(num_prompts, sampling.samples_per_prompt, sampling.max_response_tokens, SEED),
+        prompt_tokens=constants.prompt_tokens,
+        num_engines=scale.num_engines,
+        slots=scale.max_requests_in_flight,
+        cost=decoding(recipe.model, scale, constants),
+        largest_piece=constants.largest_piece,
+        sequences_per_wave=scale.sequences_per_wave if constants.has_waves else None,
+    )
+
+
+def prompts_to_try(missing: int, keep_rate: float, mean_tokens: float, recipe: Recipe, scale: Scale) -> int:
+    """What estimate/refill.py says of a round of this program, where responses are `mean_tokens` long on average."""
+    constants = with_mean(ON_CPU if scale.device == "cpu" else OURS, mean_tokens)
+    return prompts_for_round(missing, keep_rate, seconds_of_round(recipe, scale, constants))
+
+
+def seconds_of_round(recipe: Recipe, scale: Scale, constants: Constants) -> Callable[[int], float]:
+    """What a round of so many prompts is expected to take, verdicts included."""
+    return lambda num_prompts: round_of(num_prompts, recipe, scale, constants).seconds + constants.score_seconds
+
+
+def with_mean(constants: Constants, mean_tokens: float) -> Constants:
+    """The constants with lengths of about this mean, to two digits: another one is another simulation.
+
+    >>> found = with_mean(OURS, 5234.0).lengths
+    >>> round(found.median_tokens * math.exp((found.sigma_of_prompts**2 + found.sigma_within**2) / 2))
+    5200
+    """
+    lengths = constants.lengths
+    ratio = math.exp((lengths.sigma_of_prompts**2 + lengths.sigma_within**2) / 2)  # of a lognormal's mean to its median
+    return dataclasses.replace(
+        constants, lengths=dataclasses.replace(lengths, median_tokens=float(f"{mean_tokens:.2g}") / ratio)
+    )
 
 
 def forward_flops(model: Model, tokens: float, context: float) -> float:

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from megatron_rl.algorithms.groups import counted, is_informative, prompts_for_round
+from megatron_rl.algorithms.groups import counted, is_informative
 from megatron_rl.config.records import Recipe
 from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream
 from megatron_rl.estimate.sharing import LARGEST_PIECE, pieces, shared_out
+from megatron_rl.estimate.step import prompts_to_try
 from megatron_rl.rewards.score import Case, Scorer
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.rollout.examples import chosen, examples_of, first_of
@@ -50,8 +51,9 @@ class Rollouts:
     def collect(self, prompts: PromptStream, recipe: Recipe, state: State) -> Collected:
         """`prompts_per_step` informative groups, or fewer when `max_rounds` rounds did not find them.
 
-        A round takes new prompts from the stream, more than are missing where the last step kept few; groups beyond
-        what the step needs are dropped, because the policy will have moved on by the next step.
+        A round takes new prompts from the stream, more than are missing where the last step kept few: as many as let
+        the step expect to end soonest, by a model that asks no clock. Groups beyond what the step needs are dropped,
+        the last ones of the stream whatever their length, because the policy will have moved on by the next step.
 
         Waves that an attempt before this one finished are not generated again. Raises Preempted where this one has to
         leave: what was finished is stored, and the stream is back where the step began. Raises RuntimeError when more
@@ -69,17 +71,13 @@ class Rollouts:
         sampling, dynamic = recipe.sampling, recipe.algorithm.dynamic_sampling
         max_rounds = 1 if dynamic is None else dynamic.max_rounds
         wanted, self.idle_tail_seconds = sampling.prompts_per_step, 0.0
-        num_prompts, num_kept = prompts_for_round(wanted, state.keep_rate, wanted), 0
+        known = state.response_tokens.values()
+        mean_tokens = statistics.fmean(known) if known else sampling.max_response_tokens / 2
+        num_prompts, num_kept = prompts_to_try(wanted, state.keep_rate, mean_tokens, recipe, self.run.scale), 0
         kept: list[Groups] = []
         tried: list[Groups] = []
         examples: list[Example] = []
         per_domain = self.run.samples_per_domain
-        store = WaveStore(
-            directory=self.run.directory,
-            step=state.step,
-            policy_digest=state.policy_digest,
-            min_seconds=self.run.store_waves_longer_than_seconds,
-        )
         while num_prompts and len(tried) < max_rounds:
             asked = prompts.take(num_prompts, {domain.name for domain in recipe.domains}, sampling)
             readable = chosen(
@@ -92,7 +90,7 @@ class Rollouts:
                 max_response_tokens=sampling.max_response_tokens,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                store=store,
+                store=self._store(state),
                 readable=readable,
                 expected_tokens=prompts.expected_tokens(asked, state.response_tokens),
             )
@@ -106,7 +104,8 @@ class Rollouts:
             tried.append(dataclasses.replace(groups, samples={}, texts={}))
             num_kept += len(informative)
             keep_rate = num_kept / sum(map(len, tried))
-            num_prompts = prompts_for_round(wanted - num_kept, keep_rate, wanted) if num_kept < wanted else 0
+            missing = max(0, wanted - num_kept)
+            num_prompts = missing and prompts_to_try(missing, keep_rate, mean_tokens, recipe, self.run.scale)
         found, everyone = concatenated(kept), concatenated(tried)
         prompts.note_lengths(everyone)
         if sampling.difficulty is not None:
@@ -173,9 +172,7 @@ class Rollouts:
             parts = parallel.gather((ranks.engine, mine, seconds, self.preemption.reason))
         if reasons := [reason for *_, reason in parts if reason]:
             raise Preempted(reasons[0])
-        spent = {engine: seconds for engine, _, seconds, _ in parts}
-        self._name_straggler(step, spent)
-        self.idle_tail_seconds += max(spent.values()) - statistics.fmean(spent.values())
+        self._note_times(step, {engine: seconds for engine, _, seconds, _ in parts})
         facts = {row: found | {"owners": engine} for engine, part, *_ in parts for row, found in part.items()}
         in_order = [facts[row] for row in range(len(prompts) * samples_per_prompt)]
         columns = {name: [fact[name] for fact in in_order] for name in COLUMNS}
@@ -185,6 +182,14 @@ class Rollouts:
             samples=samples,
             policy_version=version,
             texts={row: facts[row]["text"] for row in readable},
+        )
+
+    def _store(self, state: State) -> WaveStore:
+        return WaveStore(
+            directory=self.run.directory,
+            step=state.step,
+            policy_digest=state.policy_digest,
+            min_seconds=self.run.store_waves_longer_than_seconds,
         )
 
     def _wave(
@@ -200,7 +205,9 @@ class Rollouts:
             store.keep(requests, options, made, seconds)
         return made, seconds
 
-    def _name_straggler(self, step: int, seconds: Mapping[int, float]) -> None:
+    def _note_times(self, step: int, seconds: Mapping[int, float]) -> None:
+        """Adds up what the engines waited for the last of them in this round, and names one that is far behind."""
+        self.idle_tail_seconds += max(seconds.values()) - statistics.fmean(seconds.values())
         slowest, usual = max(seconds, key=seconds.__getitem__), statistics.median(seconds.values())
         if self.engine.ranks.is_main and seconds[slowest] > max(STRAGGLER_SECONDS, STRAGGLER_RATIO * usual):
             get_logger().warning(

@@ -1,6 +1,5 @@
 """Which groups are kept, and how many prompts replace the others."""
 
-import math
 import random
 from fractions import Fraction
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from megatron_rl.algorithms import groups
-from megatron_rl.algorithms.groups import is_informative, prompts_for_round
+from megatron_rl.algorithms.groups import is_informative
 
 
 @pytest.mark.parametrize(
@@ -59,17 +58,3 @@ def test_the_three_tests_equal_their_definitions(choices: list[float]) -> None:
             )
         if set(choices) == {0.0, 1.0}:
             assert len({bool(mask) for mask in found.values()}) == 1
-
-
-def test_a_round_expects_to_find_what_is_missing() -> None:
-    for tried in range(1, 40):
-        for kept in range(tried + 1):
-            for missing in range(1, 40):
-                rate = max(Fraction(kept, tried), Fraction(1, 4))
-                assert prompts_for_round(missing, kept / tried, 10_000) == math.ceil(missing / rate)
-
-
-def test_a_round_is_at_most_two_steps_and_at_least_what_is_missing() -> None:
-    for missing in range(1, 17):
-        for kept in range(17):
-            assert missing <= prompts_for_round(missing, kept / 16, 16) <= 32

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -354,7 +356,7 @@ def test_a_sample_whose_verifier_failed_is_unjudged_and_makes_no_group_informati
     failing.engine.answers = lambda serial: ["no box", "none", CRASHES]
     stream = broken_stream(tokenizer)
     collected = failing.collect(stream, replaced(recipe, ["algorithm", "dynamic_sampling", "max_rounds"], 2), at(0))
-    assert collected.tried.judged.tolist() == [[True, True, False]] * 12
+    assert collected.tried.judged.tolist() == [[True, True, False]] * (4 + 16)
     assert collected.tried.rewards.tolist() == [[0, 0, 0]] * 12
     assert len(collected.groups) == 0
 
@@ -407,3 +409,27 @@ def test_an_engine_without_prompts_scores_nothing(rollouts, recipe: Recipe) -> N
         (), 0, samples_per_prompt=NUM_SAMPLES, max_response_tokens=4, temperature=1.0, top_p=1.0
     )
     assert (len(groups), groups.rewards.shape, groups.samples) == (0, (0, NUM_SAMPLES), {})
+
+
+def test_what_is_dropped_has_no_bias_of_length(rollouts, stream: PromptStream, recipe: Recipe) -> None:
+    """Whatever is answered first or last: kept are the first of the stream that teach something."""
+    draw = random.Random(3)
+    informative = {serial for serial in range(4000) if draw.random() < 0.6}
+    extra = {serial: draw.randrange(6) for serial in range(4000)}  # characters before the answer
+    biased = rollouts(informative)
+    answers = biased.engine.answers
+    biased.engine.answers = lambda serial: ["1" * extra[serial] + text for text in answers(serial)]
+    kept, met, of_shortest = [], [], []
+    for step in range(40):
+        begin = stream.position
+        state = dataclasses.replace(at(step, keep_rate=0.6), response_tokens={"math": 12.0})
+        collected = biased.collect(stream, recipe, state)
+        found = [serial for serial in range(begin, stream.position) if serial in informative]
+        assert serials(collected.groups) == found[:WANTED]
+        kept += collected.groups.lengths.flatten().tolist()
+        met += collected.tried.take([serial - begin for serial in found]).lengths.flatten().tolist()
+        of_shortest += sorted(found, key=extra.__getitem__)[:WANTED]  # as if what ends first were kept
+    assert len(met) > 1.1 * len(kept), "some were dropped"
+    mean, error = statistics.fmean(met), statistics.stdev(met) / len(kept) ** 0.5
+    assert abs(statistics.fmean(kept) - mean) < 3 * error
+    assert min(met) + statistics.fmean(map(extra.__getitem__, of_shortest)) < mean - 3 * error
