@@ -69,7 +69,7 @@ def constants_of(run: Run, from_run: Path | None) -> tuple[Constants, str]:
     Raises UserError where there is none of them for the device.
     """
     from megatron_rl.config.checks import UserError, require
-    from megatron_rl.estimate.step import OURS, from_metrics
+    from megatron_rl.estimate.step import OURS, from_metrics, ours
 
     if from_run is None:
         require(
@@ -84,7 +84,7 @@ def constants_of(run: Run, from_run: Path | None) -> tuple[Constants, str]:
     rows: list[Mapping[str, float]] = list(read_rows(from_run / "metrics.jsonl"))
     if not any("time/update_seconds" in row for row in rows):
         raise UserError(f"--from {from_run}: has no step in its metrics.jsonl yet; wait for the first, or name another")
-    return from_metrics(OURS, run, rows), f"lengths, keep rate and speeds of {from_run}, else published"
+    return from_metrics(ours(run.scale), run, rows), f"lengths, keep rate and speeds of {from_run}, else published"
 
 
 def constants_of_check(run: Run, results: Path) -> tuple[Constants, str]:

@@ -30,6 +30,7 @@ class Constants:
 
     flops: float  # of one device, bf16 without sparsity
     bytes_per_second: float  # that decoding reads of weights and keys
+    decoding_flops: float  # that the responses of a decoding step reach; inf where reading takes longer
     training_share: float  # of `flops` that log-probabilities and updates reach
     prefill_share: float  # of `flops` that reading prompts reaches
     step_overhead_seconds: float  # of a decoding step, beyond reading the weights
@@ -50,6 +51,7 @@ class Constants:
 PUBLISHED = Constants(
     flops=989e12,  # H100 SXM data sheet
     bytes_per_second=2.6e12,  # of 3.35e12 on the data sheet: what attention kernels reach, 78 %
+    decoding_flops=math.inf,  # a step of 512 responses is bound by its reading
     training_share=0.11,  # prime-rl, benchmarks/results: 11 % at 16k on an H100, a small model
     prefill_share=0.4,  # Megatron-LM README: 41 to 48 % of bf16 products
     step_overhead_seconds=2.3e-3,  # a step of 3.5 ms at 1.5B, less 1.2 ms to read 3.1 GB
@@ -75,28 +77,33 @@ OURS = dataclasses.replace(
     has_waves=True,
     oversamples=True,
 )
-# The same on a CPU, where a verdict is reached in milliseconds.
-ON_CPU = dataclasses.replace(OURS, score_seconds=0.0, prompt_tokens=16)
-# One thread of it. Measured by benchmarks/rollout.py on models of 0.3 and 17 million weights.
-CPU_STEP_SECONDS, CPU_SEQUENCE_SECONDS, CPU_FLOPS = 4e-3, 5e-5, 4e10
+# And on one thread of a CPU, where steps are decided by it alone: nothing is published.
+ON_CPU = dataclasses.replace(
+    OURS,
+    flops=4e10,  # measured by benchmarks/rollout.py, as the next four
+    prefill_share=1.0,
+    decoding_flops=4e10,
+    step_overhead_seconds=4e-3,
+    sequence_seconds=5e-5,
+    bytes_per_second=1e10,  # chosen: what one core reads of memory
+    score_seconds=0.0,  # a verdict of the demo is reached in a millisecond
+    prompt_tokens=16,
+)
+
+
+def ours(scale: Scale) -> Constants:
+    """Those of this program on a scale's devices."""
+    return ON_CPU if scale.device == "cpu" else OURS
 
 
 def decoding(model: Model, scale: Scale, constants: Constants) -> Decoding:
-    """What a decoding step of an engine costs, its ranks reading their shares at once; on a CPU it is arithmetic."""
-    if scale.device == "cpu":
-        token = 2 * model.num_parameters / CPU_FLOPS / scale.rollout_tensor_parallel
-        return Decoding(
-            step_seconds=CPU_STEP_SECONDS,
-            sequence_seconds=CPU_SEQUENCE_SECONDS + token,
-            token_seconds=0.0,
-            prefill_token_seconds=token,
-        )
+    """What a decoding step of an engine costs, its ranks reading their shares at once."""
     size, ranks = BYTES[scale.precision], scale.rollout_tensor_parallel
     keys = 2 * model.num_layers * model.num_kv_heads * model.head_dim * size
     weights = size * (model.num_parameters - model.vocab_size * model.hidden_size)
     return Decoding(
         step_seconds=constants.step_overhead_seconds + weights / ranks / constants.bytes_per_second,
-        sequence_seconds=constants.sequence_seconds,
+        sequence_seconds=constants.sequence_seconds + 2 * model.num_parameters / (ranks * constants.decoding_flops),
         token_seconds=keys / ranks / constants.bytes_per_second,
         prefill_token_seconds=2 * model.num_parameters / (ranks * constants.flops * constants.prefill_share),
     )
@@ -167,7 +174,7 @@ def round_of(num_prompts: int, recipe: Recipe, scale: Scale, constants: Constant
 
 def prompts_to_try(missing: int, keep_rate: float, mean_tokens: float, recipe: Recipe, scale: Scale) -> int:
     """What estimate/refill.py says of a round of this program, where responses are `mean_tokens` long on average."""
-    constants = with_mean(ON_CPU if scale.device == "cpu" else OURS, mean_tokens)
+    constants = with_mean(ours(scale), mean_tokens)
     return prompts_for_round(missing, keep_rate, seconds_of_round(recipe, scale, constants))
 
 
@@ -285,5 +292,6 @@ def slowed(constants: Constants, factor: float) -> Constants:
         step_overhead_seconds=constants.step_overhead_seconds * factor,
         sequence_seconds=constants.sequence_seconds * factor,
         bytes_per_second=constants.bytes_per_second / factor,
+        decoding_flops=constants.decoding_flops / factor,
         prefill_share=constants.prefill_share / factor,
     )

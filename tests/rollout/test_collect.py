@@ -357,7 +357,7 @@ def test_a_sample_whose_verifier_failed_is_unjudged_and_makes_no_group_informati
     stream = broken_stream(tokenizer)
     collected = failing.collect(stream, replaced(recipe, ["algorithm", "dynamic_sampling", "max_rounds"], 2), at(0))
     assert collected.tried.judged.tolist() == [[True, True, False]] * (4 + 16)
-    assert collected.tried.rewards.tolist() == [[0, 0, 0]] * 12
+    assert collected.tried.rewards.tolist() == [[0, 0, 0]] * (4 + 16)
     assert len(collected.groups) == 0
 
 

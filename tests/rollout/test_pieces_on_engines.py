@@ -42,10 +42,10 @@ class Told(Preemption):
 
 
 def prompts(num_groups: int) -> list[Prompt]:
-    """Some of the demo's characters; every other one of another domain, with other lengths expected."""
+    """Some of the demo's characters."""
     return [
-        Prompt(serial=k, id=str(k), domain=("math", "logic")[k % 2], token_ids=tuple(range(4, 8 + k)),
-               opens_thought=False, item={"task": "x", "entry": {}} if k % 2 else {"answer": "5"})
+        Prompt(serial=k, id=str(k), domain="math", token_ids=tuple(range(4, 8 + k)), opens_thought=False,
+               item={"answer": "5"})
         for k in range(num_groups)
     ]  # fmt: skip
 
