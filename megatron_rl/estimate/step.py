@@ -173,7 +173,14 @@ def round_of(num_prompts: int, recipe: Recipe, scale: Scale, constants: Constant
 
 
 def prompts_to_try(missing: int, keep_rate: float, mean_tokens: float, recipe: Recipe, scale: Scale) -> int:
-    """What estimate/refill.py says of a round of this program, where responses are `mean_tokens` long on average."""
+    """What estimate/refill.py says of a round of this program, where responses are `mean_tokens` long on average.
+
+    On a CPU cores decode, not ranks: any layout tries the same prompts, as if it had two engines.
+    """
+    if scale.device == "cpu":
+        scale = dataclasses.replace(
+            scale, num_nodes=1, devices_per_node=2, tensor_parallel=1, pipeline_parallel=1, rollout_tensor_parallel=1
+        )
     constants = with_mean(ours(scale), mean_tokens)
     return prompts_for_round(missing, keep_rate, seconds_of_round(recipe, scale, constants))
 

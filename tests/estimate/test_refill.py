@@ -85,6 +85,13 @@ def test_a_shortage_is_as_likely_and_as_large_as_in_draws(tried: int, missing: i
     assert rest == pytest.approx(sum(short) / len(short), abs=1.0)
 
 
+@pytest.mark.parametrize("missing", [1, 3, 6, 12])
+def test_any_layout_of_a_cpu_tries_the_same_prompts(missing: int) -> None:
+    runs = [build_run("prorl_v2", scale, [], None, needs_files=False) for scale in ("cpu", "cpu_tp2_pp2")]
+    one, other = (prompts_to_try(missing, 0.5, 9.0, run.at_step(0), run.scale) for run in runs)
+    assert one == other >= 2 * missing
+
+
 def test_the_same_numbers_give_the_same_round_and_lengths_count_to_two_digits() -> None:
     run = build_run("prorl_v2", "h100x8", [], None, needs_files=False)
     recipe = run.at_step(0)
