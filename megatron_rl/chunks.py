@@ -67,4 +67,5 @@ def gathered(starts: Tensor, degree: int) -> Tensor:
     >>> gathered(torch.tensor([0, 4, 12]), 2).tolist()
     [0, 6, 7, 1, 2, 3, 8, 9, 10, 11, 4, 5]
     """
-    return torch.cat([tokens(starts, degree, rank) for rank in range(degree)]).argsort()
+    order = torch.cat([tokens(starts, degree, rank) for rank in range(degree)])
+    return torch.empty_like(order).index_copy(0, order, torch.arange(len(order)))

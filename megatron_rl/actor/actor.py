@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl.actor import model, names, optimizer, precision, reshard, schedule, vocabulary
+from megatron_rl.actor.context import Share, on_device
 from megatron_rl.actor.offload import Offload
 from megatron_rl.actor.pack import Limits, joined
 from megatron_rl.actor.vocabulary import Head
@@ -110,13 +111,13 @@ class Actor:
     def _viewed(self, packs: list[Pack], recipe: Recipe) -> PolicyView:
         temperature, seen = recipe.sampling.temperature, Seen(self.ranks)
 
-        def read(head: Head, pack: Pack) -> Tensor:
-            pair = vocabulary.log_probabilities_and_entropy(head, pack.targets, temperature, self.tensor_group)
-            return torch.stack(pair)
+        def read(head: Head, share: Share) -> Tensor:
+            pair = vocabulary.log_probabilities_and_entropy(head, share.targets, temperature, self.tensor_group)
+            return share.whole(torch.stack(pair))
 
         views = self._views(packs, read)
         for pack, (logprobs, entropy) in zip(packs, views, strict=False):
-            seen.add(schedule.on_device(pack, logprobs.device), logprobs, entropy)
+            seen.add(on_device(pack, logprobs.device), logprobs, entropy)
         return seen.view([view[0] for view in views] or [None] * len(packs))
 
     @span("logprob")
@@ -125,9 +126,9 @@ class Actor:
         if self.reference is None:
             return [None] * len(batch.packs)
 
-        def read(head: Head, pack: Pack) -> Tensor:
+        def read(head: Head, share: Share) -> Tensor:
             temperature = recipe.sampling.temperature
-            return vocabulary.log_probabilities(head, pack.targets, temperature, self.tensor_group)
+            return share.whole(vocabulary.log_probabilities(head, share.targets, temperature, self.tensor_group))
 
         with self._holding(self.reference):
             views = self._views(batch.packs, read)
@@ -184,15 +185,15 @@ class Actor:
             recipe.sampling.temperature,
         )
 
-        def loss(head: Head, pack: Pack) -> tuple[Tensor, Tensor]:
+        def loss(head: Head, share: Share) -> tuple[Tensor, Tensor]:
             nonlocal sums
+            pack, targets = share.pack, share.targets
             if pack.old_logprobs is None:
-                logprobs, entropy = vocabulary.log_probabilities_and_entropy(
-                    head, pack.targets, temperature, self.tensor_group
-                )
-                seen.add(pack, logprobs.detach(), entropy)
+                pair = vocabulary.log_probabilities_and_entropy(head, targets, temperature, self.tensor_group)
+                logprobs, entropy = share.whole(torch.stack(pair))
+                seen.add(pack, logprobs.detach(), entropy.detach())
             else:
-                logprobs = vocabulary.log_probabilities(head, pack.targets, temperature, self.tensor_group)
+                logprobs = share.whole(vocabulary.log_probabilities(head, targets, temperature, self.tensor_group))
             total, of_pack = objective(logprobs, pack, recipe.algorithm)
             if self.ranks.counts_tokens:
                 sums += of_pack

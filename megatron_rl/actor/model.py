@@ -46,6 +46,7 @@ def transformer_config(model: Model, scale: Scale, device: Device) -> Any:
         pipeline_model_parallel_size=scale.pipeline_parallel,
         virtual_pipeline_model_parallel_size=scale.virtual_pipeline if scale.virtual_pipeline > 1 else None,
         sequence_parallel=scale.sequence_parallel,
+        context_parallel_size=scale.context_parallel,
         # Packs differ in length, unless interleaved stages forbid it; Megatron asserts a mixture-of-experts setting
         # for that, which a dense model does not use.
         variable_seq_lengths=not needs_one_length(scale, device),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from megatron_rl.algorithms.losses import loss_weights
+from megatron_rl.config.context import padded_length
 from megatron_rl.config.precision import token_multiple
 from megatron_rl.config.records import Algorithm, Scale
 from megatron_rl.runtime import parallel
@@ -39,6 +40,11 @@ class Limits:
     multiple: int  # its length is a multiple of this (sequence parallelism splits it, FP8 takes whole blocks)
     packs_multiple: int  # so is the number of packs (interleaved pipeline stages)
     one_length: bool  # all packs of the step are padded to one length
+    context_parallel: int = 1  # ranks that share a pack: they pad each of its sequences
+
+    def taken(self, length: int) -> int:
+        """Tokens that a sequence of `length` takes of a pack's `max_tokens`."""
+        return padded_length(length, self.context_parallel)
 
     @classmethod
     def of(cls, scale: Scale, one_length: bool) -> Limits:
@@ -48,6 +54,7 @@ class Limits:
             multiple=token_multiple(scale),
             packs_multiple=scale.pipeline_parallel if scale.virtual_pipeline > 1 else 1,
             one_length=one_length,
+            context_parallel=scale.context_parallel,
         )
 
 
@@ -61,6 +68,7 @@ def pack(groups: Groups, ranks: Ranks, algorithm: Algorithm, limits: Limits) -> 
     """
     num_samples = groups.lengths.shape[1]
     lengths = (groups.lengths + torch.tensor([len(p.token_ids) for p in groups.prompts])[:, None]).flatten().tolist()
+    taken = [limits.taken(length) for length in lengths]
     judged = groups.judged.flatten().tolist()
     num_updates = min(algorithm.updates_per_step, len(groups))
     bounds = [len(groups) * i // max(num_updates, 1) for i in range(num_updates + 1)]
@@ -70,14 +78,14 @@ def pack(groups: Groups, ranks: Ranks, algorithm: Algorithm, limits: Limits) -> 
         weights.append(relative_loss_weights(groups.lengths[first:last], groups.judged[first:last], algorithm))
         numbers = range(first * num_samples, last * num_samples)
         rows = sorted((row for row in numbers if judged[row]), key=lambda row: (-lengths[row], row))
-        replicas = share_out(rows, lengths, ranks.data_parallel)
-        plans.append([fill(rows, lengths, limits.max_tokens) for rows in replicas])
+        replicas = share_out(rows, taken, ranks.data_parallel)
+        plans.append([fill(rows, taken, limits.max_tokens) for rows in replicas])
     replica_of = {
         row: replica for plan in plans for replica, packs in enumerate(plan) for rows in packs for row in rows
     }
     responses = _exchange(groups, replica_of, ranks)
     weight_of = torch.cat([part.flatten() for part in weights]).tolist() if weights else []
-    longest = max((sum(lengths[row] for row in rows) for plan in plans for packs in plan for rows in packs), default=1)
+    longest = max((sum(taken[row] for row in rows) for plan in plans for packs in plan for rows in packs), default=1)
     updates = []
     for plan in (plan for plan in plans if any(plan)):
         count = max(len(packs) for packs in plan)
@@ -138,11 +146,15 @@ def joined(packs: Sequence[Pack], limits: Limits) -> list[Pack]:
         return list(packs)
     runs: list[list[Pack]] = []
     for part in packs:
-        if runs and sum(len(p.token_ids) for p in runs[-1]) + len(part.token_ids) <= limits.max_tokens:
+        if runs and sum(_taken(one, limits) for one in [*runs[-1], part]) <= limits.max_tokens:
             runs[-1].append(part)
         else:
             runs.append([part])
     return [_joined(run) if len(run) > 1 else run[0] for run in runs]
+
+
+def _taken(part: Pack, limits: Limits) -> int:
+    return sum(limits.taken(length) for length in part.cumulative_lengths.diff().tolist())
 
 
 def _joined(packs: list[Pack]) -> Pack:
@@ -207,7 +219,7 @@ def _pack(
         mask.append(torch.cat([before, torch.ones(len(response)), after]))
         rollout.append(torch.cat([before, logprobs, after]))
         weights.append(mask[-1] * weight_of[row])
-    used = sum(len(part) for part in tokens)
+    used = sum(limits.taken(len(part)) for part in tokens)
     padding = max(one_length - used, 0 if rows else 1)
     padding += -(used + padding) % limits.multiple
     if padding:

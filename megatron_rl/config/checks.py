@@ -19,6 +19,7 @@ COUNTS = (
     "pipeline_parallel",
     "rollout_tensor_parallel",
     "virtual_pipeline",
+    "context_parallel",
     "device_memory_bytes",
     "max_tokens_per_microbatch",
     "kv_cache_bytes",
@@ -81,11 +82,12 @@ def check_scale(scale: Scale) -> None:
     )
     limit = scale.time_limit_hours
     require(limit is None or limit > 0, f"{where}: time_limit_hours={limit} must be above 0, or none")
-    shard = scale.tensor_parallel * scale.pipeline_parallel
+    shard, context = scale.tensor_parallel * scale.pipeline_parallel * scale.context_parallel, scale.context_parallel
     require(
         world % shard == 0,
         f"{where}: {world} ranks do not divide into tensor_parallel={scale.tensor_parallel} x "
-        f"pipeline_parallel={scale.pipeline_parallel}; use a multiple of {shard}",
+        f"pipeline_parallel={scale.pipeline_parallel}{f' x context_parallel={context}' if context > 1 else ''}; "
+        f"use a multiple of {shard}",
     )
     require(
         scale.devices_per_node % scale.rollout_tensor_parallel == 0,

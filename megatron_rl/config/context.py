@@ -1,6 +1,14 @@
-"""What context parallelism makes of the lengths of sequences, before torch is imported."""
+"""What context parallelism makes of the lengths of sequences, and what it asks of a scale, before torch is imported."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from megatron_rl.config.checks import longest_sequence, require
+from megatron_rl.config.precision import token_multiple
+
+if TYPE_CHECKING:
+    from megatron_rl.config.records import Recipe, Scale
 
 
 def sequence_multiple(degree: int) -> int:
@@ -20,3 +28,36 @@ def padded_length(length: int, degree: int) -> int:
     """
     multiple = sequence_multiple(degree)
     return -(-length // multiple) * multiple
+
+
+def check_context(recipe: Recipe, scale: Scale) -> None:
+    """Raises UserError where sequences or heads cannot be shared by so many context-parallel ranks."""
+    degree, model, where = scale.context_parallel, recipe.model, f"scale '{scale.name}'"
+    asked, exchange = f"context_parallel={degree}", scale.context_exchange
+    require(
+        exchange == "p2p" or (degree > 1 and scale.device == "cuda"),
+        f"{where}: context_exchange='{exchange}' is of context parallelism on a GPU; set device='cuda' and "
+        "context_parallel of 2 or more, or context_exchange='p2p'",
+    )
+    if degree == 1:
+        return
+    tokens, multiple = scale.max_tokens_per_microbatch, token_multiple(scale)
+    require(
+        tokens % multiple == 0,
+        f"{where}: max_tokens_per_microbatch={tokens} is no multiple of {multiple}, the tokens that {asked} shares out "
+        f"at a time; use {-(-tokens // multiple) * multiple}",
+    )
+    longest = longest_sequence(recipe)
+    needed = -(-padded_length(longest, degree) // multiple) * multiple
+    require(
+        needed <= tokens,
+        f"{where}: max_tokens_per_microbatch={tokens} cannot hold a sequence of {longest} tokens, padded for {asked}; "
+        f"use at least {needed}",
+    )
+    for field in ("num_heads", "num_kv_heads") if exchange == "a2a" else ():
+        of_rank = getattr(model, field) // scale.tensor_parallel
+        require(
+            of_rank % degree == 0,
+            f"{where}: context_exchange='a2a' deals out heads, and {field} / tensor_parallel = {of_rank} of model "
+            f"{model.name} does not divide into {asked}; use context_exchange='p2p'",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,19 @@ ROLLOUT_SCALING = {
 def token_multiple(scale: Scale) -> int:
     """What the tokens of a pack are a multiple of: sequence parallelism splits them, and FP8 takes whole blocks.
 
+    Under context parallelism each rank has two chunks of one size, and what it has is that multiple.
+
     >>> from dataclasses import replace
     >>> from recipes.scales import H100X8, H100X16_TP2
     >>> fp8 = replace(H100X16_TP2, fp8_actor="blockwise")
     >>> token_multiple(H100X8), token_multiple(H100X16_TP2), token_multiple(fp8)
     (1, 2, 256)
+    >>> token_multiple(replace(H100X8, context_parallel=4)), token_multiple(replace(fp8, context_parallel=4))
+    (8, 1024)
     """
-    return (scale.tensor_parallel if scale.sequence_parallel else 1) * FP8_MULTIPLE[scale.fp8_actor]
+    of_rank = (scale.tensor_parallel if scale.sequence_parallel else 1) * FP8_MULTIPLE[scale.fp8_actor]
+    degree = scale.context_parallel
+    return of_rank if degree == 1 else degree * math.lcm(2, of_rank)
 
 
 def bf16_layers(model: Model, scale: Scale) -> tuple[int, ...]:

@@ -265,6 +265,8 @@ class Scale:
     max_requests_in_flight: int  # sequences that one rollout engine decodes at once
     sequences_per_wave: int  # per rollout engine, which it has to itself; a larger group is several requests
     virtual_pipeline: int = 1  # model chunks per pipeline stage
+    context_parallel: int = 1  # ranks that share every sequence of a microbatch, a part of its tokens each
+    context_exchange: Literal["p2p", "a2a"] = "p2p"  # on a GPU: keys and values go round, or heads are dealt out
     sequence_parallel: bool = False
     recomputes_activations: bool = False  # of whole layers, in the backward pass
     recomputes_mlp: bool = False  # of the MLP of each layer alone, its largest part
@@ -289,11 +291,14 @@ class Scale:
 
     @property
     def data_parallel(self) -> int:
-        return self.num_devices // (self.tensor_parallel * self.pipeline_parallel)
+        return self.num_devices // (self.tensor_parallel * self.pipeline_parallel * self.context_parallel)
 
     @property
     def layout(self) -> dict[str, Any]:
-        """What must be equal for one rank's checkpoint file to fit."""
+        """What must be equal for one rank's checkpoint file to fit.
+
+        Context-parallel ranks are no part of it: weights and optimizer lie on them as on data-parallel ones.
+        """
         names = ("num_devices", "tensor_parallel", "pipeline_parallel", "virtual_pipeline", "precision")
         return {name: getattr(self, name) for name in names}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_rl.config.checks import YEAR_SECONDS, check_layout, check_scale, require
+from megatron_rl.config.context import check_context
 from megatron_rl.config.draws import check_draws
 from megatron_rl.config.lineage import Parent
 from megatron_rl.config.precision import check_precision
@@ -61,6 +62,7 @@ class Run:
         check_draws(self.recipe)
         check_layout(self.recipe, self.scale)
         check_precision(self.recipe.model, self.scale)
+        check_context(self.recipe, self.scale)
         counts = ("validate_every_steps", "max_validation_prompts", "save_every_steps", "checkpoints_kept")
         for field in (*counts, "max_steps_without_update"):
             require(getattr(self, field) >= 1, f"run.{field}={getattr(self, field)}: must be at least 1")
@@ -134,9 +136,10 @@ def batch_algebra(run: Run) -> str:
     sequences = sampling.prompts_per_step * sampling.samples_per_prompt
     updates = run.recipe.algorithm.updates_per_step
     per_update = sequences // updates
+    shared = f", each over {scale.context_parallel} context-parallel ranks" if scale.context_parallel > 1 else ""
     return (
         f"{sampling.prompts_per_step} prompts x {sampling.samples_per_prompt} samples = {sequences} sequences per "
         f"step; {updates} update{'s' * (updates > 1)} of {per_update} sequences; {scale.data_parallel} data-parallel "
         f"rank{'s' * (scale.data_parallel > 1)} x {per_update / scale.data_parallel:g} sequences, in microbatches of "
-        f"at most {scale.max_tokens_per_microbatch} tokens"
+        f"at most {scale.max_tokens_per_microbatch} tokens{shared}"
     )

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+
+from megatron_rl import chunks
 
 
 class RMSNorm(torch.nn.Module):
@@ -54,11 +57,11 @@ class PackRotation:
         self._pack: tuple[Tensor, Tensor] | None = None  # where its sequences start, and the angles [longest, 1, 1, d]
         self._tables: tuple[Tensor, Tensor] | None = None  # cosines and sines [T, 1, d]
 
-    def __call__(self, x: Tensor, starts: Tensor, angles: Tensor, *_: Any, **__: Any) -> Tensor:
-        """x [T, heads, d], each sequence rotated from position 0 on."""
+    def __call__(self, x: Tensor, starts: Tensor, angles: Tensor, *_: Any, cp_group: Any = None, **__: Any) -> Tensor:
+        """x [T, heads, d], each sequence rotated from position 0 on; of it a context-parallel rank has its chunks."""
         if self._tables is None or self._pack is None or self._pack[0] is not starts or self._pack[1] is not angles:
-            positions = torch.arange(len(x)) - starts[:-1].long().repeat_interleave(starts.diff().long())
-            own = angles[positions, 0]
+            degree, rank = (1, 0) if cp_group is None else (cp_group.size(), cp_group.rank())
+            own = angles[chunks.positions(starts, degree, rank), 0]
             self._pack, self._tables = (starts, angles), (own.cos().to(x.dtype), own.sin().to(x.dtype))
         result: Tensor = _Rotation.apply(x, *self._tables)
         return result
@@ -88,29 +91,76 @@ def _rotated(x: Tensor, cosines: Tensor, sines: Tensor, direction: int) -> Tenso
 class PackedAttention(torch.nn.Module):
     """Causal attention within each sequence of a pack; Megatron's own refuses packs.
 
-    q [T, heads, d], k and v [T, groups, d] -> [T, heads * d].
+    q [T, heads, d], k and v [T, groups, d] -> [T, heads * d]. Of context-parallel ranks each has its chunks of the
+    sequences, and for them needs all keys and values: collective over those ranks.
     """
 
-    def __init__(self, config: Any, *_: Any, softmax_scale: float | None = None, **__: Any) -> None:
+    def __init__(
+        self, config: Any, *_: Any, softmax_scale: float | None = None, pg_collection: Any = None, **__: Any
+    ) -> None:
         super().__init__()
         self.scale = softmax_scale
+        self.group = pg_collection.cp
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *_: Any, packed_seq_params: Any, **__: Any) -> Tensor:
-        starts = packed_seq_params.cu_seqlens_q.long()
-        lengths, longest = starts.diff(), int(packed_seq_params.max_seqlen_q)
-        # Sequences are padded on the right, where the causal mask hides the padding from every real token.
-        rows = torch.repeat_interleave(torch.arange(len(lengths)) * longest - starts[:-1], lengths)
-        rows += torch.arange(len(rows))
-        shape = (len(lengths), longest)
-
-        def padded(x: Tensor) -> Tensor:
-            flat = x.new_zeros(shape[0] * shape[1], *x.shape[1:]).index_copy(0, rows, x)
-            return flat.view(*shape, *x.shape[1:]).transpose(1, 2)
-
+        longest, degree = int(packed_seq_params.max_seqlen_q), self.group.size()
+        if degree == 1:
+            lengths = packed_seq_params.cu_seqlens_q.long().diff()
+            rows, mask = _rows(lengths, longest), None
+            queries, keys, values = (_padded(x, rows, len(lengths), longest) for x in (q, k, v))
+        else:
+            starts = packed_seq_params.cu_seqlens_q_padded.long()
+            lengths, own = starts.diff(), starts.diff() // degree
+            everyone = _OfAllRanks.apply(torch.cat([k, v], 1), chunks.gathered(starts, degree), self.group)
+            rows, all_rows = _rows(own, longest // degree), _rows(lengths, longest)
+            queries = _padded(q, rows, len(lengths), longest // degree)
+            keys, values = (_padded(x, all_rows, len(lengths), longest) for x in everyone.chunk(2, 1))
+            positions = chunks.positions(starts, degree, self.group.rank())
+            at = _padded(positions, rows, len(lengths), longest // degree)
+            mask = torch.arange(longest) <= at[:, None, :, None]
         out = F.scaled_dot_product_attention(
-            padded(q), padded(k), padded(v), is_causal=True, scale=self.scale, enable_gqa=True
+            queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=self.scale, enable_gqa=True
         )
         return out.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, rows)
+
+
+def _rows(lengths: Tensor, longest: int) -> Tensor:
+    """Where the tokens of a pack lie once each of its sequences fills `longest` rows [T].
+
+    Sequences are padded on the right, where the causal mask hides the padding from every real token.
+    """
+    before = lengths.cumsum(0) - lengths
+    rows = torch.repeat_interleave(torch.arange(len(lengths)) * longest - before, lengths)
+    return rows + torch.arange(len(rows))
+
+
+def _padded(x: Tensor, rows: Tensor, num_sequences: int, longest: int) -> Tensor:
+    """[T, heads, d] -> [sequences, heads, longest, d]; [T] -> [sequences, longest]."""
+    flat = x.new_zeros(num_sequences * longest, *x.shape[1:]).index_copy(0, rows, x)
+    batch = flat.view(num_sequences, longest, *x.shape[1:])
+    return batch.transpose(1, 2) if x.dim() > 1 else batch
+
+
+class _OfAllRanks(torch.autograd.Function):
+    """What all ranks of a group have [T / ranks, ...], in the order of `places` [T, ...].
+
+    All of them use it, so that in the backward pass each gets the sum of the gradients that its part has anywhere.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, places: Tensor, group: Any) -> Tensor:
+        ctx.places, ctx.group = places, group
+        parts = [torch.empty_like(own) for _ in range(group.size())]
+        dist.all_gather(parts, own, group=group)
+        return torch.cat(parts).index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        parts = gradient.new_empty(gradient.shape).index_copy_(0, ctx.places, gradient).chunk(ctx.group.size())
+        own = torch.empty_like(parts[0])
+        dist.reduce_scatter(own, list(parts), group=ctx.group)
+        return own, None, None
 
 
 def block_spec(config: Any, virtual_stage: int | None) -> Any:

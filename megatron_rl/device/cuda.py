@@ -88,6 +88,7 @@ def transformer_options(scale: Scale) -> dict[str, Any]:
         "bias_activation_fusion": scale.fuses_swiglu,
         "bias_dropout_fusion": False,
         "deterministic_mode": scale.deterministic,
+        "cp_comm_type": scale.context_exchange,
         # Only apex brings the kernel that Megatron's own output layer needs for it.
         "gradient_accumulation_fusion": importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None,
     }

@@ -32,6 +32,8 @@ class Ranks:
     engine_rank: int  # its place among the engine's ranks
     engine_size: int
     is_first_of_machine: bool
+    context: int = 0
+    context_parallel: int = 1
     engine_group: Any = None  # of the engine's ranks, on the host; None where an engine has one
 
     @property
@@ -46,16 +48,16 @@ class Ranks:
     @property
     def counts_tokens(self) -> bool:
         """True on one rank per data-parallel replica: the one whose sums stand for the replica."""
-        return self.has_loss and self.tensor == 0
+        return self.has_loss and self.tensor == 0 and self.context == 0
 
     @property
     def first_replica(self) -> int:
-        """The rank that has the same share of the model on the first data-parallel replica."""
-        return self.rank - self.data * self.tensor_parallel
+        """The first rank that has the same share of the model; context- and data-parallel ranks have equal ones."""
+        return self.rank - (self.data * self.context_parallel + self.context) * self.tensor_parallel
 
     def data_of(self, rank: int) -> int:
-        """The data-parallel index of any rank: tensor varies fastest, then data, then pipeline."""
-        return rank // self.tensor_parallel % self.data_parallel
+        """The data-parallel index of any rank: tensor varies fastest, then context, then data, then pipeline."""
+        return rank // (self.tensor_parallel * self.context_parallel) % self.data_parallel
 
 
 def start(scale: Scale, device: Device, timeout_seconds: float) -> Ranks:
@@ -86,6 +88,7 @@ def start(scale: Scale, device: Device, timeout_seconds: float) -> Ranks:
         scale.tensor_parallel,
         scale.pipeline_parallel,
         scale.virtual_pipeline if scale.virtual_pipeline > 1 else None,
+        context_parallel_size=scale.context_parallel,
         distributed_timeout_minutes=max(1, round(timeout_seconds / 60)),
     )
     tensor_parallel.model_parallel_cuda_manual_seed(1234)
@@ -98,16 +101,18 @@ def start(scale: Scale, device: Device, timeout_seconds: float) -> Ranks:
         tensor=parallel_state.get_tensor_model_parallel_rank(),
         pipeline=parallel_state.get_pipeline_model_parallel_rank(),
         data=parallel_state.get_data_parallel_rank(),
+        context=parallel_state.get_context_parallel_rank(),
         tensor_parallel=scale.tensor_parallel,
         pipeline_parallel=scale.pipeline_parallel,
         data_parallel=scale.data_parallel,
+        context_parallel=scale.context_parallel,
         engine=rank // size,
         engine_rank=rank % size,
         engine_size=size,
         engine_group=groups[rank // size] if groups else None,
         is_first_of_machine=os.environ["LOCAL_RANK"] == "0",
     )
-    assert ranks.data_of(rank) == ranks.data, "Megatron's rank order is not tensor, data, pipeline"
+    assert ranks.data_of(rank) == ranks.data, "Megatron's rank order is not tensor, context, data, pipeline"
     return ranks
 
 

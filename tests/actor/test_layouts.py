@@ -28,6 +28,15 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "tp2_pp2": (4, {"tensor_parallel": 2, "pipeline_parallel": 2}),
     "tp2_dp2_sequence_parallel": (4, {"tensor_parallel": 2, "sequence_parallel": True}),
     "pp2_dp2": (4, {"pipeline_parallel": 2, "max_tokens_per_microbatch": 200}),
+    "cp2": (2, {"context_parallel": 2, "max_tokens_per_microbatch": 200}),
+    "cp2_recompute": (2, {"context_parallel": 2, "recomputes_activations": True}),
+    "cp4": (4, {"context_parallel": 4, "max_tokens_per_microbatch": 200}),
+    "cp2_dp2": (4, {"context_parallel": 2}),
+    "cp2_tp2_sequence_parallel": (4, {"context_parallel": 2, "tensor_parallel": 2, "sequence_parallel": True}),
+    "cp2_pp2_virtual2": (
+        4,
+        {"context_parallel": 2, "pipeline_parallel": 2, "virtual_pipeline": 2, "max_tokens_per_microbatch": 300},
+    ),
 }
 TEMPERATURE = 0.8
 RECIPE_CHANGES = {

@@ -29,24 +29,27 @@ class World:
     """A layout; `engine_size` is the rollout engines' tensor parallelism."""
 
     tensor: int = 1
+    context: int = 1
     data: int = 1
     pipeline: int = 1
     engine_size: int = 1
 
     @property
     def size(self) -> int:
-        return self.tensor * self.data * self.pipeline
+        return self.tensor * self.context * self.data * self.pipeline
 
     def ranks(self, rank: int) -> Ranks:
         return Ranks(
             rank=rank,
             world=self.size,
             tensor=rank % self.tensor,
-            data=rank // self.tensor % self.data,
-            pipeline=rank // (self.tensor * self.data),
+            context=rank // self.tensor % self.context,
+            data=rank // (self.tensor * self.context) % self.data,
+            pipeline=rank // (self.tensor * self.context * self.data),
             tensor_parallel=self.tensor,
             pipeline_parallel=self.pipeline,
             data_parallel=self.data,
+            context_parallel=self.context,
             engine=rank // self.engine_size,
             engine_rank=rank % self.engine_size,
             engine_size=self.engine_size,
@@ -62,6 +65,8 @@ WORLDS = [
     World(data=2, pipeline=2),
     World(tensor=2, pipeline=2, engine_size=2),
     World(data=4, engine_size=2),
+    World(context=2, data=2),
+    World(tensor=2, context=2, engine_size=2),
 ]
 
 
@@ -150,7 +155,7 @@ def packed(
 
 
 def one_per_replica(batches: list[Batch], world: World) -> list[Batch]:
-    return [batches[replica * world.tensor] for replica in range(world.data)]
+    return [batches[replica * world.tensor * world.context] for replica in range(world.data)]
 
 
 def segments(pack: Pack) -> Iterator[tuple[int, slice]]:
@@ -238,10 +243,10 @@ def test_the_sequences_of_an_update_do_not_depend_on_the_layout(monkeypatch: pyt
 
 
 def test_all_ranks_of_a_replica_have_the_same_packs(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(tensor=2, data=2, pipeline=2, engine_size=2)
+    world = World(tensor=2, context=2, data=2, pipeline=2, engine_size=2)
     batches = packed(monkeypatch, random_groups(3, num_groups=6), world)
     for rank, batch in enumerate(batches):
-        replica = batches[world.ranks(rank).data * world.tensor]
+        replica = batches[world.ranks(rank).data * world.tensor * world.context]
         for mine, others in zip(batch.packs, replica.packs, strict=True):
             assert torch.equal(mine.token_ids, others.token_ids)
             assert torch.equal(mine.rollout_logprobs, others.rollout_logprobs)
@@ -315,6 +320,24 @@ def test_joined_packs_are_the_same_sequences_in_the_same_order(monkeypatch: pyte
         assert all(part.longest == int(part.cumulative_lengths.diff().max()) for part in fewer)
         for left, right in zip(fewer, fewer[1:], strict=False):
             assert len(left.token_ids) + len(right.token_ids) > LOOSE.max_tokens
+
+
+@pytest.mark.parametrize("degree", [2, 4])
+@pytest.mark.parametrize("seed", range(5))
+def test_packs_that_are_shared_keep_to_their_limits_with_the_padding_of_every_sequence(
+    monkeypatch: pytest.MonkeyPatch, degree: int, seed: int
+) -> None:
+    multiple, world = degree * 2, World(context=degree, data=2)
+    limits = Limits(
+        max_tokens=80, multiple=multiple, packs_multiple=1, one_length=seed % 2 == 1, context_parallel=degree
+    )
+    batches = packed(monkeypatch, random_groups(seed), world, 2, limits)
+    sizes = []
+    for one in [*batches[0].packs, *joined(batches[0].packs, limits), *batches[-1].packs]:
+        padded = [-(-length // multiple) * multiple for length in one.cumulative_lengths.diff().tolist()]
+        assert sum(padded) <= 80 and sum(padded) % multiple == 0
+        sizes.append(sum(padded))
+    assert not limits.one_length or len(set(sizes)) == 1
 
 
 def test_packs_that_have_to_be_of_one_length_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:

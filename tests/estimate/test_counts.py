@@ -144,7 +144,7 @@ def kept(folders: dict[str, str], ways: dict[str, dict[str, Any]]) -> dict[str, 
     from megatron.core import parallel_state
 
     from megatron_rl.actor import model as models
-    from megatron_rl.actor.schedule import _sequences
+    from megatron_rl.actor.context import share
     from megatron_rl.types import Pack
 
     found = {}
@@ -162,8 +162,9 @@ def kept(folders: dict[str, str], ways: dict[str, dict[str, Any]]) -> dict[str, 
             longest=tokens, sequences=zeros.long(), response_mask=zeros, loss_weights=zeros, rollout_logprobs=zeros,
         )  # fmt: skip
         kept = Kept({parameter.untyped_storage().data_ptr() for parameter in chunk.parameters()})
+        part = share(pack, parallel_state.get_context_parallel_group(), hardware.torch_device)
         with torch.autograd.graph.saved_tensors_hooks(kept.pack, kept.unpack):
-            hidden = chunk(pack.token_ids[None], pack.position_ids[None], None, packed_seq_params=_sequences(pack))
+            hidden = chunk(part.token_ids[None], part.position_ids[None], None, packed_seq_params=part.sequences)
             hidden.sum().backward()
         assert kept.now == 0, "the backward pass has let go of everything"
         found[name] = [kept.peak, estimate(run).activations]
