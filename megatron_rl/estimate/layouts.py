@@ -1,7 +1,8 @@
 """Layouts of a model on so many GPUs: every one that divides, what it needs, and why one is proposed before another.
 
 The least model parallelism that fits wins, because each degree of it is messages in every layer, and then the least
-that a rollout engine spans. Memory is that of estimate/memory.py, and no more certain; speed is not measured.
+that a rollout engine spans. Sequences are shared by context-parallel ranks only where the same tensor and pipeline
+parallelism does not fit without. Memory is that of estimate/memory.py, and no more certain; speed is not measured.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from megatron_rl.config.checks import UserError
-from megatron_rl.config.precision import BYTES
+from megatron_rl.config.precision import BYTES, token_multiple
 from megatron_rl.config.records import Model, Scale
 from megatron_rl.config.run import Run
 from megatron_rl.estimate.memory import RESERVED_BYTES, Memory, estimate, shortage
@@ -43,18 +44,24 @@ class Layout:
     def name(self) -> str:
         """The degrees, as in `tensor 4 x pipeline 2 x data 8, rollout tensor 4`."""
         scale = self.scale
+        context = f"context {scale.context_parallel} x " if scale.context_parallel > 1 else ""
         return (
-            f"tensor {scale.tensor_parallel} x pipeline {scale.pipeline_parallel} x data {scale.data_parallel}, "
-            f"rollout tensor {scale.rollout_tensor_parallel}"
+            f"tensor {scale.tensor_parallel} x pipeline {scale.pipeline_parallel} x {context}"
+            f"data {scale.data_parallel}, rollout tensor {scale.rollout_tensor_parallel}"
         )
 
 
 def layouts(run_at: Callable[[Scale], Run], base: Scale) -> list[Layout]:
-    """A layout for each degree of tensor and pipeline parallelism on the devices of `base`, the best first.
+    """Layouts for each degree of tensor and pipeline parallelism on the devices of `base`, the best first.
 
     `run_at` makes the run at a scale, and raises UserError where the model does not divide.
     """
-    found = [_placed(run_at, scale) for scale in _degrees(base)]
+    found = []
+    for scale in _degrees(base):
+        found.append(_placed(run_at, scale))
+        degrees = iter(DEGREES[1:])
+        while not found[-1].fits and found[-1].memory is not None and (shared := _shared(scale, next(degrees, 0))):
+            found.append(_placed(run_at, shared))
     return sorted(found, key=lambda layout: (not layout.fits, layout.memory is None, _cost(layout.scale)))
 
 
@@ -72,9 +79,21 @@ def _degrees(base: Scale) -> Iterator[Scale]:
                 )
 
 
-def _cost(scale: Scale) -> tuple[int, int, int]:
-    """What is preferred to be low: ranks of a replica, stages, which leave ranks idle, and ranks of an engine."""
-    return scale.tensor_parallel * scale.pipeline_parallel, scale.pipeline_parallel, scale.rollout_tensor_parallel
+def _shared(scale: Scale, degree: int) -> Scale | None:
+    """The scale with each sequence shared by so many ranks; None where the devices do not divide."""
+    if degree == 0 or scale.num_devices % (scale.tensor_parallel * scale.pipeline_parallel * degree):
+        return None
+    shared = dataclasses.replace(scale, context_parallel=degree)
+    tokens, multiple = scale.max_tokens_per_microbatch, token_multiple(shared)
+    return dataclasses.replace(shared, max_tokens_per_microbatch=-(-tokens // multiple) * multiple)
+
+
+def _cost(scale: Scale) -> tuple[int, int, int, int]:
+    """What is preferred to be low: ranks of a replica; stages, which leave ranks idle; ranks that share sequences and
+    have the same weights; and ranks of an engine.
+    """
+    replica = scale.tensor_parallel * scale.pipeline_parallel * scale.context_parallel
+    return replica, scale.pipeline_parallel, scale.context_parallel, scale.rollout_tensor_parallel
 
 
 def _placed(run_at: Callable[[Scale], Run], scale: Scale) -> Layout:

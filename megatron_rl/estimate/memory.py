@@ -1,11 +1,12 @@
 """How many bytes a device will need, by part, before anything is started.
 
 With P the weights of the fullest pipeline stage divided by the tensor-parallel degree, b the bytes of a number in the
-scale's precision, m the tokens of a microbatch and V vocabulary:
+scale's precision, m the tokens of a microbatch / context_parallel and V vocabulary:
 
 weights          b P                      gradients, optimizer and weights leave for the host in rollouts as asked
 gradients        4 P                      fp32 buffer
-optimizer        12 P / data_parallel     fp32 weights and two moments; 8 in fp32, where the weights are the model's
+optimizer        12 P / ranks             of data_parallel x context_parallel: fp32 weights and two moments; 8 in fp32,
+                                          where the weights are the model's
 reference        b P                      in host memory
 set_aside        b P                      the own weights, while the reference's are in their place
 rollout_weights  b num_parameters / rollout_tensor_parallel; in FP8 a byte for each weight of a linear layer
@@ -85,8 +86,9 @@ def estimate(run: Run) -> Memory:
     """The memory of one rank of `run`."""
     model, scale = run.recipe.model, run.scale
     size, local = BYTES[scale.precision], stage_parameters(model, scale)
+    replicas = scale.data_parallel * scale.context_parallel
     weights, gradients = size * local, 4 * local
-    optimizer = (8 if scale.precision == "fp32" else 12) * local // scale.data_parallel
+    optimizer = (8 if scale.precision == "fp32" else 12) * local // replicas
     leaves = {"nothing": 0, "gradients": gradients, "optimizer": gradients + optimizer}
     return Memory(
         weights=weights,
@@ -102,8 +104,13 @@ def estimate(run: Run) -> Memory:
         else 2 * fp8_weights(model, scale) // (scale.tensor_parallel * scale.pipeline_parallel),
         kv_cache=scale.kv_cache_bytes,
         logits=logits_bytes(model, scale),
-        activations=scale.max_tokens_per_microbatch * activation_bytes_per_token(model, scale),
+        activations=tokens_per_rank(scale) * activation_bytes_per_token(model, scale),
     )
+
+
+def tokens_per_rank(scale: Scale) -> int:
+    """Tokens of the fullest microbatch that one rank has."""
+    return scale.max_tokens_per_microbatch // scale.context_parallel
 
 
 def stage_parameters(model: Model, scale: Scale) -> int:
@@ -117,7 +124,7 @@ def stage_parameters(model: Model, scale: Scale) -> int:
 
 def logits_bytes(model: Model, scale: Scale) -> int:
     """Bytes of all that log-probabilities, entropy and their gradient take at once, the hidden states not counted."""
-    size, tokens, hidden = BYTES[scale.precision], scale.max_tokens_per_microbatch, model.hidden_size
+    size, tokens, hidden = BYTES[scale.precision], tokens_per_rank(scale), model.hidden_size
     vocabulary = model.vocab_size // scale.tensor_parallel
     columns = min(VOCABULARY_AT_ONCE, vocabulary)
     rounded = 0 if size == 4 else size

@@ -60,10 +60,22 @@ def test_more_tokens_in_a_microbatch_change_the_proposal() -> None:
     assert long[0].fits and long[0].scale.tensor_parallel > plain[0].scale.tensor_parallel
 
 
-def test_the_proposed_words_make_the_proposed_scale(tmp_path: Path) -> None:
-    found = proposed("32B", 64)
+def test_sequences_are_shared_where_only_that_makes_them_fit_with_so_few_ranks() -> None:
+    found = proposed("1.5B", 8, "scale.max_tokens_per_microbatch=540672")
+    best = found[0]
+    assert best.fits and "context" in best.name and best.scale.context_parallel > 1, best.name
+    replica = best.scale.num_devices // best.scale.data_parallel
+    alone = [one for one in found if one.fits and one.scale.context_parallel == 1]
+    assert all(one.scale.num_devices // one.scale.data_parallel > replica for one in alone)
+    assert all(one.scale.context_parallel == 1 for one in proposed("1.5B", 8)), "all of them fit without"
+
+
+@pytest.mark.parametrize(("name", "gpus", "tokens"), [("32B", 64, 17408), ("1.5B", 8, 540672)])
+def test_the_proposed_words_make_the_proposed_scale(name: str, gpus: int, tokens: int, tmp_path: Path) -> None:
+    long = f"scale.max_tokens_per_microbatch={tokens}"
+    found = proposed(name, gpus, long)
     out = io.StringIO()
-    command.show_proposals(found, "prorl_v2", [f"model={NAMES['32B']}"], Console(file=out, width=400))
+    command.show_proposals(found, "prorl_v2", [f"model={NAMES[name]}"], Console(file=out, width=400))
     (line,) = (line for line in out.getvalue().splitlines() if line.startswith("proposed: "))
     words = line.removeprefix("proposed: megatron-rl check prorl_v2 --scale h100x8 ").split("--set ")
     settings = [word.strip() for word in words if word.strip()]

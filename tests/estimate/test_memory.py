@@ -65,6 +65,16 @@ def test_tensor_parallelism_halves_what_it_shards() -> None:
     assert half.activations < unsplit.activations < whole.activations
 
 
+def test_context_parallelism_halves_what_grows_with_tokens_and_nothing_else() -> None:
+    whole = estimate(run_at(PLAIN))
+    half = estimate(run_at(dataclasses.replace(PLAIN, context_parallel=2)))
+    assert half.activations * 2 == whole.activations
+    embedding = 2 * 151936 * 1536  # the gradient of the head
+    assert (half.logits - embedding) * 2 == whole.logits - embedding
+    for part in ("weights", "gradients", "optimizer", "set_aside", "rollout_weights", "kv_cache"):
+        assert getattr(half, part) == getattr(whole, part), part
+
+
 def test_the_fullest_pipeline_stage_counts() -> None:
     whole = estimate(run_at(PLAIN))
     half = estimate(run_at(dataclasses.replace(PLAIN, pipeline_parallel=2)))
