@@ -166,7 +166,13 @@ class Collected:
     rounds: int
     keep_rate: float  # fraction of the groups tried whose rewards have a spread
     examples: tuple[Example, ...] = ()  # of all that were tried
-    idle_tail_seconds: float = 0.0  # that an engine waited for the last one, on average, over all rounds
+    idle_tails: tuple[float, ...] = ()  # seconds that each engine waited for the last one, over all rounds
+    prefix_hits: float | None = None  # part of all samples' prompt tokens that lay in a prefix cache, of waves made now
+
+    @property
+    def idle_tail_seconds(self) -> float:
+        """Mean over the engines."""
+        return sum(self.idle_tails) / max(1, len(self.idle_tails))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from megatron_rl.config.records import Recipe
 from megatron_rl.report.metrics import Metrics, checked
 from megatron_rl.types import OUTCOMES, Collected, Groups, PolicyView, Scores, State, Update
 
+GENERATING = ("generate", "idle")  # phases that last together until the last engine has ended
+
 
 def validation_metrics(scores: Scores) -> Metrics:
     """What one validation found."""
@@ -45,6 +47,7 @@ def step_metrics(
             "run/samples_count": float(state.samples_seen),
             "run/tokens_count": float(state.tokens_seen),
             "rollout/idle_tail_seconds": collected.idle_tail_seconds,
+            "rollout/idle_tail_seconds_max": max(collected.idle_tails, default=0.0),
             **rollout_metrics(collected.tried, recipe, state.step - 1),
             **verifier_metrics(collected.tried, verifier_timeout_seconds),
             **dynamic_sampling_metrics(collected),
@@ -68,9 +71,12 @@ def throughput_metrics(
     step_seconds: float,
     num_devices: int,
 ) -> Metrics:
-    """How fast samples and response tokens were generated, trained on, and both."""
+    """How fast samples and response tokens were generated, trained on, and both.
+
+    Generating lasts until the last engine has ended: what the first rank waits for it counts.
+    """
     training_seconds = step_seconds - sum(phase_seconds.get(name, 0.0) for name in ("validate", "save", "report"))
-    generating, updating = phase_seconds.get("generate", 0.0), phase_seconds.get("update", 0.0)
+    generating, updating = (sum(phase_seconds.get(name, 0.0) for name in names) for names in (GENERATING, ("update",)))
     trained_samples, trained_tokens = collected.groups.rewards.numel(), sum(update.num_tokens for update in updates)
     tried_samples, tried_tokens = collected.tried.rewards.numel(), int(collected.tried.lengths.sum())
     return {
@@ -78,6 +84,7 @@ def throughput_metrics(
         "throughput/tokens_per_second": per_second(trained_tokens, training_seconds),
         "throughput/generated_tokens_per_second": per_second(tried_tokens, generating),
         "throughput/generated_samples_per_second": per_second(tried_samples, generating),
+        **({} if collected.prefix_hits is None else {"throughput/prefix_hit_fraction": collected.prefix_hits}),
         "throughput/updated_tokens_per_second": per_second(trained_tokens, updating),
         "throughput/updated_samples_per_second": per_second(trained_samples, updating),
         "throughput/generated_tokens_per_second_per_device": per_second(tried_tokens, generating) / num_devices,

@@ -38,6 +38,7 @@ METRICS: Mapping[str, Metric] = {
     "rollout/right_tokens_median": Metric("median length of the responses with reward 1", "tokens", True),
     "rollout/wrong_tokens_median": Metric("median length of the other judged responses", "tokens", True),
     "rollout/idle_tail_seconds": Metric("an engine waiting for the last one to end its rounds, mean over engines", "s"),
+    "rollout/idle_tail_seconds_max": Metric("the same of the engine that waited longest", "s"),
     "rollout/truncated_fraction": Metric("samples stopped by the length limit", "fraction", True),
     "rollout/unjudged_fraction": Metric("samples whose verifier failed; they train nothing", "fraction"),
     "verifier/judged_count": Metric("verdicts on the samples tried", "samples", True),
@@ -87,7 +88,7 @@ METRICS: Mapping[str, Metric] = {
     "time/refit_seconds": Metric("weights from the actor into the rollout engine, and what is offloaded", "s"),
     "time/generate_seconds": Metric("rollouts of the step", "s"),
     "time/score_seconds": Metric("verifiers of the step", "s"),
-    "time/idle_seconds": Metric("the first engine waiting for the slowest, its own samples judged", "s"),
+    "time/idle_seconds": Metric("engines waiting for the last one to end a round, mean over engines", "s"),
     "time/pack_seconds": Metric("samples to the ranks that train on them, and into microbatches", "s"),
     "time/logprob_seconds": Metric("log-probabilities of policy and reference", "s"),
     "time/update_seconds": Metric("forward, backward and optimizer", "s"),
@@ -100,8 +101,11 @@ METRICS: Mapping[str, Metric] = {
         "samples trained on, per second without validating, saving, reporting", "1/s"
     ),
     "throughput/tokens_per_second": Metric("response tokens trained on, per second likewise", "1/s"),
-    "throughput/generated_tokens_per_second": Metric("response tokens of all samples, per second generating", "1/s"),
-    "throughput/generated_samples_per_second": Metric("all samples, per second generating", "1/s"),
+    "throughput/generated_tokens_per_second": Metric(
+        "response tokens of all samples, per second until the last engine has ended", "1/s"
+    ),
+    "throughput/generated_samples_per_second": Metric("all samples, per second likewise", "1/s"),
+    "throughput/prefix_hit_fraction": Metric("prompt tokens of all samples that the prefix cache had", "fraction"),
     "throughput/updated_tokens_per_second": Metric("response tokens trained on, per second updating", "1/s"),
     "throughput/updated_samples_per_second": Metric("samples trained on, per second updating", "1/s"),
     "throughput/generated_tokens_per_second_per_device": Metric("the first of the four, for each device", "1/s"),

@@ -116,7 +116,7 @@ class Report:
         self.span_file.add(state.step)
         if not self.is_main:
             return
-        taken = spans.take()
+        taken = with_mean_tail(spans.take(), collected.idle_tail_seconds)
         self._count(taken)
         self.ledger.add("step", state.step, taken)
         now = time.perf_counter()
@@ -182,6 +182,19 @@ class Report:
         page.write_page(self.run.directory / page.FILE_NAME, [self._view()])
         self.page_drawn = time.perf_counter()
         self.page_cost = self.page_drawn - began
+
+
+def with_mean_tail(seconds: dict[str, float], idle_tail_seconds: float) -> dict[str, float]:
+    """The spans of the first rank; what it generated and waited is shared out as the engines did on average.
+
+    >>> with_mean_tail({"generate": 6.0, "idle": 4.0, "update": 1.0}, 3.0)
+    {'generate': 7.0, 'idle': 3.0, 'update': 1.0}
+    """
+    if "idle" not in seconds:
+        return seconds
+    both = seconds.get("generate", 0.0) + seconds["idle"]
+    idle = min(both, idle_tail_seconds)
+    return seconds | {"generate": both - idle, "idle": idle}
 
 
 def why_ended(error: BaseException | None) -> str:

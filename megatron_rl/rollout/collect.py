@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -33,6 +33,17 @@ COLUMNS = [column.name for column in dataclasses.fields(Columns)]
 STRAGGLER_SECONDS, STRAGGLER_RATIO = 10.0, 2.0  # chosen: an engine slower than both is named in the log
 
 
+class Spent(NamedTuple):
+    """What an engine did for a round, without waves that lay on the disk."""
+
+    seconds: float = 0.0  # generating
+    prompt_tokens: int = 0  # of all samples
+    cached_tokens: int = 0  # of them, found in the prefix cache
+
+    def plus(self, other: Spent) -> Spent:
+        return Spent(*(mine + more for mine, more in zip(self, other, strict=True)))
+
+
 class Rollouts:
     """Answers prompts with the engine and scores the answers. Its methods are collective over the world."""
 
@@ -46,7 +57,8 @@ class Rollouts:
     ) -> None:
         self.engine, self.tokenizer, self.scorer, self.preemption = engine, tokenizer, scorer, preemption
         self.run, self.sequences_per_wave = run, run.scale.sequences_per_wave
-        self.idle_tail_seconds = 0.0  # of the step under way
+        self.idle_tails: dict[int, float] = {}  # engine -> seconds it waited for the last one in the step under way
+        self.spent = Spent()  # of all engines in the step under way
 
     def collect(self, prompts: PromptStream, recipe: Recipe, state: State) -> Collected:
         """`prompts_per_step` informative groups, or fewer when `max_rounds` rounds did not find them.
@@ -70,7 +82,7 @@ class Rollouts:
     def _collected(self, prompts: PromptStream, recipe: Recipe, state: State) -> Collected:
         sampling, dynamic = recipe.sampling, recipe.algorithm.dynamic_sampling
         max_rounds = 1 if dynamic is None else dynamic.max_rounds
-        wanted, self.idle_tail_seconds = sampling.prompts_per_step, 0.0
+        wanted, self.idle_tails, self.spent = sampling.prompts_per_step, {}, Spent()
         known = state.response_tokens.values()
         mean_tokens = statistics.fmean(known) if known else sampling.max_response_tokens / 2
         num_prompts, num_kept = prompts_to_try(wanted, state.keep_rate, mean_tokens, recipe, self.run.scale), 0
@@ -121,7 +133,8 @@ class Rollouts:
             rounds=len(tried),
             keep_rate=keep_rate,
             examples=first_of(examples, per_domain),
-            idle_tail_seconds=self.idle_tail_seconds,
+            idle_tails=tuple(self.idle_tails.values()),
+            prefix_hits=self.spent.cached_tokens / self.spent.prompt_tokens if self.spent.prompt_tokens else None,
         )
 
     def answer(
@@ -149,15 +162,15 @@ class Rollouts:
         options = {"max_response_tokens": max_response_tokens, "temperature": temperature, "top_p": top_p}
         samples: dict[int, Sample] = {}
         scored: list[tuple[dict[int, Sample], list[Case], Future[list[Verdict]]]] = []
-        seconds = 0.0
+        spent = Spent()
         own = self._own_waves(prompts, step, samples_per_prompt, expected_tokens)
         for number, wave in enumerate(own, start=1):
             num_done = len(samples) * num_engines // samples_per_prompt
             tell(f"{num_done} of {len(prompts)} groups, wave {number} of {len(own)}")
             if parallel.as_engine_leader(ranks, bool(self.preemption.reason)):  # all ranks of an engine go, or none
                 break
-            made, wave_seconds = self._wave([request for _, request in wave], options, store)
-            seconds += wave_seconds
+            made, more = self._wave([request for _, request in wave], options, store)
+            spent = spent.plus(more)
             rows = {row + j: sample for (row, _), part in zip(wave, made, strict=True) for j, sample in enumerate(part)}
             samples |= rows
             if ranks.engine_rank == 0:  # the ranks of an engine hold the same samples; one of them scores
@@ -169,10 +182,10 @@ class Rollouts:
                 row: found for *made, verdicts in scored for row, found in _judged(*made, verdicts.result(), readable)
             }
         with span("idle"):
-            parts = parallel.gather((ranks.engine, mine, seconds, self.preemption.reason))
+            parts = parallel.gather((ranks.engine, mine, spent, self.preemption.reason))
         if reasons := [reason for *_, reason in parts if reason]:
             raise Preempted(reasons[0])
-        self._note_times(step, {engine: seconds for engine, _, seconds, _ in parts})
+        self._note(step, {engine: spent for engine, _, spent, _ in parts})
         facts = {row: found | {"owners": engine} for engine, part, *_ in parts for row, found in part.items()}
         in_order = [facts[row] for row in range(len(prompts) * samples_per_prompt)]
         columns = {name: [fact[name] for fact in in_order] for name in COLUMNS}
@@ -194,20 +207,23 @@ class Rollouts:
 
     def _wave(
         self, requests: list[Request], options: dict[str, Any], store: WaveStore | None
-    ) -> tuple[list[tuple[Sample, ...]], float]:
-        """The samples of a wave, and the seconds that it took to generate them now."""
+    ) -> tuple[list[tuple[Sample, ...]], Spent]:
+        """The samples of a wave, and what it took to generate them now."""
         if store is not None and (found := store.find(requests, options)) is not None:
-            return found, 0.0
+            return found, Spent()
         began = time.perf_counter()
         made = self.engine.generate(requests, **options)
         seconds = time.perf_counter() - began
         if store is not None and self.engine.ranks.engine_rank == 0:
             store.keep(requests, options, made, seconds)
-        return made, seconds
+        return made, Spent(seconds, self.engine.prompt_tokens, self.engine.cached_tokens)
 
-    def _note_times(self, step: int, seconds: Mapping[int, float]) -> None:
-        """Adds up what the engines waited for the last of them in this round, and names one that is far behind."""
-        self.idle_tail_seconds += max(seconds.values()) - statistics.fmean(seconds.values())
+    def _note(self, step: int, spent: Mapping[int, Spent]) -> None:
+        """Adds up what the engines did and waited for the last of them in this round; names one that is far behind."""
+        seconds = {engine: one.seconds for engine, one in sorted(spent.items())}
+        for engine, one in spent.items():
+            self.idle_tails[engine] = self.idle_tails.get(engine, 0.0) + max(seconds.values()) - one.seconds
+            self.spent = self.spent.plus(one)
         slowest, usual = max(seconds, key=seconds.__getitem__), statistics.median(seconds.values())
         if self.engine.ranks.is_main and seconds[slowest] > max(STRAGGLER_SECONDS, STRAGGLER_RATIO * usual):
             get_logger().warning(

@@ -102,6 +102,10 @@ class Engine:
         self.parameter_names = {name for name, _ in self.network.named_parameters()}
         self.asleep: set[Literal["weights", "kv_cache"]] = set()
         self.can_sleep = bool(device.engine_options.get("enable_sleep_mode"))
+        self.cache = self.llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_manager
+        self.cache.log_stats = True  # of it alone: vLLM's other statistics cost time in each decoding step
+        self.cache.make_prefix_cache_stats()
+        self.prompt_tokens, self.cached_tokens = 0, 0  # of the last `generate`: of all samples' prompts, and found
         parallel.reseed()
         self.sleep()  # the actor is built next
 
@@ -127,6 +131,7 @@ class Engine:
         if not requests:
             return []
         self.forget_prefixes()
+        self.cache.make_prefix_cache_stats()  # forgets what others have asked
         prompts = [self.prompt(request) for request in requests]
         options = [
             self.options(
@@ -143,6 +148,8 @@ class Engine:
             # vLLM makes two bars: one over the requests as they are added, and the one that counts.
             bar: Any = False if tells is None else lambda *added, **_: added[0] if added else _Told(tells)
             outputs = self.llm.generate(prompts, options, use_tqdm=bar)
+        asked = self.cache.make_prefix_cache_stats()
+        self.prompt_tokens, self.cached_tokens = asked.queries, asked.hits
         return [tuple(sample_of(completion, version) for completion in output.outputs) for output in outputs]
 
     def prompt(self, request: Request) -> Any:

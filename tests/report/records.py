@@ -38,7 +38,9 @@ def groups(
 
 def collected() -> Collected:
     tried = groups(rewards=[[1.0, 0.0], [1.0, 1.0], [0.0, 0.5]], domains=["math", "math", "logic"])
-    return Collected(groups=tried.take([0, 2]), tried=tried, rounds=1, keep_rate=1.0)
+    return Collected(
+        groups=tried.take([0, 2]), tried=tried, rounds=1, keep_rate=1.0, idle_tails=(0.0, 3.0), prefix_hits=0.5
+    )
 
 
 def batch() -> Batch:

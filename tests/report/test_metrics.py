@@ -160,7 +160,9 @@ def test_step_metrics_hold_every_declared_metric_of_a_step() -> None:
     samples = collected().groups.rewards.numel()
     assert found["throughput/samples_per_second"] == pytest.approx(samples / (10.0 - 3 * 0.5))
     assert found["throughput/updated_samples_per_second"] == pytest.approx(samples / 0.5)
-    assert found["throughput/generated_samples_per_second"] == pytest.approx(collected().tried.rewards.numel() / 0.5)
+    assert found["throughput/generated_samples_per_second"] == pytest.approx(collected().tried.rewards.numel() / 1.0)
+    assert (found["rollout/idle_tail_seconds"], found["rollout/idle_tail_seconds_max"]) == (1.5, 3.0)
+    assert found["throughput/prefix_hit_fraction"] == 0.5
     assert found["throughput/updated_tokens_per_second_per_device"] == pytest.approx(2 * 20 / 0.5 / 2)
     assert found["memory/device_bytes"] == 4
     assert (found["actor/loss_scale"], found["actor/overflows_count"]) == (1024, 2)

@@ -41,6 +41,8 @@ ONE = Ranks(
 class ScriptedEngine:
     """Answers as the script says, and keeps what it was asked."""
 
+    prompt_tokens = cached_tokens = 0
+
     def __init__(self, tokenizer: Any, answers: Callable[[int], Sequence[str]], version: int | None = VERSION) -> None:
         self.tokenizer, self.answers, self.version, self.ranks = tokenizer, answers, version, ONE
         self.stop_tokens = (tokenizer.eos_token_id,)

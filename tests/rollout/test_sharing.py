@@ -29,6 +29,8 @@ OPTIONS = {"samples_per_prompt": N, "max_response_tokens": 40, "temperature": 1.
 class SeededEngine:
     """Answers a request by its seeds alone, as an engine on a CPU does, a prompt's own number of tokens long."""
 
+    prompt_tokens, cached_tokens = 8, 6
+
     def __init__(self, engine: int, num_engines: int) -> None:
         self.ranks = dataclasses.replace(ONE, rank=engine, world=num_engines, engine=engine)
         self.version, self.stop_tokens = VERSION, (1,)
@@ -68,8 +70,8 @@ def scorer() -> Any:
 
 def answered(
     num_engines: int, piece: int, wave: int, expected: dict[str, float], scorer: Scorer, monkeypatch: Any
-) -> tuple[Groups, list[list[Request]], float]:
-    """The groups with the samples of all engines, what each engine was asked, and the idle tail."""
+) -> tuple[Groups, list[list[Request]], Rollouts]:
+    """The groups with the samples of all engines, what each engine was asked, and the last engine's rollouts."""
     monkeypatch.setattr(collect, "LARGEST_PIECE", piece)
     tokenizer, parts, asked, samples = load_tokenizer(DEMO / "model"), [], [], {}
     run = make_run(DEMO / "model", sequences_per_wave=wave)
@@ -86,7 +88,8 @@ def answered(
             def gather(part: Any, turn: int = turn) -> Any:
                 if turn:
                     return parts
-                parts.append((*part[:2], 1.0 + part[0], part[3]))  # each took a second longer than the one before
+                # Each took a second longer than the one before.
+                parts.append((*part[:2], part[2]._replace(seconds=1.0 + part[0]), part[3]))
                 raise Gathered
 
             monkeypatch.setattr(parallel, "gather", gather)
@@ -97,7 +100,7 @@ def answered(
                 asked.append(rollouts.engine.asked)  # type: ignore[attr-defined]
             else:
                 samples |= groups.samples
-    return dataclasses.replace(groups, samples=samples), asked, rollouts.idle_tail_seconds
+    return dataclasses.replace(groups, samples=samples), asked, rollouts
 
 
 @pytest.mark.parametrize("expected", [{}, {"math": 9.0, "logic": 30.0}, {"math": 9.0, "logic": 2.0}])
@@ -106,12 +109,14 @@ def test_samples_are_the_same_for_any_number_of_engines_and_any_size_of_piece(
 ) -> None:
     whole, _, _ = answered(1, N, 300, {}, scorer, monkeypatch)
     for num_engines, piece, wave in ((1, 5, 300), (2, N, 300), (3, 4, 8), (4, 1, 3)):
-        found, asked, tail = answered(num_engines, piece, wave, expected, scorer, monkeypatch)
+        found, asked, rollouts = answered(num_engines, piece, wave, expected, scorer, monkeypatch)
         assert dict(found.samples) == dict(whole.samples), (num_engines, piece)
         for field in FIELDS:
             assert torch.equal(getattr(found, field), getattr(whole, field)), field
         assert all(one.num_samples <= piece for share in asked for one in share)
-        assert tail == pytest.approx((num_engines - 1) / 2)  # of 1, 2, .. seconds: the last, less their mean
+        # They took 1, 2, .. seconds.
+        assert rollouts.idle_tails == {engine: num_engines - 1.0 - engine for engine in range(num_engines)}
+        assert rollouts.spent.cached_tokens == 0.75 * rollouts.spent.prompt_tokens > 0
 
 
 def test_what_is_expected_to_take_longer_comes_first_and_no_engine_gets_much_more(
