@@ -45,6 +45,7 @@ hooks: setup ## run ruff and mypy before each commit
 
 bench: setup ## speed of the loop's parts, of the verifiers and of checkpoints, then learning on three seeds; JSON lines
 	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/rollout.py
 	$(BIN)/python benchmarks/refit.py
 	$(BIN)/python benchmarks/verifiers.py
 	$(BIN)/python benchmarks/checkpoint.py

@@ -157,7 +157,8 @@ def group_figures(rollouts: Rollouts, prompts: PromptStream, repeats: int) -> Fi
         how = [engine.options(one, **options, keeps_logprobs=True) for one in requests]
         return engine.llm.generate([engine.prompt(one) for one in requests], how, use_tqdm=False)
 
-    lengths = collect().tried.lengths
+    found = collect()
+    lengths = found.tried.lengths
     raw = [[len(sample.token_ids) for sample in output.outputs] for output in generate()]
     assert raw == lengths.tolist(), "both sides must generate the same tokens"
     label = f"{sampling.samples_per_prompt} samples a prompt"
@@ -171,6 +172,7 @@ def group_figures(rollouts: Rollouts, prompts: PromptStream, repeats: int) -> Fi
         "uncached_samples_per_second": count / uncached,
         "vllm_samples_per_second": count / plain,
         "collect_ratio": plain / ours,
+        "prefix_hits": found.prefix_hits or 0.0,
     }
 
 

@@ -1,0 +1,31 @@
+"""The benchmark of rollouts runs, and its figures agree with one another."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.e2e
+def test_the_benchmark_of_rollouts_prints_one_line_of_figures() -> None:
+    done = subprocess.run(
+        [sys.executable, "benchmarks/rollout.py", "--quick", "--model", "tiny"],
+        cwd=ROOT, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    (line,) = done.stdout.splitlines()
+    found = json.loads(line)
+    for size in (16, 512):
+        for name in ("samples", "tokens", "uncached_samples", "vllm_samples"):
+            assert found[f"{name}_per_second_n{size}_tiny"] > 0
+        ratio = found[f"samples_per_second_n{size}_tiny"] / found[f"vllm_samples_per_second_n{size}_tiny"]
+        assert found[f"collect_ratio_n{size}_tiny"] == pytest.approx(ratio, rel=0.01)
+        assert 0.5 < found[f"prefix_hits_n{size}_tiny"] < 1  # of 72 tokens of a prompt 64, but for the first sample
+    wide, narrow = (found[f"samples_per_second_n{size}_tiny"] for size in (512, 16))
+    assert found["n512_over_n16_tiny"] == pytest.approx(wide / narrow, rel=0.01)
