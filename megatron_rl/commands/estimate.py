@@ -185,7 +185,8 @@ def show_gains(run: Run, constants: Constants, out: Console) -> None:
         "a refit that gathers nothing": (refit(GATHERED_BYTES_PER_SECOND), refit(constants.refit_bytes_per_second)),
     }
     for words, (old, new) in gains.items():
-        out.print(f"{words}: {old:.3g} -> {new:.3g} s a step, {old / new:.2f} times as fast", soft_wrap=True)
+        before, after = (f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in (old, new))
+        out.print(f"{words}: {before} -> {after} s a step, {old / new:.2f} times as fast", soft_wrap=True)
 
 
 def show_papers(out: Console) -> None:
