@@ -93,6 +93,7 @@ def waves(folder: str) -> dict[str, Any]:
 
     engine.load(weights_of(folder), 0)
     found["first"] = wave(engine, prompts)
+    found["prefixes"] = [engine.prompt_tokens, engine.cached_tokens]
     found["later"] = wave(engine, prompts)
     found["in_parts"] = in_parts(engine, prompts)
     engine.load(weights_of(folder), 0)
@@ -252,6 +253,14 @@ def test_samples_carry_the_version_that_made_them(found: dict[str, Any]) -> None
 def test_the_prefix_cache_does_not_cross_versions(found: dict[str, Any], fresh: dict[str, Any]) -> None:
     assert found["next_version"] == fresh
     assert found["stale_cache"] != fresh, "the prompts are too short to be cached: this test shows nothing"
+
+
+@pytest.mark.ranks
+def test_a_prompt_is_read_once_for_its_samples(found: dict[str, Any]) -> None:
+    asked, cached = found["prefixes"]
+    assert asked == NUM_SAMPLES * sum(len(prompt.token_ids) for prompt in some_prompts())
+    # Whole blocks of 32, but for the last token: of 87, 64, 100 and 100 tokens; the third of them begins as the first.
+    assert 0 < cached <= 7 * 64 + 7 * 32 + 64 + 7 * 96 + 7 * 96
 
 
 @pytest.mark.ranks
