@@ -120,13 +120,14 @@ def measure(case: Case, folder: Path, repeats: int) -> Figures:
 
 
 def stream_of(case: Case, run: Run, tokenizer: Any) -> PromptStream:
-    """The demo's problems, each repeated until it is as long as a prompt may be."""
+    """The demo's problems, each as often as it goes into a prompt."""
     from megatron_rl.data.items import read_items
     from megatron_rl.data.prompts import PromptStream
 
     length = case.prompt_tokens
     items = read_items(run.data_folder / "train.jsonl")
-    items = [dataclasses.replace(one, prompt=(one.prompt * length)[:length]) for one in items]
+    times = [length // len(tokenizer(one.prompt)["input_ids"]) for one in items]
+    items = [dataclasses.replace(one, prompt=one.prompt * n) for one, n in zip(items, times, strict=True)]
     return PromptStream(items, tokenizer, seed=run.seed, max_prompt_tokens=length)
 
 

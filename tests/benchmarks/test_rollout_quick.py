@@ -25,6 +25,6 @@ def test_the_benchmark_of_rollouts_ends_with_a_line_of_figures() -> None:
             assert found[f"{name}_per_second_n{size}_tiny"] > 0
         ratio = found[f"samples_per_second_n{size}_tiny"] / found[f"vllm_samples_per_second_n{size}_tiny"]
         assert found[f"collect_ratio_n{size}_tiny"] == pytest.approx(ratio, rel=0.01)
-        assert 0.5 < found[f"prefix_hits_n{size}_tiny"] < 1  # of 72 tokens of a prompt 64, but for the first sample
+        assert 0.3 < found[f"prefix_hits_n{size}_tiny"] < 1  # whole blocks of 32 tokens of about 70, but for the first
     wide, narrow = (found[f"samples_per_second_n{size}_tiny"] for size in (512, 16))
     assert found["n512_over_n16_tiny"] == pytest.approx(wide / narrow, rel=0.01)
