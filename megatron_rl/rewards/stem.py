@@ -4,7 +4,7 @@ The answer is the last `\boxed{...}` after the thinking; without a box, what the
 Options are compared by letter or text, quantities by number and unit, words by wording, formulas by math-verify.
 
 Covered: several letters or values at once, letters in prose, other units, near values.
-Not covered: synonyms; a right answer with an explanation in the same box.
+Not covered: synonyms beyond a table; a right answer with an explanation in the same box.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from typing import Any
 from megatron_rl.rewards import math
 from megatron_rl.rewards.mathematics.boxes import boxed_answer, same_value
 from megatron_rl.rewards.mathematics.expressions import UnreadableError, read_expression
-from megatron_rl.rewards.mathematics.notation import plain
+from megatron_rl.rewards.mathematics.notation import compact, plain
 from megatron_rl.rewards.mathematics.numbers import plain_number
+from megatron_rl.rewards.mathematics.units import unit
 from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.science.choices import chosen_option, option_of_last_line, stated_option
 from megatron_rl.rewards.science.measures import Quantity, agree, irrational, leeway, quantity, resolution, with_unit
 from megatron_rl.rewards.science.remarks import last_of_equal, split_direction, without_remarks
 from megatron_rl.rewards.science.spans import same_span, span
 from megatron_rl.rewards.science.statements import sentences, statements
+from megatron_rl.rewards.science.typed import in_letters, with_brackets
 from megatron_rl.rewards.science.wording import in_one_notation, is_symbolic, may_be_formula, meaning, same_words
 from megatron_rl.rewards.verdicts import right, unanswered, wrong
 from megatron_rl.types import Verdict
@@ -95,6 +97,8 @@ def _plain_verdict(answers: Sequence[str], item: Mapping[str, Any]) -> Verdict |
     if reference is not None:
         if _other_scale(item["answer"], answers[0]):
             return wrong("another scale")
+        if reference.unit == unit("degrees"):  # a multiple of pi is an angle in radians
+            answers = [*answers, *(f"{answer} rad" for answer in answers if "\\pi" in plain(answer))]
         found = [
             quantity(text) for answer in answers for text in (answer, without_remarks(answer), last_of_equal(answer))
         ]
@@ -123,7 +127,13 @@ def _directed(answers: Sequence[str], reference: Quantity, direction: frozenset[
 
 
 def _formula(answer: str, item: Mapping[str, Any]) -> Verdict | str:
-    return math.prepare(f"\\boxed{{{in_one_notation(answer)}}}", _formula_item(item))
+    text, reference = plain(in_one_notation(answer)), plain(item["answer"])
+    if compact(text) == compact(reference):
+        return right()
+    bracketed = with_brackets(in_letters(text, reference))
+    if bracketed is None:
+        return wrong("the formula may mean two things")
+    return math.prepare(f"\\boxed{{{bracketed}}}", _formula_item(item))
 
 
 def load() -> None:
@@ -189,7 +199,8 @@ def _tolerance(item: Mapping[str, Any]) -> Fraction:
 
 def _formula_item(item: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: item[key] for key in ("answer", "relative_tolerance") if key in item}
-    return kept | {"answer": in_one_notation(item["answer"])}
+    reference = in_letters(plain(in_one_notation(item["answer"])), "")
+    return kept | {"answer": with_brackets(reference) or reference}
 
 
 def _options(item: Mapping[str, Any]) -> dict[str, str]:

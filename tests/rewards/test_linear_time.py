@@ -34,10 +34,12 @@ from megatron_rl.rewards.science.elements import in_symbols
 from megatron_rl.rewards.science.forms import in_one_form
 from megatron_rl.rewards.science.macros import without_macros
 from megatron_rl.rewards.science.measures import quantity
+from megatron_rl.rewards.science.names import one_name
 from megatron_rl.rewards.science.numerals import in_digits
 from megatron_rl.rewards.science.remarks import split_direction, without_remarks
 from megatron_rl.rewards.science.spans import span
 from megatron_rl.rewards.science.statements import sentences, statements
+from megatron_rl.rewards.science.typed import in_letters, with_brackets
 from megatron_rl.rewards.science.wording import same_words
 from megatron_rl.rewards.score import VERIFIERS
 
@@ -257,6 +259,9 @@ READERS: dict[str, tuple[Reader, int]] = {  # and how long a text it is given at
     "in_digits": (in_digits, 300),
     "in_one_form": (in_one_form, 300),
     "in_symbols": (in_symbols, 300),
+    "one_name": (one_name, 300),
+    "in_letters": (lambda text: in_letters(text, "\\mu"), 300),
+    "with_brackets": (with_brackets, 300),
     "formulas": (formulas, 300),
     "span": (span, 300),
     "same_words": (lambda text: same_words(text, "carbon dioxide"), 300),

@@ -23,7 +23,8 @@ _REASON = (
     r"|,? (?:is|must be) (?:(?:the|also|only|clearly|equally|most|indeed) ){0,3}(?:correct|right|best|true|valid)\b"
 )
 _GOES_ON = re.compile(
-    rf" (?:it is|remains|is left|fits|works|holds)[\s.!]*$|[\s.,;:!)\]'。]*$|[).:\]]|{_REASON}| ?[:,;(/]| - ",
+    r" (?:it is|(?:remains|is left|fits|works|holds|matches|agrees|applies|qualifies)(?: best)?)[\s.!]*$"
+    rf"|[\s.,;:!)\]'。]*$|[).:\]]|{_REASON}| ?[:,;(/]| - ",
     re.IGNORECASE,
 )
 _GIVES_REASON = re.compile(_REASON, re.IGNORECASE)
@@ -42,9 +43,11 @@ _ALSO = re.compile(
     re.IGNORECASE,
 )
 _NO_CHOICE = re.compile(r"\b(?:not|neither|nor|never|no|or|but|rather|than|except|without|unlike)\b|n['’]t\b")
+_OR_ELSE = re.compile(r"[\s,;.:)–—-]*(?:otherwise|or|else|unless|alternatively)\b", re.IGNORECASE)
 _ENDS_IN_LETTER = re.compile(r"(?:\b(?:is|be|say|pick|choose|believe)|[,:;—–-])\s+\(?([A-J])\)?\W*$")
 _DELIMITER = re.compile(r"^(?:[\s).:\],;=/]|-(?![\d.]))+")  # but "D. -2"
 _NAMELY = re.compile(r"^(?:namely|i\.?e\b\.?|that is|which is|being|meaning)[\s,:]*|[\s).]+$", re.IGNORECASE)
+_DENIED = re.compile(r",?\s(?:and |but )?(?:not|rather than|instead of|unlike)\s.*", re.DOTALL)
 _LETTER_IN_BRACKETS = re.compile(r"\(([A-Z])\)\W*$")
 _LABELLED = re.compile(r"[\s(*$\\]{0,9}(?:\\text ?\{ ?)?\(?([A-Ja-j])[).:]\s")
 _REASONED = re.compile(r",?\s(?:because|since|as)\b.*", re.DOTALL)
@@ -55,7 +58,7 @@ _ADDS_NOTHING = re.compile(
     r"(?: (?:gas|molecules?|atoms?|ions?|compounds?|element|bonds?|bonding|itself|only|alone))?"
     r"(?: (?:in|of|on|from|at|along|for) (?:the |an? |its )?\w+)?"
 )
-_LINE_LABEL = re.compile(r"^[\s>#*\-(]{0,20}([A-J])[).:]", re.MULTILINE)
+_LINE_LABEL = re.compile(r"^[\s>#*\-(]{0,20}(?:[Oo]ption |[Cc]hoice )?\(?([A-J])[).:]", re.MULTILINE)
 _LETTER_LINE = re.compile(r"^[\s>#*\-(]{0,20}([A-J])[\s).*]{0,20}$", re.MULTILINE)
 
 
@@ -83,7 +86,7 @@ def chosen_option(answer: str, options: Mapping[str, str], is_same: Callable[[st
         return label if is_same(detail, options[label]) else None
     if _GIVES_REASON.match(rest):
         return label
-    names_another = _AND_LETTER.match(rest) or set(_OPTION.findall(rest)) - {label}
+    names_another = _AND_LETTER.match(rest) or _OR_ELSE.match(rest) or set(_OPTION.findall(rest)) - {label}
     return None if names_another else label
 
 
@@ -107,6 +110,7 @@ def stated_option(
 
 def _named_option(sentence: str, options: Mapping[str, str]) -> str | None:
     """The option that a sentence names among words that add nothing: "it decreases", "nitrogen gas (N2)"."""
+    sentence = _DENIED.sub("", sentence)  # "mitosis, not meiosis"
     label = _LABELLED.match(sentence)
     said = _REASONED.sub("", _IN_BRACKETS.sub("", sentence))
     letter = _LETTER_IN_BRACKETS.search(sentence)

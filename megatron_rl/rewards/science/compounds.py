@@ -1,7 +1,7 @@
 """The formulas of common substances and ions by name: salts by their charges, oxides by their prefixes, a few by table.
 
-Covered: salts of usual cations and anions, binary compounds with "di" and its like, common acids, gases and small
-organic molecules. Not covered: other organic names, complexes, hydrates.
+Covered: salts and ions of usual cations and anions, binary compounds with "di" and its like, common acids and gases,
+and what `names` lists. Not covered: other organic names, complexes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from math import gcd
 
 from megatron_rl.rewards.science.elements import SYMBOLS
+from megatron_rl.rewards.science.names import one_name, written
 from megatron_rl.rewards.science.numerals import roman
 
 _CATIONS = dict.fromkeys(("lithium", "sodium", "potassium", "rubidium", "cesium", "silver", "hydrogen"), 1)
@@ -22,25 +23,25 @@ _ANIONS = {
     "carbonate": ("CO3", 2), "bicarbonate": ("HCO3", 1), "hydrogen carbonate": ("HCO3", 1), "phosphate": ("PO4", 3),
     "permanganate": ("MnO4", 1), "chromate": ("CrO4", 2), "dichromate": ("Cr2O7", 2), "hypochlorite": ("ClO", 1),
     "chlorite": ("ClO2", 1), "chlorate": ("ClO3", 1), "perchlorate": ("ClO4", 1), "bisulfate": ("HSO4", 1),
-    "hydrogen sulfate": ("HSO4", 1), "peroxide": ("O2", 2),
+    "hydrogen sulfate": ("HSO4", 1), "peroxide": ("O2", 2), "thiosulfate": ("S2O3", 2), "thiocyanate": ("SCN", 1),
+    "cyanate": ("OCN", 1), "azide": ("N3", 1), "oxalate": ("C2O4", 2), "acetate": ("CH3CO2", 1), "formate": ("HCO2", 1),
+    "hydrogen phosphate": ("HPO4", 2), "dihydrogen phosphate": ("H2PO4", 1), "manganate": ("MnO4", 2),
+    "bisulfite": ("HSO3", 1), "hydrogen sulfite": ("HSO3", 1), "iodate": ("IO3", 1), "bromate": ("BrO3", 1),
+    "silicate": ("SiO3", 2), "arsenate": ("AsO4", 3), "superoxide": ("O2", 1),
 }  # fmt: skip
 _COUNTS = "mono di tri tetra penta hexa hepta"
 _PREFIXES = {name: count for count, name in enumerate(_COUNTS.split(), 1)}
 _BINARY = re.compile(r"(?:(di|tri|tetra) ?)?([a-z]{3,12}) (?:(mon|di|tri|tetr|pent|hex|hept)[ao]?)([a-z]{4,8})")
-_SALT = re.compile(r"([a-z]{3,12}) ?(?:\(([ivx]{1,4})\))? ((?:hydrogen )?[a-z]{5,13})")
+_SALT = re.compile(r"([a-z]{3,12}) ?(?:\(([ivx]{1,4})\))? ((?:(?:di)?hydrogen )?[a-z]{5,13})")
 _TABLE = {
-    "water": "H2O", "ammonia": "NH3", "ozone": "O3", "hydrogen peroxide": "H2O2", "nitric oxide": "NO",
-    "nitrous oxide": "N2O", "silica": "SiO2", "methane": "CH4", "ethane": "C2H6 CH3CH3", "propane": "C3H8 CH3CH2CH3",
-    "butane": "C4H10", "ethene": "C2H4 CH2CH2 CH2=CH2", "ethylene": "C2H4 CH2CH2 CH2=CH2", "ethyne": "C2H2",
-    "acetylene": "C2H2", "benzene": "C6H6", "toluene": "C7H8 C6H5CH3", "glucose": "C6H12O6",
-    "methanol": "CH3OH CH4O", "ethanol": "C2H5OH CH3CH2OH C2H6O", "acetic acid": "CH3CO2H C2H4O2 HC2H3O2",
-    "ethanoic acid": "CH3CO2H C2H4O2 HC2H3O2", "formic acid": "HCO2H CH2O2", "methanoic acid": "HCO2H CH2O2",
-    "acetone": "CH3COCH3 C3H6O", "formaldehyde": "HCHO CH2O", "sulfuric acid": "H2SO4", "sulfurous acid": "H2SO3",
-    "nitric acid": "HNO3", "nitrous acid": "HNO2", "phosphoric acid": "H3PO4", "carbonic acid": "H2CO3",
-    "hydrochloric acid": "HCl", "hydrobromic acid": "HBr", "hydroiodic acid": "HI", "hydrofluoric acid": "HF",
-    "perchloric acid": "HClO4", "hypochlorous acid": "HClO HOCl", "hydrogen cyanide": "HCN", "urea": "CO(NH2)2",
-    "ammonium": "NH4^+", "hydronium": "H3O^+", "hydroxide": "OH^-", "acetate": "CH3CO2^- C2H3O2^-",
+    "methane": "CH4", "ethane": "C2H6 CH3CH3", "propane": "C3H8 CH3CH2CH3", "benzene": "C6H6",
+    "hydrogen peroxide": "H2O2", "sulfurous acid": "H2SO3", "nitrous acid": "HNO2", "carbonic acid": "H2CO3",
+    "hydrobromic acid": "HBr", "hydroiodic acid": "HI", "hydrofluoric acid": "HF", "perchloric acid": "HClO4",
+    "chloric acid": "HClO3", "hypochlorous acid": "HClO HOCl", "phosphorous acid": "H3PO3", "boric acid": "H3BO3",
+    "ammonium": "NH4^+", "silane": "SiH4", "diborane": "B2H6", "hydrazine": "N2H4",
 }  # fmt: skip
+_ORGANIC = ("CH3CO2", "HCO2")  # CH3COONa is written as often as NaCH3COO
+_ION = re.compile(r"(.{1,80}?) (?:cation|anion|ion)s?")
 _DIATOMIC = ("hydrogen", "nitrogen", "oxygen", "fluorine", "chlorine", "bromine", "iodine")
 
 
@@ -53,7 +54,13 @@ def formulas(name: str) -> frozenset[str]:
     (frozenset({'SO4^2-'}), frozenset())
     """
     name = name.lower().replace("sulph", "sulf").replace("aluminium", "aluminum").replace("caesium", "cesium")
-    name = name.removesuffix(" ion").removesuffix(" ions").removesuffix(" gas").strip()
+    ion = _ION.fullmatch(name)
+    if ion and ion[1] in _CATIONS:
+        charge = _CATIONS[ion[1]]
+        return frozenset((f"{SYMBOLS[ion[1]]}^{charge if charge > 1 else ''}+",))
+    name = one_name(ion[1] if ion else name.removesuffix(" gas").strip())
+    if listed := written(name):
+        return listed
     if name in _TABLE:
         return frozenset(_TABLE[name].split())
     if name in _DIATOMIC:
@@ -63,7 +70,7 @@ def formulas(name: str) -> frozenset[str]:
         return frozenset((f"{symbols}^{charge if charge > 1 else ''}-",))
     binary, salt = _BINARY.fullmatch(name), _SALT.fullmatch(name)
     found = (binary and _binary(binary)) or (salt and _salt(salt))
-    return frozenset((found,)) if found else frozenset()
+    return frozenset(found.split()) if found else frozenset()
 
 
 def _binary(match: re.Match[str]) -> str | None:
@@ -80,10 +87,11 @@ def _salt(match: re.Match[str]) -> str | None:
     if cation is None or not charge or match[3] not in _ANIONS:
         return None
     anion, negative = _ANIONS[match[3]]
-    if anion == "O2":  # a peroxide keeps its pair
+    if (anion, negative) == ("O2", 2):  # a peroxide keeps its pair
         return _times(cation, 2 // charge) + anion if charge < 3 else None
     common = gcd(charge, negative)
-    return _times(cation, negative // common) + _times(anion, charge // common)
+    parts = _times(cation, negative // common), _times(anion, charge // common)
+    return f"{parts[0]}{parts[1]} {parts[1]}{parts[0]}" if anion in _ORGANIC else "".join(parts)
 
 
 def _times(symbols: str, count: int) -> str:

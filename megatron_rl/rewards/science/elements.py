@@ -23,7 +23,13 @@ _TABLE = """
 """
 NAMES = dict(zip(_TABLE.split()[::2], _TABLE.split()[1::2], strict=True))
 SYMBOLS = {name: symbol for symbol, name in NAMES.items()} | {"aluminum": "Al", "sulphur": "S", "cesium": "Cs"}
+NUMBERS = {symbol: number for number, symbol in enumerate(_TABLE.split()[::2], 1)}  # of protons
 _ISOTOPE = re.compile(r"([A-Za-z]{3,13})[ -]([0-9]{1,3})")
+_OLD_ION = re.compile(r"([A-Za-z]{6,10}) (?:cat)?ions?")
+_OLD_IONS = {
+    "ferrous": ("Fe", 2), "ferric": ("Fe", 3), "cuprous": ("Cu", 1), "cupric": ("Cu", 2), "stannous": ("Sn", 2),
+    "stannic": ("Sn", 4), "plumbous": ("Pb", 2), "plumbic": ("Pb", 4), "mercuric": ("Hg", 2),
+}  # fmt: skip
 _ION = re.compile(r"([A-Za-z]{1,13}) ?\(([IVX]{1,4})\)(?: (?:cat)?ion)?")
 _BOTH = re.compile(r"([A-Za-z]{1,13}) ?\(([A-Za-z]{1,13})\)")
 
@@ -38,6 +44,8 @@ def in_symbols(text: str) -> str:
         return SYMBOLS[text.lower()]
     if (match := _ISOTOPE.fullmatch(text)) and match[1].lower() in SYMBOLS:
         return f"{SYMBOLS[match[1].lower()]}-{match[2]}"
+    if (match := _OLD_ION.fullmatch(text)) and match[1].lower() in _OLD_IONS:
+        return "{}^{{{}+}}".format(*_OLD_IONS[match[1].lower()])
     if (match := _ION.fullmatch(text)) and (symbol := _symbol(match[1])):
         return f"{symbol}^{{{roman(match[2])}+}}"
     if (match := _BOTH.fullmatch(text)) and (symbol := _symbol(match[1])) and symbol == _symbol(match[2]):

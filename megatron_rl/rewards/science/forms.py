@@ -47,8 +47,8 @@ _IRREGULAR = {
 }
 # A locant before the suffix, as IUPAC has it, or before the name: butan-2-ol, 2-butanol.
 _LOCANT = re.compile(
-    r"-?((?:meth|eth|prop|but|pent|hex|hept|oct|non|dec)(?:an|en|yn|a)?)-?([0-9](?:,[0-9])*)-?"
-    r"((?:di|tri)?(?:ol|one|ene|yne|amine|thiol|oic acid|al)\b)"
+    r"-?((?:meth|eth|prop|but|pent|hex|hept|oct|non|dec|benz)(?:an|en|yn|a)?e?)-?([0-9](?:,[0-9])*)-?"
+    r"((?:di|tri)?(?:ol|one|ene|yne|amine|thiol|oic acid|carboxylic acid|al)\b)"
 )
 _SPELLINGS = {
     "sulph": "sulf", "aluminium": "aluminum", "caesium": "cesium", "haem": "hem", "oedema": "edema", "aemia": "emia",

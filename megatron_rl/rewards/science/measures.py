@@ -122,7 +122,9 @@ def agree(answer: Quantity, reference: Quantity, tolerance: Fraction) -> bool:
     if known and known.dimension == NO_DIMENSION and not (answer.unit_text and reference.unit_text):
         # Per cent and millions are numbers themselves: 50 % is 0.5, and 5 million is not 5.
         value = answer.number * (answer.unit or _ONE).factor / (reference.unit or _ONE).factor
-        if _near(value, reference, tolerance) or known.factor > 1:
+        # Beside a reference from 0 to 1, a share, 0.25 % is 0.0025; beside 25 the sign may be forgotten.
+        is_share = answer.unit and abs(reference.number) <= 1
+        if _near(value, reference, tolerance) or known.factor > 1 or is_share:
             return _near(value, reference, tolerance)
     if not (reference.unit_text or answer.unit) and len(answer.unit_text.strip("{} ")) == 2:
         return False  # 5 ab is a product

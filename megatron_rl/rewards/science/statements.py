@@ -37,6 +37,7 @@ _CORRECTS = (
     rf"|{_LETTER_ENDS}|(?=\$?[-+]?[0-9]))"
 )
 _PAUSE = r"(?:^|(?<=[.!?;:,(—–-])|(?<=[.!?;:,(—–-]\s)|(?<=[.!?;:,(—–-]\s\s))"
+_FITS = r"(?:(?:remains|is left|fits|works|holds|matches|agrees|applies|qualifies)(?: best)?)"
 # "the answer to the question is", "Answer:", a heading "Answer", "<answer>", "I choose B", "the statement is false"
 _ANCHOR = re.compile(
     rf"\b(?:{_SUBJECT})\b[^\n.:=→<]{{0,60}}?\s*{_SAYS}"
@@ -46,7 +47,7 @@ _ANCHOR = re.compile(
     r"|\b(?:choose|select|pick|chose|(?:go|going|went)\s+with)\s+(?=(?:the )?(?:option|choice|answer|\(?(?-i:[A-Z])\b))"
     r"|\b(?:statement|claim)\s+is\s+(?=true\b|false\b)"
     rf"|\bleft with\s{_LETTER_ENDS}"
-    r"|\bonly\s(?=\(?(?-i:[A-Z])\)?\s(?:remains|is left|fits|works|holds)\b)"
+    rf"|\bonly\s(?=\(?(?-i:[A-Z])\)?\s{_FITS}\b)"
     r"|\b(?:solution is|i(?: would| now|['’]d)? (?:guess|say|think|believe|conclude|answer)(?: it is)?"
     r"|i(?: am|['’]m) (?:sure|certain|confident)(?: that)? it(?:['’]s| is))"
     rf"\s{_LETTER_ENDS}"
@@ -56,7 +57,12 @@ _ANCHOR = re.compile(
     rf"|{_PAUSE}{_SO}it{_BE}\s{_LETTER_ENDS}"
     r"|\b(?:so|thus|hence|therefore|leaves?|leaving|remains)(?: only)?,?\s(?=\(?(?-i:[A-Z])\)?(?: it is)?\s*(?:$|[.!]))"
     rf"|\b(?:which|what)\b[^.?!\n]{{0,80}}\?\s+(?={_LETTER_ENDS})"
-    rf"|{_PAUSE}(?:{_CORRECTS})",
+    rf"|{_PAUSE}(?:{_CORRECTS})"
+    rf"|\b(?:so|thus|hence|therefore|giving|namely)[,:]?\s+(?=(?:the )?(?:option|choice)\s{_LETTER_ENDS})"
+    rf"|{_PAUSE}{_SO}(?=(?:option|choice)\s\(?(?-i:[A-Z])\)?(?:\s{_FITS})?\W{{0,9}}\Z)"
+    r"|\b(?:of|among|from)\s(?:(?:the|these|those|all|given|listed|available|above|four|five)\b\s?){1,4}"
+    r"(?:options|choices|alternatives|candidates|answers)?,?\s?(?:only\s)?"
+    rf"(?=(?:option\s|choice\s)?\(?(?-i:[A-Z])\)?\s(?:{_FITS}|is\b))",
     re.IGNORECASE | re.MULTILINE,
 )
 _DENIAL = re.compile(rf"\s*(?:(?:not|neither|never|anything but)\b|{_DENIES})", re.IGNORECASE)

@@ -1,6 +1,6 @@
 """Whether two answers in words are the same: names, true and false, chemical formulas and equations.
 
-Not covered: synonyms, names for formulas beyond `compounds`.
+Not covered: synonyms beyond `names`, names for formulas beyond `compounds`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import unicodedata
 
 from megatron_rl.rewards.mathematics.notation import plain
 from megatron_rl.rewards.science.compounds import formulas
-from megatron_rl.rewards.science.elements import NAMES, in_symbols
+from megatron_rl.rewards.science.elements import NAMES, NUMBERS, in_symbols
 from megatron_rl.rewards.science.forms import in_one_form, without_kind
+from megatron_rl.rewards.science.names import is_known, one_name
 
 MAX_NUM_NAMES = 6  # of a list
 
@@ -30,20 +31,35 @@ _BARE_CHARGE = re.compile(r"(?<=[A-Za-z0-9)\]])([+-])([0-9])$")
 _STATE = re.compile(r"\((?:s|l|g|aq)\)")
 _BARE_SIGN = re.compile(r"([A-Za-z0-9)\]])([+-])(?=(?:\((?:s|l|g|aq)\))?$)")  # Na+ and Cl-, in a reaction
 _PLUS = re.compile(r"\s\+\s")
-_ISOTOPE = re.compile(r"(?:\^?([0-9]+)(?:_[0-9]+)?|_[0-9]+\^([0-9]+))([A-Z][a-z]?)|([A-Z][a-z]?)-([0-9]+)")
+_ISOTOPE = re.compile(
+    r"(?:\^?(?P<mass>[0-9]+)(?:_(?P<protons>[0-9]+))?|_(?P<before>[0-9]+)\^(?P<above>[0-9]+))(?P<symbol>[A-Z][a-z]?)"
+    r"|(?P<named>[A-Z][a-z]?)-(?P<behind>[0-9]+)"
+)
 _VERDICT_ON_STATEMENT = re.compile(
     r"(?:the )?(?:given |above |following )?(?:statement|claim|assertion|proposition) is (true|false)", re.IGNORECASE
 )
-_ARTICLES = re.compile(r"\b(?:the|an?) |^[\s{]*(?:by|via|through|due to|because of) (?:means of )?")
+_ARTICLES = re.compile(
+    r"^[\s{]*(?:the )?(?:process|phenomenon|principle|law|method|technique) (?:of|called|known as) (?:the )?"
+    r"|\b(?:the|an?) |^[\s{]*(?:by|via|through|due to|because of) (?:means of )?",
+    re.IGNORECASE,
+)
 _GREEK = "alpha beta gamma delta epsilon lambda mu pi sigma omega"
 _LETTERS = dict(zip("αβγδελμπσω", _GREEK.split(), strict=True))
 _COMMANDS = re.compile(rf"\\({'|'.join(_GREEK.split())})(?![A-Za-z]) ?")
 _IN_BRACKETS = re.compile(r"^\(([^()]*)\)$")
 _ABBREVIATION = re.compile(r"([^()]*[^()\s])\s*\((?![IVX]+\))(?=[A-Za-z0-9]*[A-Z])([A-Za-z][A-Za-z0-9]{0,7})\)\W*")
+# "toluene (methylbenzene)", "the ammonium ion, NH4+"
+_TWO_NAMES = re.compile(
+    r"(?P<name>[^\s](?:.{0,80}?\S)?)(?:\s\((?P<bracket>.{1,80})\)"
+    r"|, (?:(?:or|namely|that is|i\.e\.|also (?:known as|called)),? )?(?P<other>.{1,80}))"
+)
 _SUBSCRIPT = re.compile(r"_ ?(?=[{0-9A-Za-z])")
+_STRAND = re.compile(r"^5'?-?([acgtu]{3,})-?3'?$")
 _GENOTYPE = re.compile(r"(?:([A-Za-z])(?i:\1)){1,8}")
 _PAIRS = re.compile(r"(?<![A-Za-z])(?:([A-HJ-Za-hj-z])(?i:\1))+(?![A-Za-z])")
 _SUBSHELL = re.compile(r"\[[A-Z][a-z]?\]|[1-7][spdf]\^[0-9]{1,2}(?=[1-7][spdf]|$)")
+_CORES = {"Rn": "[Xe]4f^145d^106s^26p^6", "Xe": "[Kr]4d^105s^25p^6", "Kr": "[Ar]3d^104s^24p^6"}
+_CORES |= {"Ar": "[Ne]3s^23p^6", "Ne": "[He]2s^22p^6", "He": "1s^2"}
 _BARE_SUBSHELL = re.compile(r"(?<![0-9A-Za-z^])([1-7][spdf])([0-9]{1,2})(?![0-9A-Za-z])")
 _AND = re.compile(r"\s*(?:[,;&]|\band\b)[\s,]*(?:\band\b\s*)?")
 # A list of such says what belongs to what: "increases, decreases" is not "decreases, increases".
@@ -121,6 +137,11 @@ def same_words(answer: str, reference: str) -> bool:
     if _COMPARED.search(_plain(reference)) and "->" not in reference:
         return _same_order(_plain(answer), _plain(reference))
     mine, its = (without_kind(_unmarked(_plain(text))) for text in (answer, reference))
+    mine, thing = _ARTICLES.sub("", mine), one_name(_ARTICLES.sub("", its))
+    if is_known(thing) and one_name(mine) == thing:
+        return True
+    if _are_initials(mine, _unmarked(reference)) or _are_initials(its, _unmarked(answer)):
+        return True
     symbols = in_symbols(mine), in_symbols(its)
     if symbols != (mine, its) and _same_marks(_formula(symbols[0]), _formula(symbols[1])):
         return True
@@ -134,7 +155,7 @@ def same_words(answer: str, reference: str) -> bool:
         return (
             _same_marks(mine, its)
             or (is_reaction and _same_marks(_in_order(mine), _in_order(its)))
-            or (is_configuration and sorted(_SUBSHELL.findall(mine)) == sorted(_SUBSHELL.findall(its)))
+            or (is_configuration and _subshells(mine) == _subshells(its))
         )
     if _alleles(answer) != _alleles(reference):
         return False
@@ -179,6 +200,9 @@ def _shorter(answer: str, reference: str) -> list[tuple[str, str]]:
     plain_answer, its = _WRAPPER.sub("", _plain(answer)).strip("{} "), _abbreviation(reference.strip())
     if its:
         return [(answer, its[1]), (answer, its[2])]
+    both = _TWO_NAMES.fullmatch(plain_answer)
+    if both and same_words(both["name"], both["bracket"] or both["other"]):
+        return [(both["name"], reference)]
     mine = _abbreviation(plain_answer)
     if not mine or "(" in reference:
         return []
@@ -202,11 +226,14 @@ def _same_substance(one: str, other: str) -> bool:
 
 def _same_list(answer: str, reference: str) -> bool:
     """Whether both list the same names; two, and more with an "and", have no order."""
-    lists = [_AND.split(_unmarked(_plain(text)).strip(" .()[]")) for text in (answer, reference)]
-    mine, its = lists
+    texts = [
+        _unmarked(_ARROW.sub(", ", _plain(text)) if _is_chain(text) else _plain(text)) for text in (answer, reference)
+    ]
+    mine, its = [_AND.split(_IN_BRACKETS.sub(r"\1", text).strip(" .[]")) for text in texts]
     if not 1 < len(its) == len(mine) <= MAX_NUM_NAMES or not all(re.search("[A-Za-z]", name) for name in its):
         return False
-    if _IN_TURN.search(f"{answer} {reference}") or len(its) > 2 and not re.search(r"\band\b|&", reference):
+    is_in_turn = _is_chain(answer) or _is_chain(reference) or _IN_TURN.search(f"{answer} {reference}")
+    if is_in_turn or len(its) > 2 and not re.search(r"\band\b|&", reference):
         return all(map(same_words, mine, its))
     left = list(its)
     for name in mine:
@@ -215,6 +242,28 @@ def _same_list(answer: str, reference: str) -> bool:
             return False
         left.remove(same)
     return True
+
+
+def _are_initials(short: str, name: str) -> bool:
+    """Whether a word of three capitals or more has the initials of a name: KCL, Kirchhoff's current law."""
+    words = [
+        word for word in re.split(r"[\s-]+", name) if word[:1].isalpha() and word.lower() not in ("of", "the", "and")
+    ]
+    return (
+        len(short) > 2 and short.isalpha() and short.isupper() and short.lower() == "".join(w[0] for w in words).lower()
+    )
+
+
+def _subshells(configuration: str) -> list[str]:
+    """The occupied subshells in the order of their names, those of a noble gas one by one."""
+    for gas, core in _CORES.items():
+        configuration = configuration.replace(f"[{gas}]", core)
+    return sorted(_SUBSHELL.findall(configuration))
+
+
+def _is_chain(text: str) -> bool:
+    """Whether a text is a sequence with arrows, of three things or more; a reaction has one arrow."""
+    return len(_ARROW.findall(text)) > 1
 
 
 def _alleles(text: str) -> list[str]:
@@ -283,7 +332,10 @@ def _formula(text: str) -> str:
 
 
 def _isotope(match: re.Match[str]) -> str:
-    return f"{match[3] or match[4]}-{match[1] or match[2] or match[5]}"
+    """An isotope by symbol and mass, with its number of protons where the element has another one."""
+    symbol, protons = match["symbol"] or match["named"], match["protons"] or match["before"]
+    is_other = protons is not None and int(protons[:4]) != NUMBERS.get(symbol)
+    return f"{symbol}-{match['mass'] or match['above'] or match['behind']}" + (f"_{protons}" if is_other else "")
 
 
 def _species(text: str) -> str:
@@ -300,6 +352,7 @@ def _folded(text: str) -> str:
     text = _COMMANDS.sub(r"\1", _SUBSCRIPT.sub("", _WRAPPER.sub("", _plain(text))))
     decomposed = unicodedata.normalize("NFKD", "".join(_LETTERS.get(letter, letter) for letter in text))
     letters = "".join(character for character in decomposed if not unicodedata.combining(character)).casefold()
-    said = _MARKUP.sub("", _ARTICLES.sub("", letters)).strip(" .,;:!?*")
+    said = _STRAND.sub(r"\1", _MARKUP.sub("", _ARTICLES.sub("", letters)).strip(" .,;:!?*"))
     bracket = _IN_BRACKETS.fullmatch(said)
-    return _HYPHEN.sub("", in_one_form(bracket[1] if bracket else said))
+    said = in_one_form(bracket[1] if bracket else said)
+    return _HYPHEN.sub("", in_one_form(one_name(said)))
