@@ -15,6 +15,7 @@ _TABLE = r"""
     ·⋅∙• \cdot   ×✕✖⨯ \times  ± \pm       ∓ \mp        °º ^\circ   ∞ \infty     … \ldots
     ≤⩽≦ \le      ≥⩾≧ \ge      ≠ \ne       ≈≃≅ \approx  ∈ \in       ∑ \sum       ∏ \prod     ∫ \int
     ∪ \cup       ∩ \cap       ∅ \emptyset ∖ \setminus  ⟨ \langle   ⟩ \rangle
+    ℏħ \hbar
     ⌊ \lfloor    ⌋ \rfloor    ⌈ \lceil    ⌉ \rceil     ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} ℂ \mathbb{C}
 """
 _CHARACTERS = {
@@ -162,14 +163,16 @@ def _in_ascii(text: str) -> str:
 def _latex(character: str) -> str:
     if character in _CHARACTERS:
         return _CHARACTERS[character]
-    name = unicodedata.name(character, "")
-    if name.startswith("GREEK") and "LETTER" in name:
-        letter = name.split()[-1]
-        return f"\\{letter.title() if 'CAPITAL' in name else letter.lower()} "
+    name, usual = unicodedata.name(character, ""), unicodedata.normalize("NFKC", character)
+    # Other shapes are usual letters there: ϕ and 𝜃; the sign of micro stays one.
+    letter = unicodedata.name(usual, "") if len(usual) == 1 and character != "µ" else ""
+    if letter.startswith("GREEK") and "LETTER" in letter:
+        command = letter.split()[-1].replace("LAMDA", "LAMBDA")  # as Unicode spells it
+        return f"\\{command.title() if 'CAPITAL' in letter else command.lower()} "
     if name.startswith("VULGAR FRACTION"):
         over, _, under = unicodedata.normalize("NFKC", character).partition("⁄")
         return f"\\frac{{{over}}}{{{under}}}" if under else character
-    return unicodedata.normalize("NFKC", character)  # full-width digits and letters, other widths of space
+    return usual  # full-width digits and letters, other widths of space
 
 
 def _root(match: re.Match[str]) -> str:

@@ -15,7 +15,7 @@ _LEAD = (
     r"(?:(?:so|therefore|thus|hence|it's|that's|it|ans|must|be|is|option|choice|answer|letter|probably|likely"
     r"|most likely|clearly|definitely|certainly|obviously|simply)\b[,:.]? ?)*"
 )
-_SIGNS = re.compile(r"^[\s∴⇒→=>]+|[\s✓✔✅☑]+$")
+_SIGNS = re.compile(r"^[\s∴⇒→=>✓✔✅☑]+|[\s✓✔✅☑]+$")
 _LETTER = re.compile(rf"{_LEAD}[(\[]? ?([A-Za-z])(?: ?([)\]]))?(?![\w'])(.*)", re.IGNORECASE | re.DOTALL)
 # What may follow the letter: an end, a delimiter and the option's text, a reason, or a verdict.
 _REASON = (

@@ -8,7 +8,7 @@ from megatron_rl.rewards.science.elements import SYMBOLS
 from megatron_rl.rewards.science.numerals import roman
 
 _SUBJECT = re.compile(
-    r"^(?:it|they|this|that) (?:(?:will|would|is|are) )?(?=\w)|^(?:in|inside|within|at|on) (?:the )?(?=\w)"
+    r"^(?:it|they|this|that) (?:(?:will|would|is|are) )?(?=\w)|^(?:in|inside|within|at|on|to|towards?) (?:the )?(?=\w)"
 )
 # What kind of thing a name is of, where it stands behind it; "ion" and "bond" say more.
 _KIND = re.compile(
@@ -17,6 +17,9 @@ _KIND = re.compile(
     re.IGNORECASE,
 )
 _BONDING = re.compile(r"[ -](?:bonding|bonds?|interactions?)$")
+_WARD = re.compile(r"\b(north|south|east|west|up|down|left|right|in|out)(?:wards?|erly)\b")
+_PROPERTY = re.compile(r"(?:(?<=\bionic)|(?<=valent)|(?<=metallic)) bond$")  # says it alone; "hydrogen" does not
+_OF = re.compile(r"((?:(?!of\b)\S+ ?){1,3})\bof (?:the )?((?:(?!of\b)\S+ ?){1,5})")
 _ROMAN = re.compile(r"(?<=[a-z] )(?:viii|vii|vi|iv|v|iii|ii|i)\b")
 # Latin and Greek plurals: ending of several, ending of one.
 _ENDINGS = (("ices", "ex"), ("ices", "ix"), ("ae", "a"), ("i", "us"), ("a", "um"), ("a", "on"), ("ses", "sis"))
@@ -63,11 +66,15 @@ def in_one_form(text: str) -> str:
 
     >>> in_one_form("mitochondrion") == in_one_form("in the mitochondria"), in_one_form("ammonia")
     (True, 'ammonia')
+    >>> in_one_form("rate of reaction") == in_one_form("reaction rate"), in_one_form("eastwards")
+    (True, 'east')
     >>> in_one_form("3-methylbutan-2-ol") == in_one_form("3-methyl-2-butanol"), in_one_form("anaphase ii")
     (True, 'anaphase 2')
     """
     text = _SUBJECT.sub("", text.strip())
-    text = without_kind(_BONDING.sub(" bond", text))
+    if whose := _OF.fullmatch(text):  # "conservation of energy"
+        text = f"{whose[2].strip()} {whose[1].strip()}"
+    text = _WARD.sub(r"\1", _PROPERTY.sub("", without_kind(_BONDING.sub(" bond", text))))
     text = _LOCANT.sub(lambda match: f"{'-' if match.start() else ''}{match[2]}-{match[1]}{match[3]}", text)
     text = _ROMAN.sub(lambda match: str(roman(match[0].upper())), text)
     for british, american in _SPELLINGS.items():

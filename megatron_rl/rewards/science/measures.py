@@ -28,7 +28,7 @@ _ABOUT = re.compile(
 # The left side of `v_f = 3 m/s`: letters with marks, and no arithmetic.
 _NAMED = re.compile(
     r"(?=[A-Za-z\\\[|])(?:\\?[A-Za-z]++|\{(?:[^{}]|\{[^{}]*\})*\}|_ ?[0-9]|\^ ?\\circ|'|\[[^\[\]]*\]|\([^()]*\)|[_| ])+"
-    r"(?:=|\\approx|:) ?"
+    r"(?:=|\\approx|:) ?|2n ?= ?"  # chromosomes
 )
 _UNIT_START = re.compile(r"[A-Za-z%/\\^$¢€£¥₹°ÅμΩ(]")
 _WORD = re.compile(r"[A-Za-z]{2,}(?:[ -][A-Za-z]+){0,3}")

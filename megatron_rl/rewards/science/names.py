@@ -251,6 +251,10 @@ _GROUPS = """
     allyl ; 3-{}prop-1-ene, 3-{}propene ; prop-2-en-1-ol, 2-propen-1-ol ; prop-2-en-1-amine ; CH2=CHCH2
 """
 _HALIDES = {"fluoro": "F", "chloro": "Cl", "bromo": "Br", "iodo": "I"}
+# Without branches, so that E is trans.
+_ALKENE = (
+    r"(?:(?:[0-9]-)?(?:but|pent|hex|hept|oct|non|dec)(?:-[0-9]-)?ene|1,2-di(?:fluoro|chloro|bromo|iodo)eth(?:yl)?ene)"
+)
 # Within names: what is written in two ways wherever it stands.
 _REWRITTEN = tuple(
     (re.compile(pattern), replacement)
@@ -270,6 +274,7 @@ _REWRITTEN = tuple(
         (r"butanoate\b", "butyrate"), (r"\bethanedioate\b", "oxalate"), (r"\boctadecanoate\b", "stearate"),
         (r"\bhexadecanoate\b", "palmitate"), (r"ethanoyl\b", "acetyl"), (r"ethanamide\b", "acetamide"),
         (r"methanamide\b", "formamide"),
+        (rf"^\(e\)-(?={_ALKENE}$)", "trans-"), (rf"^\(z\)-(?={_ALKENE}$)", "cis-"),
         (r"^(?:o|ortho)-(?=di[a-z]+benzene$)", "1,2-"), (r"^(?:m|meta)-(?=di[a-z]+benzene$)", "1,3-"),
         (r"^(?:p|para)-(?=di[a-z]+benzene$)", "1,4-"),
         (r"^ortho-(?=xylene|cresol|tolu)", "o-"), (r"^meta-(?=xylene|cresol|tolu)", "m-"),

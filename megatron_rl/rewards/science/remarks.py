@@ -41,6 +41,10 @@ _MEANS_NOTHING = frozenset(_FILLERS.split())
 _TEXT = re.compile(r"\\(?:text|mathrm|textrm|mbox) ?\{([^{}]*)\}")
 _REMARK = re.compile(r"\(([A-Za-z][A-Za-z ,.'-]{0,60})\)[\s.]*$")
 _TOWARDS_SOMETHING = re.compile(r" (?:towards?|away from) (?:the |its |an? )?[a-z]{2,20}[\s.)]*$")
+# "2.7 g Al", "5 mol of NaCl"
+_OF_SUBSTANCE = re.compile(
+    r"(?:(?<= g)|(?<= kg)|(?<= mg)|(?<= mol)|(?<= mmol)|(?<=grams)|(?<=moles)) (?:of )?(?:[A-Z][a-z]?[0-9_{}()]*){1,8}$"
+)
 _CHANGES = re.compile(r"\b(?:or|and|not|no|at (?:least|most)|more|less|times|per|each)\b", re.IGNORECASE)
 
 
@@ -68,7 +72,7 @@ def without_remarks(answer: str) -> str:
     ('5 m', '12 V', '5 m (or 6)')
     """
     text = " ".join(_TEXT.sub(r" \1 ", answer).replace("\\ ", " ").split()).replace("( ", "(").replace(" )", ")")
-    text = _TOWARDS_SOMETHING.sub("", text)
+    text = _OF_SUBSTANCE.sub("", _TOWARDS_SOMETHING.sub("", text))
     remark = _REMARK.search(text)
     if remark and not _CHANGES.search(remark[1]):
         before = quantity(text[: remark.start()])

@@ -43,7 +43,7 @@ _ANCHOR = re.compile(
     rf"\b(?:{_SUBJECT})\b[^\n.:=→<]{{0,60}}?\s*{_SAYS}"
     r"|^\W{0,20}(?:final\s{1,9})?answer\W{0,20}$"
     r"|<answer>|答案(?:[是为為]|选|選)?\s*[::]?"
-    r"|\b(?:corresponds? to|match(?:es)?) (?:the )?(?=option|choice|answer)"
+    r"|\b(?:correspond(?:s|ing)? to|match(?:es|ing)?) (?:the )?(?=option|choice|answer)"
     r"|\b(?:choose|select|pick|chose|(?:go|going|went)\s+with)\s+(?=(?:the )?(?:option|choice|answer|\(?(?-i:[A-Z])\b))"
     r"|\b(?:statement|claim)\s+is\s+(?=true\b|false\b)"
     rf"|\bleft with\s{_LETTER_ENDS}"

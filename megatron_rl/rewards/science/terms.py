@@ -27,6 +27,8 @@ TERMS = """
     cyclic adenosine monophosphate | camp | cyclic amp
     guanosine triphosphate | gtp
     coenzyme a | coa
+    helicase | dna helicase
+    primase | dna primase
     polymerase chain reaction | pcr
     epinephrine | adrenaline | adrenalin
     norepinephrine | noradrenaline | noradrenalin

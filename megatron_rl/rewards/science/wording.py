@@ -24,7 +24,10 @@ _SYMBOLS = """
 _ELEMENTS = re.compile(f"(?:{'|'.join(sorted(_SYMBOLS.split(), key=len, reverse=True))})+|[enp]")
 _SUBSTANCES = re.compile(rf"(?:{_ELEMENTS.pattern}|[A-Z])+")  # of a reaction: HA is an acid
 _WRAPPER = re.compile(r"\\(?:text|ce|mathrm) ?(?=\{)")
-_ARROW = re.compile(r"\\(?:long|x)?(?:rightarrow|rightleftharpoons|leftrightarrow|to)(?![A-Za-z])|[→⟶⇌]|<?[=-]+>")
+_ARROW = re.compile(
+    r"\\x(?:rightarrow|rightleftharpoons) ?(?:\[[^\[\]]*\] ?)?\{(?:[^{}]|\{[^{}]*\})*\}"  # what is above it
+    r"|\\(?:long|x)?(?:rightarrow|rightleftharpoons|leftrightarrow|to)(?![A-Za-z])|[→⟶⇌]|<?[=-]+>"
+)
 _FORMULA = re.compile(r"[A-Za-z0-9()\[\]^+\-.=#→]+")
 _CHARGE = re.compile(r"\^\(?(?:([0-9]*)([+-])|([+-])([0-9]+))\)?(?![0-9])")
 _BARE_CHARGE = re.compile(r"(?<=[A-Za-z0-9)\]])([+-])([0-9])$")
@@ -40,10 +43,12 @@ _VERDICT_ON_STATEMENT = re.compile(
 )
 _ARTICLES = re.compile(
     r"^[\s{]*(?:the )?(?:process|phenomenon|principle|law|method|technique) (?:of|called|known as) (?:the )?"
-    r"|\b(?:the|an?) |^[\s{]*(?:by|via|through|due to|because of) (?:means of )?",
-    re.IGNORECASE,
+    r"|^[\s{]*(?:the )?(?:enzyme|hormone|element|compound|pigment|organelle|mineral|metal) (?=[a-z]{3})"
+    r"|\b(?:the|an?) |^[\s{]*(?:by|via|through|due to|because of) (?:means of )?"
 )
+_ARTICLE = re.compile(r"^\s*(?:[Tt]he|[Aa]n|a) ")  # A may be a substance
 _GREEK = "alpha beta gamma delta epsilon lambda mu pi sigma omega"
+_CROSS = re.compile(r"\\times(?![A-Za-z])")
 _LETTERS = dict(zip("αβγδελμπσω", _GREEK.split(), strict=True))
 _COMMANDS = re.compile(rf"\\({'|'.join(_GREEK.split())})(?![A-Za-z]) ?")
 _IN_BRACKETS = re.compile(r"^\(([^()]*)\)$")
@@ -137,7 +142,7 @@ def same_words(answer: str, reference: str) -> bool:
     if _COMPARED.search(_plain(reference)) and "->" not in reference:
         return _same_order(_plain(answer), _plain(reference))
     mine, its = (without_kind(_unmarked(_plain(text))) for text in (answer, reference))
-    mine, thing = _ARTICLES.sub("", mine), one_name(_ARTICLES.sub("", its))
+    mine, thing = _ARTICLE.sub("", mine), one_name(_ARTICLE.sub("", its))
     if is_known(thing) and one_name(mine) == thing:
         return True
     if _are_initials(mine, _unmarked(reference)) or _are_initials(its, _unmarked(answer)):
@@ -148,7 +153,7 @@ def same_words(answer: str, reference: str) -> bool:
     if _same_substance(mine, its):
         return True
     if reference.lower() not in _SHORT.values() and _is_formula(its := _formula(without_kind(reference))):
-        mine = _formula(without_kind(_WRAPPER.sub("", _plain(answer)).rstrip("} ")))
+        mine = _formula(without_kind(_ARTICLE.sub("", _WRAPPER.sub("", _plain(answer))).rstrip("} ")))
         if not _STATE.search(its):
             mine = _STATE.sub("", mine)
         is_reaction, is_configuration = "→" in its, "^" in mine and "".join(_SUBSHELL.findall(its)) == its
@@ -349,7 +354,7 @@ def _species(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    text = _COMMANDS.sub(r"\1", _SUBSCRIPT.sub("", _WRAPPER.sub("", _plain(text))))
+    text = _COMMANDS.sub(r"\1", _SUBSCRIPT.sub("", _CROSS.sub("x", _WRAPPER.sub("", _plain(text)))))
     decomposed = unicodedata.normalize("NFKD", "".join(_LETTERS.get(letter, letter) for letter in text))
     letters = "".join(character for character in decomposed if not unicodedata.combining(character)).casefold()
     said = _STRAND.sub(r"\1", _MARKUP.sub("", _ARTICLES.sub("", letters)).strip(" .,;:!?*"))
