@@ -32,7 +32,7 @@ class Layout:
     tensor_parallel: int
     pipeline_parallel: int
     virtual_pipeline: int  # chunks of layers per stage
-    replicas: int  # of the actor
+    replicas: int  # of the weights: context- and data-parallel ranks
     rollout_tensor_parallel: int  # an engine spans so many neighbouring ranks
 
     def replica_of(self, rank: int) -> tuple[int, ...]:
