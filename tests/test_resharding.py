@@ -20,6 +20,8 @@ from tests.test_checkpoint import Trained, digest
 
 DP2 = {"devices_per_node": 2}
 TP2 = {"devices_per_node": 2, "tensor_parallel": 2}
+CP2 = {"devices_per_node": 2, "context_parallel": 2}
+TP2_CP2 = {"devices_per_node": 4, "tensor_parallel": 2, "context_parallel": 2}
 INTERLEAVED = {"devices_per_node": 2, "pipeline_parallel": 2, "virtual_pipeline": 2}
 SHARDED = {"devices_per_node": 4, "tensor_parallel": 2, "pipeline_parallel": 2, "sequence_parallel": True}
 ONE = {"devices_per_node": 1}
@@ -83,7 +85,7 @@ def torch_state(one: Trained) -> dict[Tensor, dict[str, Tensor]]:
 
 
 def moment(one: Trained, parameter: Tensor, name: str) -> Tensor:
-    """A moment of all of a parameter's shard, summed over the data-parallel ranks, each with its range and zeros."""
+    """A moment of all of a parameter's shard, summed over the ranks with equal weights: each its range, else zeros."""
     from megatron.core import parallel_state
 
     (part,) = one.actor.optimizer.chained_optimizers
@@ -93,7 +95,7 @@ def moment(one: Trained, parameter: Tensor, name: str) -> Tensor:
         main = part.optimizer.param_groups[group]["params"][order]
         own = part._get_model_param_range_map(parameter)["param"]
         flat[own.start : own.end] = main.detach() if name == "main" else part.optimizer.state[main][name]
-    dist.all_reduce(flat, group=parallel_state.get_data_parallel_group())
+    dist.all_reduce(flat, group=parallel_state.get_data_parallel_group(with_context_parallel=True))
     return flat.view(parameter.shape)
 
 
@@ -120,6 +122,7 @@ def travelled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[s
     for journey, (folder, scales) in {
         "tied": (tied, {"start": DP2, "sharded": SHARDED, "one process": ONE}),
         "untied": (untied, {"start": DP2, "interleaved": INTERLEAVED}),
+        "context": (untied, {"start": CP2, "shared by none": DP2, "sharded": TP2_CP2}),
         "bf16": (untied, {"start": DP2 | BF16, "tensor parallel": TP2 | BF16}),
     }.items():
         directory = runs / journey
@@ -134,7 +137,7 @@ def travelled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[s
     return found
 
 
-LEGS = ("tied sharded", "tied one process", "untied interleaved")
+LEGS = ("tied sharded", "tied one process", "untied interleaved", "context shared by none", "context sharded")
 WHOLE = ("step", "position", "weights", "reference", "best", "counts", *MOMENTS)
 
 
