@@ -206,7 +206,7 @@ def _execute(
 ) -> Execution:
     if function is None:
         return sandbox.run(program, stdin=test["input"].encode(errors="replace"), seconds=seconds)
-    return sandbox.run(program, function=function, arguments=test["arguments"], seconds=seconds)
+    return sandbox.run(program, function=function, calls=[test["arguments"]], seconds=seconds)
 
 
 def _failure(execution: Execution, test: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from megatron_rl.rewards import code, instruct, logic, math, own, published, stem
 from megatron_rl.rewards.response import as_read
-from megatron_rl.rewards.workers import OWN, Workers
+from megatron_rl.rewards.workers import OWN, PUBLISHED, Workers
 from megatron_rl.types import Verdict
 
 
@@ -39,7 +39,7 @@ VERIFIERS: Mapping[str, Verifier] = {
     "instruct": instruct,
 }
 # The scorers of others, for evaluation alone: domain of the item -> name of the judge.
-AS_PUBLISHED: Mapping[str, str] = {"logic": "logic_as_published"}
+AS_PUBLISHED: Mapping[str, str] = {"logic": PUBLISHED}
 _PREPARES = {domain: verifier.prepare for domain, verifier in VERIFIERS.items()} | {
     AS_PUBLISHED["logic"]: published.prepare
 }

@@ -1,4 +1,4 @@
-"""One verifier process: confines itself, then reads cases from its input and writes a verdict for each.
+"""One verifier process: confines itself, then reads cases from its input and writes verdicts, one for each answer.
 
 Both ways a frame is four bytes of length, most significant first, and that many bytes of JSON. The first frame out says
 which domains could not be loaded, and which layers the process itself and the sandbox of programs lack, with reasons.
@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +31,7 @@ from megatron_rl.types import Verdict
 MAX_ADDRESS_BYTES = 4 << 30
 LAST_RESORT_SECONDS = 60  # beyond all patience; then the kernel ends the process, should its parent be gone unnoticed
 Judge = Callable[[str, Mapping[str, Any]], Verdict]
+JudgeFirst = Callable[[Sequence[str], Mapping[str, Any]], list[Verdict]]  # of several, as many as go together
 
 
 def main() -> None:
@@ -56,14 +57,20 @@ def main() -> None:
     judges: dict[str, Judge] = {domain: verifier.judge for domain, verifier in VERIFIERS.items()}
     judges[OWN] = own.judge
     judges["code"] = partial(code.judge, sandbox=sandbox, max_seconds=max_seconds)
+    together: dict[str, JudgeFirst] = {}
     if of_others is not None:
         judges[AS_PUBLISHED["logic"]] = partial(published.judge, sandbox=of_others, max_seconds=max_seconds)
+        together[AS_PUBLISHED["logic"]] = partial(published.judge_first, sandbox=of_others, max_seconds=max_seconds)
     while (case := _receive(source)) is not None:
+        domain, answers, item = case
         signal.alarm(int(PATIENCE * max_seconds) + LAST_RESORT_SECONDS)
         began = time.perf_counter()
-        verdict = _judged(judges, *case)
+        for found in _verdicts(judges, together, domain, answers, item):
+            seconds = (time.perf_counter() - began) / len(found)
+            _send(sink, *([one.score, one.outcome, one.detail, seconds] for one in found))
+            signal.alarm(int(PATIENCE * max_seconds) + LAST_RESORT_SECONDS)
+            began = time.perf_counter()
         signal.alarm(0)
-        _send(sink, [verdict.score, verdict.outcome, verdict.detail, time.perf_counter() - began])
 
 
 def _sandbox(name: str, failures: dict[str, str], preloads: Sequence[str] = ()) -> Sandbox | None:
@@ -92,6 +99,22 @@ def _confine(parent: int) -> dict[str, str]:
     return missing | {"bubblewrap": "only for programs"}
 
 
+def _verdicts(
+    judges: Mapping[str, Judge], together: Mapping[str, JudgeFirst], domain: str, answers: list[str], item: Any
+) -> Iterator[list[Verdict]]:
+    """The verdicts on several answers, in order; one that spoils it for those after it is judged alone."""
+    while answers:
+        found: list[Verdict] = []
+        if len(answers) > 1:
+            with contextlib.suppress(SandboxError):  # the first then fails alone, or not
+                found = together[domain](answers, item)
+        if found:
+            yield found
+        answers = answers[len(found) :]
+        if answers:
+            yield [_judged(judges, domain, answers.pop(0), item)]
+
+
 def _judged(judges: Mapping[str, Judge], domain: str, answer: str, item: Mapping[str, Any]) -> Verdict:
     try:
         return judges[domain](answer, item)
@@ -107,9 +130,9 @@ def _receive(source: BinaryIO) -> Any:
     return json.loads(source.read(int.from_bytes(head, "big"))) if len(head) == 4 else None
 
 
-def _send(sink: BinaryIO, value: Any) -> None:
-    body = json.dumps(value).encode()
-    sink.write(len(body).to_bytes(4, "big") + body)
+def _send(sink: BinaryIO, *values: Any) -> None:
+    for body in (json.dumps(value).encode() for value in values):
+        sink.write(len(body).to_bytes(4, "big") + body)
     sink.flush()
 
 

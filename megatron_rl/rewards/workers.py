@@ -1,6 +1,7 @@
 """The processes that verifiers run in: started ahead, given one case at a time, killed and replaced when one hangs.
 
-A process has one case at a time, so that nothing waits behind a slow one while another process is idle.
+A process has one case at a time, so that nothing waits behind a slow one while another process is idle. Only answers
+that are judged together are handed over together; where one costs the process its life, the others are another's.
 
 A case may take `timeout_seconds` of a process's own computing. An answer that uses them up is wrong, as a program that
 is too slow is: the next would be as hopeless, and one that is not judged would cost the policy nothing. A process that
@@ -19,11 +20,12 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.rewards import published
 from megatron_rl.rewards.sandbox.layers import Level
 from megatron_rl.rewards.sandbox.run import ANSWER_SECONDS, source_root
 from megatron_rl.rewards.verdicts import wrong
@@ -35,9 +37,11 @@ OWN = "own"  # the domain that all rewards of one's own have here
 PATIENCE = 6.0  # chosen: by the clock, times the time limit; beyond it the machine is not merely busy
 COMPUTED_SHARE = 0.9  # of the time limit, spent computing: the clock and the kernel's accounts are not read at once
 _TICKS = os.sysconf("SC_CLK_TCK")
-IN_SANDBOX = ("code", "logic_as_published")  # judges that run programs, which have time limits of their own
+PUBLISHED = "logic_as_published"  # the judge that answers to one item may share
+IN_SANDBOX = ("code", PUBLISHED)  # judges that run programs, which have time limits of their own
 _ENVIRONMENT_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT")
 
+Case = tuple[str, str, Mapping[str, Any]]  # domain, answer, item
 Ticket = tuple[int, int]  # a call of judge, and the index of a case in it
 
 
@@ -67,7 +71,7 @@ class Workers:
         """How the processes (`verifiers`) and the programs they run (`code`) are confined; empty until one is ready."""
         return next((worker.levels for worker in self._workers if worker.is_ready), {})
 
-    def judge(self, cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[Verdict]:
+    def judge(self, cases: Sequence[Case]) -> list[Verdict]:
         """One verdict per (domain, answer, item), in order; equal answers to one item are judged once.
 
         Raises RuntimeError when the processes cannot be started, lack a package, or were stopped.
@@ -76,13 +80,13 @@ class Workers:
         # The samples of a prompt share its item, so that its identity will do; its text may be megabytes.
         firsts: dict[tuple[str, str, int], int] = {}
         first = [firsts.setdefault((case[0], case[1], id(case[2])), index) for index, case in enumerate(cases)]
-        waiting, unknown = deque(firsts.values()), set(firsts.values())
+        waiting, unknown = deque(_together(cases, firsts.values())), set(firsts.values())
         verdicts: dict[int, Verdict] = {}
         failed_starts = 0
         while unknown:
             for slot, worker in enumerate(self._workers):
-                if worker.is_ready and worker.in_hand is None and waiting:
-                    if worker.give((self._num_calls, waiting[0]), cases[waiting[0]]):
+                if worker.is_ready and not worker.in_hand and waiting:
+                    if worker.give(self._num_calls, waiting[0], cases):
                         waiting.popleft()
                     else:  # it died idle: nobody's fault
                         self._replace(slot)
@@ -99,6 +103,8 @@ class Workers:
                     if failed_starts >= MAX_FAILED_STARTS:
                         raise RuntimeError(f"the verifier processes do not start: {worker.last_words()}")
                 if not worker.is_of_use:
+                    if rest := [index for call, index in worker.in_hand if call == self._num_calls]:
+                        waiting.appendleft(rest)
                     self._replace(slot)
         return [verdicts[index] for index in first]
 
@@ -130,8 +136,22 @@ class Workers:
             selector.select(max(0.0, soonest - time.monotonic()))
 
 
+def _together(cases: Sequence[Case], places: Iterable[int]) -> Iterator[list[int]]:
+    """The places of cases by what is handed over at once: mostly each by itself."""
+    shared: dict[int, list[int]] = {}  # by the item
+    for place in places:
+        domain, _, item = cases[place]
+        if domain != PUBLISHED or published.sharing(item) == 1:
+            yield [place]
+        else:
+            shared.setdefault(id(item), []).append(place)
+    for group in shared.values():
+        size = published.sharing(cases[group[0]][2])
+        yield from (group[first : first + size] for first in range(0, len(group), size))
+
+
 class _Worker:
-    """One process, and the case it was given and has not answered."""
+    """One process, and the answers it was given and has not judged."""
 
     def __init__(self, timeout_seconds: float, allows_unsafe_sandbox: bool, has_published: bool) -> None:
         environment = {name: os.environ[name] for name in _ENVIRONMENT_KEPT if name in os.environ}
@@ -158,22 +178,22 @@ class _Worker:
         self.timeout_seconds = timeout_seconds
         self.is_ready, self.is_of_use = False, True
         self.levels: Mapping[str, Level] = {}
-        self.in_hand: Ticket | None = None
+        self.in_hand: deque[Ticket] = deque()
         self.deadline = time.monotonic() + LOAD_SECONDS
         self._domain = ""  # of the case in hand
-        self._given, self._computed = 0.0, 0.0  # when that case was handed over, and what the process had computed
+        self._given, self._computed = 0.0, 0.0  # when the first of it was begun, and what the process had computed
         self._received = b""
         self._missing: Mapping[str, str] = {}
 
-    def give(self, ticket: Ticket, case: tuple[str, str, Mapping[str, Any]]) -> bool:
-        """Whether the case could be handed over; the process is idle, so it reads it at once.
+    def give(self, call: int, places: Sequence[int], cases: Sequence[Case]) -> bool:
+        """Whether cases of one item could be handed over; the process is idle, so it reads them at once.
 
         Raises RuntimeError where the process cannot judge the domain.
         """
-        domain = case[0]
+        domain, _, item = cases[places[0]]
         if domain in self._missing:
             raise RuntimeError(f"the {domain} verifier cannot be loaded: {self._missing[domain]}")
-        body = json.dumps(case).encode()
+        body = json.dumps([domain, [cases[place][1] for place in places], item]).encode()
         message = memoryview(len(body).to_bytes(4, "big") + body)
         assert self.process.stdin is not None, "the process was given a pipe"
         try:
@@ -181,14 +201,23 @@ class _Worker:
                 message = message[self.process.stdin.write(message) or 0 :]
         except BrokenPipeError:
             return False
-        self.in_hand, self._domain = ticket, domain
-        self._given, self._computed = time.monotonic(), _seconds_computed(self.process.pid)
-        # Programs are stopped at the limit by their supervisor, which may need a while on a busy machine.
-        self.deadline = self._given + self.timeout_seconds + (2 * ANSWER_SECONDS if domain in IN_SANDBOX else 0.0)
+        self.in_hand, self._domain = deque((call, place) for place in places), domain
+        self._begin()
         return True
 
+    def _begin(self) -> None:
+        """Sets the time limit of the first in hand."""
+        self._given = time.monotonic()
+        if self._domain in IN_SANDBOX:
+            # Programs are stopped at the limit by their supervisor, which may need a while on a busy machine; an
+            # answer that is judged with others may be judged again alone.
+            seconds = (self.timeout_seconds + 2 * ANSWER_SECONDS) * min(2, len(self.in_hand))
+        else:
+            seconds, self._computed = self.timeout_seconds, _seconds_computed(self.process.pid)
+        self.deadline = self._given + seconds
+
     def read(self) -> list[tuple[Ticket, Verdict]]:
-        """The ticket in hand with its verdict, if there is one; one of its own making where the process failed."""
+        """The tickets in hand that have verdicts; where the process failed, the first has one of its own making."""
         found, has_ended = self._frames()
         verdicts: list[tuple[Ticket, Verdict]] = []
         for frame in found:
@@ -198,9 +227,13 @@ class _Worker:
             else:
                 score, outcome, detail, seconds = frame
                 verdicts += self._done(Verdict(score=score, outcome=outcome, detail=detail, seconds=seconds))
-                # A confined process cannot start another sandbox; its successor will.
-                self.is_of_use = outcome != "sandbox_failed"
-            self.deadline = float("inf")
+                if outcome == "sandbox_failed":  # a confined process cannot start another; its successor will
+                    self.is_of_use = False
+                    return verdicts
+            if self.in_hand:
+                self._begin()
+            else:
+                self.deadline = float("inf")
         if has_ended:
             verdicts += self._done(self._failed("crashed", f"the process ended with status {self.process.wait()}"))
         elif time.monotonic() >= self.deadline and (overdue := self._overdue()) is not None:
@@ -224,14 +257,13 @@ class _Worker:
                 stream.close()
 
     def _done(self, verdict: Verdict) -> list[tuple[Ticket, Verdict]]:
-        ticket, self.in_hand = self.in_hand, None
-        return [] if ticket is None else [(ticket, verdict)]
+        return [(self.in_hand.popleft(), verdict)] if self.in_hand else []
 
     def _overdue(self) -> Verdict | None:
         """What the time limit makes of the case in hand; None where it may go on, as the machine was busy."""
         limit, now = self.timeout_seconds, time.monotonic()
         # Or it is still loading; or the reward is one's own, and its fault, not the answer's.
-        if self.in_hand is None or self._domain in (*IN_SANDBOX, OWN):
+        if not self.in_hand or self._domain in (*IN_SANDBOX, OWN):
             return self._failed("timeout", f"no verdict within {limit:g} s")
         spent = _seconds_computed(self.process.pid) - self._computed
         if spent >= COMPUTED_SHARE * limit:

@@ -5,7 +5,9 @@ logic_entries.jsonl holds three stored entries per task; logic_cases.jsonl respo
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import sys
 import time
 from collections import defaultdict
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from megatron_rl.data.logic_tasks import stored_answer
-from megatron_rl.rewards import logic
+from megatron_rl.rewards import logic, published
 from megatron_rl.rewards.puzzles.tasks import TASKS
 
 FOLDER = Path(__file__).parent
@@ -24,6 +26,7 @@ CASES = [json.loads(line) for line in (FOLDER / "logic_cases.jsonl").read_text(e
 ENTRIES: dict[str, list[dict[str, Any]]] = defaultdict(list)
 for row in map(json.loads, (FOLDER / "logic_entries.jsonl").read_text(encoding="utf-8").splitlines()):
     ENTRIES[row["task"]].append(row)
+EXECUTES = re.compile(r"(?<!re\.)\b(eval|exec|compile|parse_expr|sympify)\(")
 
 HOSTILE = {
     "code": "__import__('os').system('touch stolen')",
@@ -79,6 +82,18 @@ def test_every_task_of_reasoning_gym_is_either_accepted_or_refused_with_a_reason
     assert set(DATASETS) == logic.ACCEPTED | set(logic.REFUSED)
     assert not logic.ACCEPTED & set(logic.REFUSED)
     assert all(task.why for task in TASKS.values())
+
+
+def test_a_task_that_executes_anything_shares_no_sandbox() -> None:
+    from reasoning_gym.factory import DATASETS
+
+    executing = {
+        name
+        for name, (dataset, _) in DATASETS.items()
+        if EXECUTES.search(inspect.getsource(sys.modules[dataset.__module__]))
+    }
+    assert "countdown" in executing and executing <= published.ALONE
+    assert {name for name in DATASETS if published.sharing({"task": name}) == 1} == published.ALONE
 
 
 def test_every_accepted_task_has_three_entries_that_are_read() -> None:

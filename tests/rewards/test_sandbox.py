@@ -74,10 +74,10 @@ def test_the_status_is_pythons_own(sandbox: Sandbox, program: str, status: int) 
 
 def test_a_function_is_called_with_what_its_caller_offers(sandbox: Sandbox) -> None:
     program = "class Solution:\n    def f(self, xs: List[int]) -> Optional[int]: return max(deque(xs), default=-inf)"
-    execution = sandbox.run(program, function="f", arguments=[[1, 3, 2]], seconds=10.0)
+    execution = sandbox.run(program, function="f", calls=[[[1, 3, 2]]], seconds=10.0)
     assert json.loads(execution.value) == 3
     own = sandbox.run("def f(x): return (x, pow(2, 3, 5))\nassert __name__ != '__main__'", function="f",
-                      arguments=[None], seconds=10.0)  # fmt: skip
+                      calls=[[None]], seconds=10.0)  # fmt: skip
     assert json.loads(own.value) == [None, 3]
 
 

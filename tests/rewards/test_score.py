@@ -159,7 +159,7 @@ def test_a_slow_case_keeps_one_process_and_delays_no_other_case(light: Path) -> 
         deadline = time.monotonic() + 10.0
         num_seen = 0
         while num_seen < 20:  # in a row: with cases waiting, no process would stay idle
-            is_idle = [worker.in_hand is None for worker in scorer.workers._workers]
+            is_idle = [not worker.in_hand for worker in scorer.workers._workers]
             num_seen = num_seen + 1 if sum(is_idle) == 1 else 0
             assert time.monotonic() < deadline, "the short cases wait for the slow one"
             time.sleep(0.01)

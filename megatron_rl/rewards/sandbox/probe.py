@@ -46,7 +46,7 @@ def probe() -> Level:
     try:
         with Sandbox(allows_unsafe=True) as sandbox:
             me = [os.getuid(), os.getpid(), os.getpgrp()]
-            execution = sandbox.run(_PROGRAM, function="failed_layers", arguments=me, seconds=SECONDS)
+            execution = sandbox.run(_PROGRAM, function="failed_layers", calls=[me], seconds=SECONDS)
             missing = dict(sandbox.level.missing)
     except (OSError, SandboxError) as error:
         return Level(missing=dict.fromkeys(LAYERS, str(error)))

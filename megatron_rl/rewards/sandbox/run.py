@@ -40,7 +40,7 @@ class Execution:
     ended: Literal["exited", "time", "output"]  # by itself, or at one of its limits
     status: int  # its exit status; minus the signal, where one ended it
     output: bytes  # standard output
-    value: bytes  # the called function's return value as JSON; empty where there is none
+    value: bytes  # the called function's return value as a line of JSON, one for each call; those made before its end
     seconds: float  # by the clock
     cpu_seconds: float
 
@@ -86,14 +86,15 @@ class Sandbox:
         *,
         stdin: bytes = b"",
         function: str | None = None,
-        arguments: Sequence[Any] = (),
+        calls: Sequence[Sequence[Any]] = ((),),
         seconds: float,
     ) -> Execution:
-        """How `source` ends as a program with `stdin`, or, given a `function` of it, the value of calling that.
+        """How `source` ends as a program with `stdin`, or, given a `function` of it, the values of calling that.
 
+        Each of `calls` has its arguments. They share a process: what one of them executes can change those after it.
         Raises SandboxError where the program could not be run; then close this sandbox and make another.
         """
-        request = {"source": source, "function": function, "arguments": list(arguments)}
+        request = {"source": source, "function": function, "calls": [list(arguments) for arguments in calls]}
         try:
             self._control.send(RUN)
             with _Program(self._take_ends(), json.dumps(request).encode(), stdin) as program:
