@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -109,7 +110,8 @@ def one_line_errors(prints_user_errors: bool = True, failures: Path | None = Non
         raise typer.Exit(0) from None
     except (RuntimeError, OSError) as error:
         kept = _keep_traceback(failures)
-        print_error(f"{type(error).__name__}: {error}" + (f" (traceback: {kept})" if kept else ""))
+        remedy = "; make room there and start the same command again" if _is_of_a_full_disk(error) else ""
+        print_error(f"{type(error).__name__}: {error}{remedy}" + (f" (traceback: {kept})" if kept else ""))
         raise typer.Exit(MACHINE_ERROR) from None
     except Preempted as reason:
         if prints_user_errors:  # all ranks leave for the same reason
@@ -117,6 +119,10 @@ def one_line_errors(prints_user_errors: bool = True, failures: Path | None = Non
         raise typer.Exit(INTERRUPTED if str(reason) == CTRL_C else REQUEUE_EXIT_CODE) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _is_of_a_full_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _keep_traceback(path: Path | None) -> Path | None:

@@ -9,14 +9,19 @@ from pathlib import Path
 def replace_file(path: Path, content: bytes) -> None:
     """Puts `content` in the place of a file: readers, kills and power cuts meet the old one whole or the new one whole.
 
-    Raises OSError.
+    Raises OSError, which names the file.
     """
     aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    commit(aside, path)
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        commit(aside, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the kernel does not say on a full disk
 
 
 def commit(aside: Path, path: Path) -> None:

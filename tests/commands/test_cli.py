@@ -220,6 +220,12 @@ def test_several_nodes_are_not_started_from_one_process(setting: Setting) -> Non
         (UserError("a\n  b"), 2, "error: a b\n"),
         (RuntimeError("no memory"), 1, "error: RuntimeError: no memory (traceback: FILE)\n"),
         (FileNotFoundError("gone"), 1, "error: FileNotFoundError: gone (traceback: FILE)\n"),
+        (
+            OSError(28, "No space left on device", "x"),
+            1,
+            "error: OSError: [Errno 28] No space left on device: 'x'; make room there and start the same command again "
+            "(traceback: FILE)\n",
+        ),
         (ModuleNotFoundError(name="torch"), 1, "error: package torch is not installed; run `make setup`, and "),
         (KeyboardInterrupt(), 130, ""),
     ],

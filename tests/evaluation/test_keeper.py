@@ -8,6 +8,7 @@ import signal
 import time
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from megatron_rl.evaluation.store import SAMPLES, Wave
 from megatron_rl.runtime.preempt import SIGNALS
 from megatron_rl.types import Sample
 from recipes.scales import SCALES
+from tests.test_checkpoint_faults import small_disk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -31,7 +33,7 @@ MODEL = Path(__file__).parents[2] / "demo" / "model"
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     policy = Policy(name="model", title="model", folder=MODEL, step=None, shape_folder=MODEL)
-    asks = asks_of([find_suite("mini")], 4, None)[:1]
+    asks = asks_of([find_suite("mini")], samples_per_problem=4)[:1]
     directory = tmp_path_factory.mktemp("kept")
     found = Evaluation(directory=directory, policies=(policy,), asks=asks, scale=SCALES["cpu"])
     items_of(found, asks[0])
@@ -82,6 +84,25 @@ def test_what_cannot_be_written_is_an_error_of_the_evaluation(evaluation: Evalua
     with pytest.raises(OSError, match="blocked"):
         keeper.keep(ask, dataclasses.replace(wave, folder=blocked), parts)
         keeper.wait(lambda: False)
+
+
+def test_a_full_disk_is_named_and_what_was_written_is_whole(
+    evaluation: Evaluation, keeper: Keeper, tmp_path: Path
+) -> None:
+    ask, wave, parts = wave_of(evaluation, 0, "1")
+    with small_disk(tmp_path / "disk") as is_mounted:
+        if not is_mounted:
+            pytest.skip("a small disk is mounted, which needs root and a kernel that lets it")
+        small = dataclasses.replace(wave, folder=tmp_path / "disk")
+        keeper.keep(ask, small, parts)
+        keeper.wait(lambda: False)
+        with suppress(OSError), (tmp_path / "disk" / "rest").open("wb", buffering=0) as rest:
+            while rest.write(b"0" * 4096):
+                pass
+        with pytest.raises(OSError, match=r"No space left on device: '.*samples/wave_00001\.jsonl'"):
+            keeper.keep(ask, dataclasses.replace(small, number=1), parts)
+            keeper.wait(lambda: False)
+        assert small.has("ours") and not dataclasses.replace(small, number=1).has(SAMPLES)
 
 
 def test_a_process_that_was_killed_is_named_and_nothing_waits_for_ever(evaluation: Evaluation, keeper: Keeper) -> None:

@@ -47,3 +47,9 @@ def test_content_is_synced_before_the_rename_and_the_folder_after(
     (tmp_path / "run" / "step.partial").mkdir()
     commit(tmp_path / "run" / "step.partial", tmp_path / "run" / "step")
     assert done == ["sync step.partial", "rename step.partial step", "sync run"]
+
+
+def test_a_full_disk_is_told_with_the_file_that_it_has_no_room_for(tmp_path: Path) -> None:
+    (tmp_path / ".table.csv.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"\[Errno 28\] No space left on device: '.*/table\.csv'"):
+        replace_file(tmp_path / "table.csv", b"content")
