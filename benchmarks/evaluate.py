@@ -42,7 +42,7 @@ def main() -> None:
     scale = dataclasses.replace(find_scale("cpu"), devices_per_node=1)
     os.environ.update(process_environment(scale))
     policy = Policy(name="model", title="model", folder=MODEL, step=None, shape_folder=MODEL)
-    asks = asks_of([find_suite("mini")], given.samples, None)
+    asks = asks_of([find_suite("mini")], samples_per_problem=given.samples)
     with tempfile.TemporaryDirectory() as folder:
         evaluation = Evaluation(directory=Path(folder), policies=(policy,), asks=asks, scale=scale)
         print(json.dumps(measure(evaluation, given.repetitions)))

@@ -49,6 +49,7 @@ class Wanted:
     settings: tuple[str, ...]
     samples: int | None
     max_response_tokens: int | None
+    max_prompt_tokens: int | None
     mirror: Path | None
     corpus: tuple[Path, ...]
     allows_unsafe_sandbox: bool
@@ -56,7 +57,12 @@ class Wanted:
     def plan(self) -> Evaluation:
         """The evaluation that was asked for. Raises UserError."""
         require(bool(self.suites), "--suite: none is given; name one, such as mini or prorl")
-        asks = asks_of([find_suite(name) for name in self.suites], self.samples, self.max_response_tokens)
+        asks = asks_of(
+            [find_suite(name) for name in self.suites],
+            samples_per_problem=self.samples,
+            max_response_tokens=self.max_response_tokens,
+            max_prompt_tokens=self.max_prompt_tokens,
+        )
         found = find_target(self.target, self.to)
         if found.to is None:
             raise UserError(f"{self.target}: --to is not given; name the folder for the results")
@@ -87,6 +93,7 @@ class Wanted:
             "--set": self.settings,
             "--samples": [self.samples],
             "--max-response-tokens": [self.max_response_tokens],
+            "--max-prompt-tokens": [self.max_prompt_tokens],
             "--mirror": [self.mirror],
             "--corpus": self.corpus,
         }

@@ -29,6 +29,15 @@ ResponseTokens = Annotated[
         help="Instead of the suite's.",
     ),
 ]
+PromptTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-prompt-tokens",
+        parser=number_between(1, 1 << 24, int),
+        metavar="NUMBER",
+        help="Instead of the suite's; longer prompts are left out.",
+    ),
+]
 Mirror = Annotated[
     Path | None,
     typer.Option("--mirror", parser=path_of, metavar="FOLDER", help="Downloads as OWNER/NAME/FILE; else the hub."),
@@ -62,6 +71,7 @@ def evaluate(
     settings: Settings = None,
     samples: SamplesPerProblem = None,
     max_response_tokens: ResponseTokens = None,
+    max_prompt_tokens: PromptTokens = None,
     mirror: Mirror = None,
     corpus: Corpus = None,
     allow_unsafe_sandbox: AllowUnsafeSandbox = False,
@@ -79,6 +89,7 @@ def evaluate(
         settings=tuple(settings or ()),
         samples=samples,
         max_response_tokens=max_response_tokens,
+        max_prompt_tokens=max_prompt_tokens,
         mirror=mirror,
         corpus=tuple(corpus or ()),
         allows_unsafe_sandbox=allow_unsafe_sandbox,

@@ -188,11 +188,17 @@ def is_a_large_share(found: Mapping[str, tuple[int, int]]) -> bool:
     return any(few > LARGE_SHARE * many for few, many in found.values())
 
 
-def encode(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int) -> list[Encoded]:
+def encode(
+    items: Sequence[Item],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_prompt_tokens: int,
+    remedy: str = "raise sampling.max_prompt_tokens",
+) -> list[Encoded]:
     """The items with their tokens, in order, without those of more than `max_prompt_tokens`.
 
     The chat template is applied where the tokenizer has one; else the prompt is encoded as `tokenizer(prompt)` does.
-    Raises UserError when none is left.
+    Raises UserError, with that remedy, when none is left.
     """
     texts = [with_template(item.prompt, tokenizer) for item in items]
     token_ids = encoded_texts(texts, tokenizer)
@@ -204,9 +210,7 @@ def encode(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, *, max_pro
         if len(ids) <= max_prompt_tokens
     ]
     if not encoded:
-        raise UserError(
-            f"none of {len(items)} prompts has at most {max_prompt_tokens} tokens; raise sampling.max_prompt_tokens"
-        )
+        raise UserError(f"none of {len(items)} prompts has at most {max_prompt_tokens} tokens; {remedy}")
     return encoded
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_rl.config.suites import Benchmark
+from megatron_rl.config.tokenizer import read_template
 from megatron_rl.evaluation import novelty, store
 from megatron_rl.evaluation.analyses import Boundary, Paired, boundaries, paired_t_test
 from megatron_rl.evaluation.benchmarks import problems
@@ -35,6 +36,7 @@ class Figures:
     paired: Mapping[str, Paired]  # benchmark, or `all` -> the last policy against the first
     novelty: Mapping[tuple[str, str], float]  # (policy, benchmark) -> mean Creativity Index
     left_out: Mapping[str, Mapping[str, int]]  # benchmark -> reason -> rows
+    has_template: bool  # the tokenizer has a chat template
     published: Published
 
     @property
@@ -46,7 +48,8 @@ class Figures:
     @property
     def notes(self) -> list[str]:
         """What a reader of the table has to know, a line each."""
-        found = [f"{one.title} {note}" for one, note in self._notes_of_benchmarks()]
+        found = [] if self.has_template else ["the tokenizer has no chat template: prompts were asked as they stand"]
+        found += [f"{one.title} {note}" for one, note in self._notes_of_benchmarks()]
         for one in self.results:
             if one.num_unjudged:
                 where = f"{one.benchmark.title}, {self.titles[one.policy]}, {one.scorer}"
@@ -130,6 +133,7 @@ def read(evaluation: Evaluation, published: Published) -> Figures:
         paired=paired_of(results, compared),
         novelty=novelty_of(evaluation, list(titles)),
         left_out=left_out,
+        has_template=read_template(evaluation.model_folder) is not None,
         published=published,
     )
 

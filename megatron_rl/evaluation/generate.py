@@ -47,9 +47,10 @@ def samples_per_wave(num_samples: int, evaluation: Evaluation) -> int:
 
 
 def prompts_of(ask: Ask, items: Sequence[Item], tokenizer: Any) -> tuple[Prompt, ...]:
-    """The prompts of a benchmark, without those of too many tokens."""
-    limit = ask.answering.max_prompt_tokens
-    return held_out(encode(items, tokenizer, max_prompt_tokens=limit), max_prompts=len(items))
+    """The prompts of a benchmark, without those of too many tokens. Raises UserError where none is left."""
+    limit, remedy = ask.answering.max_prompt_tokens, f"give --max-prompt-tokens, or a suite without {ask.name}"
+    encoded = encode(items, tokenizer, max_prompt_tokens=limit, remedy=remedy)
+    return held_out(encoded, max_prompts=len(items))
 
 
 def asked_of(evaluation: Evaluation, policy: Policy, ask: Ask, prompts: Sequence[Prompt], size: int) -> Asked:

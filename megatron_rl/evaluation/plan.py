@@ -90,7 +90,7 @@ class Evaluation:
         require(
             self.max_tokens <= model.max_positions,
             f"the suites ask for {self.max_tokens} tokens of prompt and response, and {first.folder} has "
-            f"{model.max_positions} positions; give --max-response-tokens",
+            f"{model.max_positions} positions; give --max-response-tokens or --max-prompt-tokens",
         )
         scale = self.scale
         check_precision(model, dataclasses.replace(scale, allows_fp8_on_one_side=True))  # there is one side
@@ -119,15 +119,15 @@ class Evaluation:
         return max(ask.answering.max_prompt_tokens + ask.answering.max_response_tokens for ask in self.asks)
 
 
-def asks_of(suites: Sequence[Suite], num_samples: int | None, max_response_tokens: int | None) -> tuple[Ask, ...]:
-    """The benchmarks of several suites, each once. Raises UserError where two suites ask one differently."""
+def asks_of(suites: Sequence[Suite], **instead: int | None) -> tuple[Ask, ...]:
+    """The benchmarks of several suites, each once, with values `instead` of fields of their answering, save None.
+
+    Raises UserError where two suites ask one differently.
+    """
     found: dict[str, Ask] = {}
+    given = {name: value for name, value in instead.items() if value is not None}
     for suite in suites:
-        answering = suite.answering
-        if num_samples is not None:
-            answering = dataclasses.replace(answering, samples_per_problem=num_samples)
-        if max_response_tokens is not None:
-            answering = dataclasses.replace(answering, max_response_tokens=max_response_tokens)
+        answering = dataclasses.replace(suite.answering, **given)
         for benchmark in suite.benchmarks:
             ask = Ask(benchmark=benchmark, answering=answering)
             require(

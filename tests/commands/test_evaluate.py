@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -134,6 +135,16 @@ def test_a_word_that_is_wrong_is_one_line_with_a_remedy(
     with pytest.raises(UserError) as error:
         planned(str(places[words[0]]), *words[1:], "--to", str(tmp_path / "to"))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_a_suite_says_of_tokens_and_samples_can_be_changed(
+    tmp_path: Path, planned: Callable[..., Evaluation]
+) -> None:
+    words = [str(write_model(tmp_path / "model")), "--suite", "mini", "--to", str(tmp_path / "to")]
+    of_suite = planned(*words).asks[0].answering
+    found = planned(*words, "--samples", "3", "--max-prompt-tokens", "5", "--max-response-tokens", "7")
+    changed = {"samples_per_problem": 3, "max_prompt_tokens": 5, "max_response_tokens": 7}
+    assert {ask.answering for ask in found.asks} == {dataclasses.replace(of_suite, **changed)}
 
 
 def test_a_folder_that_was_asked_otherwise_is_refused_by_what_differs(

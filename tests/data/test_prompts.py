@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from megatron_rl.config.checks import UserError
 from megatron_rl.data.items import Item
 from megatron_rl.data.prompts import PromptStream, encode, held_out, load_tokenizer
 
@@ -129,6 +130,13 @@ def test_without_a_template_a_prompt_opens_a_thought_where_it_ends_in_one(tokeni
     problems = [Item(id=text, domain="math", prompt=text, item={"answer": "4"}) for text in texts]
     prompts = held_out(encode(problems, tokenizer, max_prompt_tokens=200), max_prompts=3)
     assert [prompt.opens_thought for prompt in prompts] == list(texts.values())
+
+
+def test_where_no_prompt_is_short_enough_the_error_says_what_to_do(tokenizer) -> None:
+    with pytest.raises(UserError, match=r"none of 3 prompts has at most 1 tokens; raise sampling\.max_prompt_tokens$"):
+        encode(items(3), tokenizer, max_prompt_tokens=1)
+    with pytest.raises(UserError, match=r"at most 1 tokens; give --max-prompt-tokens$"):
+        encode(items(3), tokenizer, max_prompt_tokens=1, remedy="give --max-prompt-tokens")
 
 
 def test_held_out_prompts_are_taken_evenly_and_in_order(tokenizer) -> None:

@@ -97,6 +97,13 @@ def test_what_is_whole_is_shown_again_without_an_engine_and_asked_otherwise_refu
     assert "ask as before, or into another --to" in said
 
 
+def test_prompts_that_are_all_too_long_are_one_line_that_names_what_to_change(tmp_path: Path) -> None:
+    process = evaluating(tmp_path, "--set", TWO, "--max-prompt-tokens", "1")
+    said = process.communicate()[0]
+    assert process.returncode == 2 and said.count("error:") == 1
+    assert "at most 1 tokens; give --max-prompt-tokens, or a suite without mini_math" in said
+
+
 @pytest.mark.skipif(PROGRAM is None, reason="needs Chromium: apt-get install chromium")
 def test_the_page_of_a_real_evaluation_is_drawn(whole: Path) -> None:
     page = whole / "evaluation.html"

@@ -52,6 +52,12 @@ def test_the_page_shows_scores_boundary_and_the_papers_figures(evaluation: Evalu
     assert figures.novelty["step_000000", "aime24"] == pytest.approx((5 + 7 + 2 / 7) / 2)
 
 
+def test_a_tokenizer_without_a_chat_template_is_named(evaluation: Evaluation, figures: Figures) -> None:
+    note = "the tokenizer has no chat template: prompts were asked as they stand"
+    assert note in figures.notes and note in (evaluation.directory / PAGE_NAME).read_text()
+    assert note not in dataclasses.replace(figures, has_template=True).notes
+
+
 def test_a_policy_that_lacks_samples_is_named(evaluation: Evaluation, tmp_path: Path) -> None:
     shutil.copytree(evaluation.directory, tmp_path / "half")
     half = dataclasses.replace(evaluation, directory=tmp_path / "half", corpus=())
