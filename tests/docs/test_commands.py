@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Those that read a run or only show something: they are run. The others start engines, or fetch or judge for minutes.
 READERS = ("report", "watch", "track", "trace", "check")
+SLOW = ("estimate", "recipe", "doctor", "verify", "theory")  # they take seconds, and start nothing that trains
 NEEDS_MORE = ("--to wandb", "--to mlflow", "--serve")  # seconds, or somebody who stops it
 MAKE = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
@@ -101,6 +105,21 @@ def test_a_command_that_reads_is_run_as_written(
     enter(folder, line, monkeypatch)
     result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
     assert result.exit_code == 0, (line, result.stderr)
+
+
+TAKE_SECONDS = dict.fromkeys(line for _, line in OURS if shlex.split(line)[1] in SLOW and "gpu.jsonl" not in line)
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("line", TAKE_SECONDS)
+def test_a_command_that_takes_seconds_is_run_as_written(line: str, tmp_path: Path) -> None:
+    (tmp_path / "demo").symlink_to(ROOT / "demo")
+    (tmp_path / "recipes").mkdir()
+    words = [sys.executable, "-m", "megatron_rl", *shlex.split(line, comments=True)[1:]]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stdout, (line, done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
+from safetensors import safe_open
 
 from tests.report.browser import LOADED, PROGRAM, open_page
 from tests.test_end_to_end import alive_after, descendants
@@ -142,6 +145,26 @@ def test_a_run_that_was_stopped_and_its_checkpoint_are_evaluated_without_an_expo
     said = evaluated_of(newest, "--samples", "8")
     assert said.count("Medians") == 2, "with the policies that the folder has already"
     assert kept(results / "policies") == first, "and nothing is generated again"
+
+
+def test_a_run_that_was_stopped_is_exported_with_a_card_that_has_its_scores(stopped: Path, tmp_path: Path) -> None:
+    newest = max((stopped / "checkpoints").glob("step_??????"))
+    evaluated_of(stopped, "--samples", "8")
+    done = subprocess.run(
+        [sys.executable, "-m", "megatron_rl", "export", str(stopped), "--to", str(tmp_path / "policy")],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    shapes = []
+    for folder in (ROOT / "demo" / "model", tmp_path / "policy", stopped / "evaluation" / "models" / newest.name):
+        (path,) = folder.glob("*.safetensors")
+        with safe_open(path, framework="pt") as file:
+            shapes.append({name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118
+    assert shapes[0] == shapes[1] == shapes[2]
+    card = ModelCard.load(tmp_path / "policy" / "README.md").text
+    assert "prorl_v2" in card and f"{int(newest.name[5:])} of " in card
+    assert re.search(r"\| mini_math \| ours \| pass@1 \| [\d.]+ \([\d.]+ to [\d.]+\) \|", card)
+    assert "| mini_logic | as_published | pass@1 |" in card and (tmp_path / "policy" / "curves.png").is_file()
 
 
 def evaluated_of(target: Path, *words: str) -> str:

@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard, RepoUrl
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from megatron_rl.config import lineage
@@ -147,6 +148,19 @@ def test_an_upload_that_fails_is_one_line_with_the_remedy(error: Exception, dire
     with pytest.raises(RuntimeError, match="--push me/policy: .*; .* is complete: mend that") as found:
         push(directory, "me/policy", uploads)
     assert "\n" not in str(found.value)
+
+
+def test_the_hubs_client_is_asked_for_a_private_model_of_all_files(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = create_autospec(HfApi, instance=True)  # which takes the words that the real one takes
+    client.create_repo.return_value = RepoUrl("https://huggingface.co/me/policy")
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: client)
+    assert push(directory / "model", "me/policy") == "https://huggingface.co/me/policy"
+    client.create_repo.assert_called_once_with("me/policy", private=True, exist_ok=True)
+    client.upload_folder.assert_called_once_with(
+        folder_path=directory / "model", repo_id="me/policy", commit_message="Upload by megatron-rl, from model"
+    )
 
 
 def test_a_hub_that_nobody_answers_for_is_one_line(directory: Path) -> None:
