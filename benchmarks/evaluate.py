@@ -4,7 +4,8 @@ python benchmarks/evaluate.py [--samples 256] [--repetitions 5]
 
 The sides take turns in one process, on the demo's model and suite mini: vLLM alone, which is given all requests at once
 and whose samples are dropped; `evaluate` until the last verdict is on the disk, as it is, with our scorers alone, and
-without any: what is between them is the verifiers' share of the cores. A ratio is the median over the repetitions, whose order changes.
+without any: what is between them is the verifiers' share of the cores. A ratio is the median over the repetitions,
+whose order changes.
 Seconds of computing are those of the engine's process: they say the same on a machine that others use.
 """
 
