@@ -16,14 +16,16 @@ from recipes import prorl_v2
 from recipes.scales import SCALES
 
 
-def make_folder(folder: Path, family: str = "qwen2", tied: bool = False, **sizes: int) -> Path:
+def make_folder(
+    folder: Path, family: str = "qwen2", tied: bool = False, num_key_value_heads: int = 2, **sizes: int
+) -> Path:
     """A random model with visible biases and norms, so that a mix-up shows."""
     from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
     shape = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 4, "vocab_size": 128} | sizes
     config = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}[family](
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=num_key_value_heads,
         max_position_embeddings=1024,
         tie_word_embeddings=tied,
         eos_token_id=1,

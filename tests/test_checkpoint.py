@@ -45,7 +45,7 @@ class Trained:
         run = make_run(folder, recipe=RECIPE | (recipe or {}), **scale)
         self.run = dataclasses.replace(run, directory=Path(directory))
         hardware = device.select(run.scale)
-        self.ranks = parallel.start(run.scale, hardware, 60)
+        self.ranks = parallel.start(run.scale, hardware, 180)
         self.make_actor = lambda: Actor(run, self.ranks, hardware)
         self.actor, self.prompts = self.make_actor(), some_prompts()
         self.state, self.updates = State.fresh(), list[Update]()
@@ -67,7 +67,7 @@ class Trained:
 
         draw = random.Random(self.prompts.position)
         self.prompts.take(5)
-        groups = some_groups(num_engines=self.ranks.world, engine=self.ranks.rank)
+        groups = some_groups(num_engines=self.ranks.world // self.ranks.engine_size, engine=self.ranks.engine)
         groups = groups.take(draw.sample(range(len(groups)), 6))
         batch = pack(groups, self.ranks, self.run.recipe.algorithm, self.actor.limits)
         view = self.actor.logprobs(batch, self.run.recipe)
