@@ -13,7 +13,7 @@ _SUBJECT = re.compile(
 # What kind of thing a name is of, where it stands behind it; "ion" and "bond" say more.
 _KIND = re.compile(
     r"[ -](?:(?:molecular|electron) )?(?:geometry|shape|mechanism|process|hybridi[sz]ation|hybridi[sz]ed|law|effect|"
-    r"reaction|gas|element|configuration|isomer|syndrome|disease|molecules?|organelles?)$",
+    r"reaction|gas|element|configuration|isomer|syndrome|disease|inheritance|molecules?|organelles?)$",
     re.IGNORECASE,
 )
 _BONDING = re.compile(r"[ -](?:bonding|bonds?|interactions?)$")

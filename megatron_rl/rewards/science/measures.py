@@ -54,6 +54,8 @@ _IRRATIONAL = re.compile(
 )
 _TIME = re.compile(r"(?<![A-Za-z])t(?![A-Za-z])")
 _PRODUCT = re.compile(r"(?!dB|pH)[A-Za-z]{2}")  # 2.303 RT
+_POWER = re.compile(r"(?<![0-9.])10 ?\^ ?\(([+-]?[0-9]{1,3})\)")
+_INERTIA = re.compile(r"m ?L ?\^ ?\{? ?2")  # no square of millilitres
 _TIMES = re.compile(r" ?(?:\\text ?\{ ?)?(?:(?<![A-Za-z])times|-?fold) ?\}?$")  # 16 times, threefold
 _PART = re.compile(
     r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(\\text ?\{ ?[A-Za-z]{1,12} ?\}|[A-Za-z]{1,12})(?:,? ?(?:and )?(?=[0-9])|$)"
@@ -80,7 +82,7 @@ def quantity(text: str) -> Quantity | None:
     """
     if len(text) > MAX_QUANTITY_CHARACTERS:
         return None
-    text = _NUMBER_IN_WORDS.sub(r"\1", plain(without_macros(text)))
+    text = _POWER.sub(r"10^{\1}", _NUMBER_IN_WORDS.sub(r"\1", plain(without_macros(text))))
     named = _NAMED.match(text)
     text = text[named.end() :] if named else text
     found = _quantity(text if named else in_digits(text))
@@ -238,6 +240,8 @@ def _is_power_of_ten(value: Fraction) -> bool:
 def _with_unit(number: Fraction, number_text: str, text: str) -> Quantity | None:
     found = unit(text)
     words = text.replace("\\text", "").strip("{} ")
+    if _INERTIA.fullmatch(words):
+        return None
     if found and len(words.split()) > 1 and _TIME.search(words):  # 0.5 g t^2: no tonne stands in a product
         return None
     if found is None and (_PRODUCT.fullmatch(words) or not _WORD.fullmatch(words) or is_no_unit(words.split())):

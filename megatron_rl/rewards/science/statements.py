@@ -58,7 +58,7 @@ _ANCHOR = re.compile(
     r"|\b(?:so|thus|hence|therefore|leaves?|leaving|remains)(?: only)?,?\s(?=\(?(?-i:[A-Z])\)?(?: it is)?\s*(?:$|[.!]))"
     rf"|\b(?:which|what)\b[^.?!\n]{{0,80}}\?\s+(?={_LETTER_ENDS})"
     rf"|{_PAUSE}(?:{_CORRECTS})"
-    rf"|\b(?:so|thus|hence|therefore|giving|namely)[,:]?\s+(?=(?:the )?(?:option|choice)\s{_LETTER_ENDS})"
+    rf"|(?:\b(?:so|thus|hence|therefore|giving|namely)[,:]?|→|=>|⇒)\s+(?=(?:the )?(?:option|choice)\s{_LETTER_ENDS})"
     rf"|{_PAUSE}{_SO}(?=(?:option|choice)\s\(?(?-i:[A-Z])\)?(?:\s{_FITS})?\W{{0,9}}\Z)"
     r"|\b(?:of|among|from)\s(?:(?:the|these|those|all|given|listed|available|above|four|five)\b\s?){1,4}"
     r"(?:options|choices|alternatives|candidates|answers)?,?\s?(?:only\s)?"

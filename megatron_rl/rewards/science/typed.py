@@ -16,6 +16,7 @@ _SHORT = "eta mu nu xi rho tau phi chi psi"  # m u may be a product
 _CAPITALS = "Gamma Delta Theta Lambda Sigma Phi Psi Omega"
 _UNMISTAKABLE = frozenset((*_LONG.split(), *_CAPITALS.split()))
 _TYPED = re.compile(rf"(?<![A-Za-z\\])({'|'.join(f'{_LONG} {_SHORT} {_CAPITALS}'.split())})(?![A-Za-z])")
+_WEIGHT = re.compile(r"(?<![A-Za-z\\])m(?=[gL](?![A-Za-z]))")  # no milligrams stand in a formula
 _NAMES = "|".join(f"{_LONG} {_SHORT} {_CAPITALS} varepsilon vartheta varphi pi ell Pi Xi".split())
 _FUNCTION = rf"(?:{'|'.join(sorted((*FUNCTIONS, 'sqrt'), key=len, reverse=True))})"
 _FACTOR = (
@@ -43,7 +44,7 @@ def in_letters(text: str, other: str) -> str:
 
 
 def with_brackets(text: str) -> str | None:
-    r"""A formula in plain form with brackets around what stands below a slash; None where that may mean two things.
+    r"""A formula in plain form with brackets around what stands below a slash, None where that may mean two things.
 
     >>> with_brackets("v^2/rg"), with_brackets("1/2mv^2"), with_brackets("v/r(1+x)")
     ('v^2/(rg)', '1/2mv^2', None)
@@ -57,4 +58,4 @@ def with_brackets(text: str) -> str | None:
         if match["below"] != match["first"]:
             pieces.append(f"{text[end : match.start('below')]}({match['below'].rstrip()})")
             end = match.end()
-    return "".join(pieces) + text[end:]
+    return _WEIGHT.sub("m ", "".join(pieces) + text[end:])

@@ -31,6 +31,8 @@ _ARROW = re.compile(
 _FORMULA = re.compile(r"[A-Za-z0-9()\[\]^+\-.=#→]+")
 _CHARGE = re.compile(r"\^\(?(?:([0-9]*)([+-])|([+-])([0-9]+))\)?(?![0-9])")
 _BARE_CHARGE = re.compile(r"(?<=[A-Za-z0-9)\]])([+-])([0-9])$")
+# Fe3+; but O2- and I3- may be molecules.
+_METAL_ION = re.compile(r"^((?!(?:[HBCNOFPSI]|Cl|Br)[0-9])[A-Z][a-z]?)([2-4][+-])$")
 _STATE = re.compile(r"\((?:s|l|g|aq)\)")
 _BARE_SIGN = re.compile(r"([A-Za-z0-9)\]])([+-])(?=(?:\((?:s|l|g|aq)\))?$)")  # Na+ and Cl-, in a reaction
 _PLUS = re.compile(r"\s\+\s")
@@ -350,7 +352,8 @@ def _species(text: str) -> str:
         return _isotope(isotope)
     compact = compact.replace("_", "").replace("++", "2+").replace("--", "2-").replace("COO", "CO2")
     compact = _CHARGE.sub(lambda match: f"^{(match[1] or match[4] or '').strip('1')}{match[2] or match[3]}", compact)
-    return _BARE_CHARGE.sub(r"\2\1", compact)
+    compact = _BARE_CHARGE.sub(r"\2\1", compact)
+    return _METAL_ION.sub(r"\1^\2", compact)
 
 
 def _folded(text: str) -> str:
