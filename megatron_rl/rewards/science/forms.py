@@ -7,6 +7,8 @@ import re
 from megatron_rl.rewards.science.elements import SYMBOLS
 from megatron_rl.rewards.science.numerals import roman
 
+MAX_NUM_WORDS = 9  # of a name with "of"
+
 _SUBJECT = re.compile(
     r"^(?:it|they|this|that) (?:(?:will|would|is|are) )?(?=\w)|^(?:in|inside|within|at|on|to|towards?) (?:the )?(?=\w)"
 )
@@ -19,7 +21,6 @@ _KIND = re.compile(
 _BONDING = re.compile(r"[ -](?:bonding|bonds?|interactions?)$")
 _WARD = re.compile(r"\b(north|south|east|west|up|down|left|right|in|out)(?:wards?|erly)\b")
 _PROPERTY = re.compile(r"(?:(?<=\bionic)|(?<=valent)|(?<=metallic)) bond$")  # says it alone; "hydrogen" does not
-_OF = re.compile(r"((?:(?!of\b)\S+ ?){1,3})\bof (?:the )?((?:(?!of\b)\S+ ?){1,5})")
 _ROMAN = re.compile(r"(?<=[a-z] )(?:viii|vii|vi|iv|v|iii|ii|i)\b")
 # Latin and Greek plurals: ending of several, ending of one.
 _ENDINGS = (("ices", "ex"), ("ices", "ix"), ("ae", "a"), ("i", "us"), ("a", "um"), ("a", "on"), ("ses", "sis"))
@@ -72,14 +73,23 @@ def in_one_form(text: str) -> str:
     (True, 'anaphase 2')
     """
     text = _SUBJECT.sub("", text.strip())
-    if whose := _OF.fullmatch(text):  # "conservation of energy"
-        text = f"{whose[2].strip()} {whose[1].strip()}"
+    text = _without_of(text)
     text = _WARD.sub(r"\1", _PROPERTY.sub("", without_kind(_BONDING.sub(" bond", text))))
     text = _LOCANT.sub(lambda match: f"{'-' if match.start() else ''}{match[2]}-{match[1]}{match[3]}", text)
     text = _ROMAN.sub(lambda match: str(roman(match[0].upper())), text)
     for british, american in _SPELLINGS.items():
         text = text.replace(british, american)
     return " ".join(_singular(word) for word in text.split())
+
+
+def _without_of(text: str) -> str:
+    """A name of few words with what stands behind "of" before it: "energy conservation"."""
+    words = text.split()
+    if words.count("of") != 1 or len(words) > MAX_NUM_WORDS:
+        return text
+    where = words.index("of")
+    behind = words[where + 1 :]
+    return " ".join([*(behind[1:] if behind[:1] == ["the"] else behind), *words[:where]])
 
 
 def without_kind(text: str) -> str:
