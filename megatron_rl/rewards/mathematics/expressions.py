@@ -143,6 +143,9 @@ class _Reader:
         if not token or token in (")", "]", "}", "+", "-", r"\rfloor", r"\rceil", r"\rvert", "^", "_", "!", "'", "%"):
             return False
         if token[0].isdigit() or token[0] == ".":
+            before, last = ("", *self._tokens)[self._position - 1 : self._position + 1]
+            if self._tokens[self._position + 1] == "^" and (before in ("_", "^") or not last[:1].isdigit()):
+                return True  # N_0 2^{-t}
             raise UnreadableError("a number follows without a sign between")
         return token != "|" or self._bars == 0
 
