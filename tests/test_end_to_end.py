@@ -21,6 +21,7 @@ from megatron_rl.report.ledger import read_attempts
 from megatron_rl.report.metrics import MEASURED, METRICS, checked
 from megatron_rl.runtime.preempt import REQUEUE_EXIT_CODE
 from megatron_rl.runtime.rundir import SHARED_MEMORY, shared_memory_name
+from tests.report import browser
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
@@ -172,6 +173,7 @@ def interrupted(directory: Path, after_step: int, how: Callable[[Training], None
         "output": run.said(),
         "steps_before": len(steps(directory)),
         "shared_memory": shared_memory(directory),
+        "page": (directory / "report.html").read_bytes(),
     }
 
 
@@ -327,6 +329,21 @@ def test_the_ledger_has_the_wall_time_of_every_attempt(interruptions: dict[str, 
     outside = [found["seconds"] for found in interruptions.values()]
     assert sum(inside) == pytest.approx(sum(outside), rel=0.02)
     assert attempts[1].parts["cut_off"] + attempts[1].parts.get("redone", 0.0) > 0
+
+
+@pytest.mark.skipif(browser.PROGRAM is None, reason="needs Chromium: apt-get install chromium")
+def test_the_pages_of_real_runs_open_in_a_browser(
+    whole: Training, interruptions: dict[str, Any], tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed.html"
+    killed.write_bytes(interruptions["killed"]["page"])
+    ready, overhang = "document.documentElement.dataset.ready", "document.documentElement.scrollWidth - innerWidth"
+    for path in (whole.directory / "report.html", interruptions["last"]["directory"] / "report.html", killed):
+        for width in (1400, 420):
+            opened = browser.open_page(path, width, ready, overhang)
+            assert opened.values[ready] == "yes" and opened.values[overhang] <= 0
+            assert opened.complaints == [] and opened.requests == []
+        assert path.stat().st_size < 3_000_000
 
 
 def test_a_finished_run_started_again_changes_nothing(interruptions: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,16 @@ OVERHANG = "document.documentElement.scrollWidth - innerWidth"
 MAX_BYTES, MAX_SECONDS = 3_000_000, 2.0
 
 
+def sample_row(number: int) -> dict[str, Any]:
+    """A line of samples.jsonl: every fourth of a validation, with what could break a page in its texts."""
+    row: dict[str, Any] = {
+        "step": number // 4, "domain": "math", "prompt_id": f"id-{number % 7}", "prompt": "<b>2</b> & 2 </script>",
+        "response": "four " * 300 + "\u2028<img src=x onerror=alert(1)>", "answer": "4", "reward": float(number % 2),
+        "outcome": "judged", "detail": "", "advantage": 0.5, "length": 300, "truncated": False, "policy_version": 0,
+    }  # fmt: skip
+    return row | ({"held_out": True, "advantage": None} if number % 4 == 0 else {})
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """Folders of runs by what is looked at."""
@@ -29,16 +40,29 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     long = write_long_run(folder / "long")
     short = write_long_run(folder / "short", num_steps=3, num_resets=1, num_attempts=1)
     resumed = write_long_run(folder / "resumed", num_steps=40, num_resets=3, num_attempts=3)
+    (short / "samples.jsonl").write_text("".join(json.dumps(sample_row(i)) + "\n" for i in range(40)))
+    killed = write_long_run(folder / "killed", num_steps=3, num_resets=1, num_attempts=1)
+    lines = (killed / "ledger.jsonl").read_text().splitlines(keepends=True)
+    (killed / "ledger.jsonl").write_text("".join(lines[:-1]))  # it could not say that it ended
+    with (killed / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "rollout/rew')
     other = write_long_run(folder / "other", num_steps=60, num_resets=1, num_attempts=2)
     facts = json.loads((other / "run.json").read_text())
     facts["run"]["seed"] = 2
     (other / "run.json").write_text(json.dumps(facts))
     compared, many = [resumed, other], [resumed, other] * 4
-    return {"long": [long], "short": [short], "resumed": [resumed], "compared": compared, "many": many}
+    return {
+        "long": [long],
+        "short": [short],
+        "killed": [killed],
+        "resumed": [resumed],
+        "compared": compared,
+        "many": many,
+    }
 
 
 @pytest.mark.parametrize("width", [1400, 420])
-@pytest.mark.parametrize("which", ["long", "short", "resumed", "compared", "many"])
+@pytest.mark.parametrize("which", ["long", "short", "killed", "resumed", "compared", "many"])
 def test_a_page_is_drawn_without_a_complaint_or_a_request(
     runs: dict[str, list[Path]], which: str, width: int, tmp_path: Path
 ) -> None:
@@ -74,6 +98,19 @@ def test_the_controls_change_what_is_drawn(runs: dict[str, list[Path]], tmp_path
     assert opened.values[axis] == "hours of training"
     assert opened.values[domain] == 2  # the axis and one curve
     assert opened.values[swapped] == opened.values[CHARTS]
+    assert opened.complaints == [] and opened.requests == []
+
+
+def test_samples_of_validations_are_shown_apart(runs: dict[str, list[Path]], tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    write_page(path, [read_run(runs["short"][0])])
+    chosen = (
+        "(() => { const select = document.querySelector('#samples select'); select.value = '%s'; select.onchange();"
+        " return document.querySelector('#samples .soft').textContent; })()"
+    )
+    newest, validation = chosen % "newest", chosen % "validation"
+    opened = open_page(path, 420, newest, validation)
+    assert (opened.values[newest], opened.values[validation]) == ("30 of 40", "10 of 40")
     assert opened.complaints == [] and opened.requests == []
 
 
