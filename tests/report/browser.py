@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ class Opened:
 
     complaints: list[str] = field(default_factory=list)  # errors, warnings and exceptions of its console
     requests: list[str] = field(default_factory=list)  # URLs asked for beside the page itself
-    load_seconds: float = 0.0  # from asking for the page to its script having drawn everything
+    # Of the processes that draw pages, until the script has drawn everything: a clock would tell of the machine's load.
+    computing_seconds: float = 0.0
     values: dict[str, Any] = field(default_factory=dict)  # expression -> its value in the page
 
 
@@ -30,8 +33,11 @@ READY = "document.documentElement?.dataset.ready === 'yes'"
 LOADED = "document.readyState === 'complete'"  # of a page without a script
 
 
-def open_page(path: Path, width: int, *expressions: str, ready: str = READY) -> Opened:
-    """Opens a file `width` pixels wide, waits until it is drawn, and evaluates the expressions in it, in order."""
+def open_page(path: Path, width: int, *expressions: str, ready: str = READY, picture: Path | None = None) -> Opened:
+    """Opens a file `width` pixels wide, waits until it is drawn, and evaluates the expressions in it, in order.
+
+    A `picture` is a PNG of the whole page, for one's own eyes.
+    """
     assert PROGRAM is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # Chromium may write as it ends
         from_us, to_us = os.pipe(), os.pipe()
@@ -47,7 +53,12 @@ def open_page(path: Path, width: int, *expressions: str, ready: str = READY) -> 
         os.close(to_us[1])
         try:
             with os.fdopen(from_us[1], "wb", buffering=0) as sending, os.fdopen(to_us[0], "rb", buffering=0) as heard:
-                return _look(_Pipe(sending, heard), path, width, expressions, ready)
+                pipe = _Pipe(sending, heard, process.pid)
+                opened = _look(pipe, path, width, expressions, ready)
+                if picture is not None:
+                    shot = pipe.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+                    picture.write_bytes(base64.b64decode(shot["data"]))
+                return opened
         finally:
             process.kill()
             process.wait()
@@ -56,7 +67,8 @@ def open_page(path: Path, width: int, *expressions: str, ready: str = READY) -> 
 class _Pipe:
     """Chromium's debugging protocol: JSON messages with a zero byte after each."""
 
-    def __init__(self, sending: Any, heard: Any) -> None:
+    def __init__(self, sending: Any, heard: Any, process: int) -> None:
+        self.process = process
         self.sending, self.heard, self.count, self.rest = sending, heard, 0, b""
         self.session: str | None = None
         self.events: list[dict[str, Any]] = []
@@ -93,11 +105,11 @@ def _look(pipe: _Pipe, path: Path, width: int, expressions: tuple[str, ...], rea
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    began = time.monotonic()
+    began, computed = time.monotonic(), renderer_seconds(pipe.process)
     pipe.call("Page.navigate", url=path.as_uri())
     while not value(ready) and time.monotonic() - began < SECONDS:
         time.sleep(0.02)
-    opened = Opened(load_seconds=time.monotonic() - began)
+    opened = Opened(computing_seconds=renderer_seconds(pipe.process) - computed)
     opened.values = {expression: value(expression) for expression in expressions}
     for event in pipe.events:
         parameters = event.get("params", {})
@@ -111,3 +123,20 @@ def _look(pipe: _Pipe, path: Path, width: int, expressions: tuple[str, ...], rea
             opened.requests.append(parameters["request"]["url"])
     opened.requests = [url for url in opened.requests if url != path.as_uri() and not url.startswith("data:")]
     return opened
+
+
+def renderer_seconds(browser: int) -> float:
+    """CPU seconds so far of the browser's processes that run and lay out pages."""
+    parents, seconds = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            fields = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = int(fields[1])
+            if b"--type=renderer" in (stat.parent / "cmdline").read_bytes():
+                seconds[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    found = 0.0
+    for process, spent in seconds.items():
+        while process not in (0, browser):
+            process = parents.get(process, 0)
+        found += spent * (process == browser)
+    return found
