@@ -1,11 +1,12 @@
-"""Does broadening help a policy that has stalled? Trains, continues both ways, and prints one line of JSON.
+"""Does broadening help a policy that has stalled? Trains, continues each way, and prints one line of JSON.
 
     python benchmarks/broaden.py [--seeds N] [--directory FOLDER] [--docs FOLDER] [--quick]
 
-1. The demo's model learns hard medians by ProRL v2 with 16 samples for each prompt, until it gains no more.
+1. The demo's model learns medians of long rows and sums by ProRL v2 with 16 samples for each prompt, without room to
+   work anything out, until it gains no more.
 2. From there each seed goes on by `brorl_control_n16` and by `brorl`, at a sixteenth of the paper's sizes: 32 prompts
-   of 16 samples, 8 prompts of 512 samples with a learning rate sqrt(8) times as large.
-3. Both are compared at as many generated samples and at as many seconds, on held-out problems; and what theorem 1 of
+   of 16 samples, 8 prompts of 512 samples with a learning rate sqrt(8) times as large, and with the same one.
+3. They are compared at as many generated samples and at as many seconds, on held-out problems; and what theorem 1 of
    BroRL (arXiv 2510.01180) expects of a step with 16 and with 512 samples is computed from the stalled policy's own
    probabilities.
 
@@ -27,16 +28,18 @@ from typing import Any
 
 from broaden_answers import changes, expectations, figures_of, read_answers
 from broaden_picture import write_picture
-from broaden_problems import NUM_HELD_OUT, write_problems, write_suite
+from broaden_problems import MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, NUM_HELD_OUT, write_problems, write_suite
 
 from megatron_rl.report.journal import FILE_NAME, Row, is_validation, read_rows
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES_PER_PROBLEM = 128  # of each held-out problem, at temperature 1
-STALL_STRETCH = 20  # steps; stalled is a stretch whose accuracies have a mean under STALL_GAIN above the one before
+STALL_STRETCH = 40  # steps; stalled is a stretch whose accuracies have a mean under STALL_GAIN above the one before
 STALL_GAIN = 0.01
-MOST_STRETCHES = 15
+MOST_STRETCHES = 10
 COMMON = {
+    "sampling.max_prompt_tokens": MAX_PROMPT_TOKENS,
+    "sampling.max_response_tokens": MAX_RESPONSE_TOKENS,
     "validation.samples_per_prompt": 4,  # the scale's one would leave a curve of noise
     "run.save_every_steps": 10**6,
 }
@@ -49,7 +52,7 @@ class Way:
     recipe: str
     samples_per_prompt: int
     prompts_per_step: int
-    num_steps: int  # by which both ways generate about as many samples
+    num_steps: int  # by which all ways generate about as many samples
     validate_every: int  # steps
     learning_rate: float
 
@@ -71,30 +74,38 @@ STALL = Way(
     prompts_per_step=32,
     num_steps=STALL_STRETCH,  # extended until it stalls
     validate_every=5,
-    learning_rate=3e-5,  # the scale's
+    learning_rate=1e-4,  # three times the scale's: what is left to gain is gained in fewer steps
 )
 WAYS = {
     "n16": Way(
         recipe="brorl_control_n16",
         samples_per_prompt=16,
         prompts_per_step=32,
-        num_steps=120,
-        validate_every=10,
-        learning_rate=3e-5,
+        num_steps=48,
+        validate_every=4,
+        learning_rate=1e-4,  # as before
     ),
     "n512": Way(
         recipe="brorl",
         samples_per_prompt=512,
         prompts_per_step=8,
-        num_steps=24,
-        validate_every=2,
-        learning_rate=8.5e-5,  # times sqrt(4096 / 512 samples a step): BroRL's rule
+        num_steps=12,
+        validate_every=1,
+        learning_rate=2.8e-4,  # times sqrt(4096 / 512 samples a step): BroRL's rule
+    ),
+    "n512_slow": Way(
+        recipe="brorl",
+        samples_per_prompt=512,
+        prompts_per_step=8,
+        num_steps=12,
+        validate_every=1,
+        learning_rate=1e-4,  # n16's: what the rate alone does
     ),
 }
 
 
 def main() -> None:
-    """Trains the parent and every seed's two ways, then prints the figures."""
+    """Trains the parent and every seed's ways, then prints the figures."""
     options = parsed_arguments()
     with tempfile.TemporaryDirectory(prefix="megatron-rl-broaden-") as temporary:
         directory = options.directory or Path(temporary)
@@ -121,7 +132,7 @@ def main() -> None:
             "stalled_accuracy": stalled.accuracy[-1],
             "stalled_gain_of_last_stretch": gain_of_last_stretch(stalled),
             **{f"stalled_{key}": value for key, value in figures_of(before).items()},
-            **expectations(before, parent / "model", [way.samples_per_prompt for way in WAYS.values()]),
+            **expectations(before, parent / "model", sorted({way.samples_per_prompt for way in WAYS.values()})),
             **{f"{name}_{key}": value for name in WAYS for key, value in means(by_seed[name]).items()},
         }
         line = json.dumps({**rounded(found), "by_seed": {name: [rounded(x) for x in by_seed[name]] for name in WAYS}})
@@ -231,7 +242,7 @@ def figures(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def compare_at_equal_cost(curves: Mapping[str, Sequence[Curve]], by_seed: Mapping[str, list[dict[str, float]]]) -> None:
-    """Adds to each seed its accuracies at the samples and at the seconds that both ways of the seed have spent."""
+    """Adds to each seed its accuracies at the samples and at the seconds that all ways of the seed have spent."""
     for seed in range(len(next(iter(curves.values())))):
         for kind in ("samples", "seconds"):
             budget = min(getattr(curves[name][seed], kind)[-1] for name in curves)

@@ -60,7 +60,10 @@ def read_answers(results: Path) -> Answers:
 def figures_of(answers: Answers) -> dict[str, float]:
     """How often the problems are answered rightly, and how many of them at least once."""
     rates = [problem.rate for problem in answers.values()]
+    of_sums = ["+" in problem.prompt for problem in answers.values()]
     return {
+        "pass_rate_medians": statistics.fmean(rate for rate, is_sum in zip(rates, of_sums, strict=True) if not is_sum),
+        "pass_rate_sums": statistics.fmean(rate for rate, is_sum in zip(rates, of_sums, strict=True) if is_sum),
         "pass_rate": statistics.fmean(rates),
         "solved_once": statistics.fmean(rate > 0 for rate in rates),  # pass@SAMPLES_PER_PROBLEM
         "rare": statistics.fmean(0 < rate < 1 / 16 for rate in rates),  # 16 samples mostly hold none

@@ -1,4 +1,4 @@
-"""The picture of broaden.py: the policy that stalls, and both ways on from there."""
+"""The picture of broaden.py: the policy that stalls, and the ways on from there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from broaden import Curve
     from matplotlib.axes import Axes
 
-LABELS = {"n16": "16 samples each, as before", "n512": "512 samples each"}
+LABELS = {
+    "n16": "16 samples each, as before",
+    "n512": "512 samples each, learning rate x 2.8",
+    "n512_slow": "512 samples each, learning rate as before",
+}
 AXES = {"samples": "thousands of generated samples", "seconds": "seconds of the loop"}
 
 
