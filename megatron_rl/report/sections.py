@@ -298,7 +298,7 @@ def recipe_differences(runs: Sequence[RunView]) -> str:
     if not rows:
         return '<p class="note">All of them ran the same recipe.</p>'
     return folded(
-        f"{len(rows)} values of the recipe differ",
+        "One value of the recipe differs" if len(rows) == 1 else f"{len(rows)} values of the recipe differ",
         table(("value", *(run.name for run in runs)), rows),
         is_open=len(rows) <= 12,
     )
