@@ -75,7 +75,7 @@ def test_the_matrix_has_every_way_to_end_and_meets_every_phase(ordeals: dict[str
         assert [one.where for one in ordeals[name]] == [SPAN_OF[phase] for phase in PHASES]
         in_save, in_commit = ordeals[name][3:]
         assert in_save.partial, "killed before the first file was begun"
-        assert sorted(in_commit.partial) == ["manifest.json", "rank_00000.pt", "rank_00001.pt"]
+        assert sorted(in_commit.partial) == ["manifest.json", "rank_00000.pt", "rank_00001.pt", "response_tokens.json"]
     assert [one.kill.how for one in ordeals["by_slurm"]] == list(BY_SLURM)
     assert [one.where for one in ordeals["by_slurm"]] == [SPAN_OF[phase] for phase in PHASES]
     assert len(ordeals["at_random"]) == 3
