@@ -5,7 +5,9 @@
 BIN := .venv/bin
 # Files of tests at a time. Most of the slow ones are two processes themselves, but often wait.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# Of the fast ones, many wait for a process that they have started.
+FAST_WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest --dist loadfile
 FAST := not ranks and not slurm and not e2e and not gpu
 MAKEFLAGS += --no-print-directory
 
@@ -19,12 +21,12 @@ demo: setup ## train the tiny model by ProRL v2 on this machine's CPU, into runs
 	@$(BIN)/megatron-rl train prorl_v2 --scale cpu --directory runs/demo
 
 test: setup ## all tests, the fast ones first; half an hour on two cores
-	@echo "all tests: half an hour on two cores (make test-fast: a few minutes)"
-	$(PYTEST) -m "$(FAST)"
-	$(PYTEST) -m "not ($(FAST))" --durations=10
+	@echo "all tests: half an hour on two cores (make test-fast: two minutes)"
+	$(PYTEST) -n $(FAST_WORKERS) -m "$(FAST)"
+	$(PYTEST) -n $(WORKERS) -m "not ($(FAST))" --durations=10
 
 test-fast: setup ## the tests that need one process and no engine
-	$(PYTEST) -m "$(FAST)"
+	$(PYTEST) -n $(FAST_WORKERS) -m "$(FAST)"
 
 compat: ## the tests that need no engine, on the cluster's versions of cuda.lock (Python 3.12, 8 GB)
 	@WORKERS=$(WORKERS) containers/compat.sh

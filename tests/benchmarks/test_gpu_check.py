@@ -29,6 +29,7 @@ def python(program: str) -> list[str]:
     return [sys.executable, "-c", program]
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU; tests/test_gpu.py runs the phases")
 def test_without_a_gpu_every_phase_is_skipped_with_the_reason(tmp_path: Path) -> None:
     code, (machine, *phases) = checked("--results", str(tmp_path / "found.jsonl"))
@@ -62,6 +63,7 @@ def test_a_phase_that_crashes_costs_one_line() -> None:
     assert silent["status"] == "failed" and "no output" in silent["reason"]
 
 
+@pytest.mark.e2e
 def test_a_phase_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     child = "import time; time.sleep(600)"
     program = (

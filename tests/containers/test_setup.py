@@ -41,6 +41,7 @@ def setup(folder: Path, uv: str = "", **variables: str) -> subprocess.CompletedP
     )
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the stand-in for uv's Python is this one")
 def test_python_comes_from_uv_where_the_system_has_none(tmp_path: Path) -> None:
     done = setup(tmp_path, UV)

@@ -61,6 +61,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
+@pytest.mark.e2e
 def test_a_preparation_that_was_killed_goes_on_to_the_same_bytes_which_are_the_committed_ones(tmp_path: Path) -> None:
     command = [*COMMAND, "--mirror", str(SOURCES), "--to", str(tmp_path), "--processes", "1"]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
