@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -243,6 +244,18 @@ def test_a_hidden_folder_is_named(tmp_path: Path) -> None:
 
 def test_limits_of_this_process_are_untouched() -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_a_program_may_end_before_it_has_read_its_request() -> None:
+    ours, theirs = socket.socketpair()
+    source, sink = os.pipe()
+    unread, stdin = os.pipe()
+    theirs.close()  # read and write are ready at once, and either says that it has ended
+    control, _ = socket.socketpair()
+    with run._Program([ours.detach(), stdin, source], b"request", b"") as program:
+        assert not program.pump(control, 1.0) and not program.is_ready
+    for end in (sink, unread):
+        os.close(end)
 
 
 def test_a_program_that_can_not_be_sealed_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,7 +223,7 @@ class _Program:
                 continue
             if events & selectors.EVENT_READ:
                 self._read(key.fd)
-            if events & selectors.EVENT_WRITE:
+            if events & selectors.EVENT_WRITE and key.fd in self.selector.get_map():  # it may just have ended
                 self._write(key.fd)
         return has_report
 
