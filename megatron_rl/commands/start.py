@@ -63,8 +63,9 @@ def on_every_rank(
         if is_over and is_main and isinstance(run, Run):
             show_finished(run)
         if owns_directory and world is None and not is_over:
-            rundir.check_free(run.directory)
-            with rundir.locked(run.directory):  # and, at its end, free again for rank 0
+            option = "--directory" if isinstance(run, Run) else "--to"
+            rundir.check_free(run.directory, option)
+            with rundir.locked(run.directory, option):  # and, at its end, free again for rank 0
                 pass
     if is_over:
         raise typer.Exit(0)

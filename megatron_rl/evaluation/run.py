@@ -39,7 +39,7 @@ def answer_and_judge(evaluation: Evaluation) -> bool:
     hardware = device.select(evaluation.scale)
     preemption = Preemption(evaluation.scale.time_limit_hours, evaluation.preemption_lead_seconds)
     ranks = parallel.start(evaluation.scale, hardware, PATIENCE_SECONDS)
-    with only_one(evaluation.directory, ranks):
+    with only_one(evaluation.directory, ranks, "--to"):
         asked = asked_by(evaluation, ranks)
         if _is_whole(asked, ranks):
             parallel.barrier()

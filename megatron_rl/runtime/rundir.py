@@ -51,26 +51,26 @@ def locked(directory: Path, option: str = "--directory") -> Iterator[None]:
         yield
 
 
-def check_free(directory: Path) -> None:
+def check_free(directory: Path, option: str = "--directory") -> None:
     """Raises UserError where `locked` would, as far as that can be seen without writing anything."""
     try:
         existing = next(path for path in (directory, *directory.resolve().parents) if path.exists())
         if not existing.is_dir():
-            raise UserError(not_writable(directory, f"{existing} is a file"))
+            raise UserError(not_writable(directory, f"{existing} is a file", option))
         inside = [existing / name for name in ENTRIES if existing == directory and (existing / name).exists()]
         for path in (existing, *inside):
             if not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
-                raise UserError(not_writable(directory, f"{path} is not writable"))
+                raise UserError(not_writable(directory, f"{path} is not writable", option))
         if directory.is_symlink() and not directory.exists():
-            raise UserError(not_writable(directory, "it is a link that leads nowhere"))
+            raise UserError(not_writable(directory, "it is a link that leads nowhere", option))
         if not (lock := directory / LOCK).exists():
             return
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(in_use(directory)) from None
+        raise UserError(in_use(directory, option)) from None
     except OSError as error:
-        raise UserError(not_writable(directory, error.strerror or str(error))) from None
+        raise UserError(not_writable(directory, error.strerror or str(error), option)) from None
 
 
 def in_use(directory: Path, option: str = "--directory") -> str:

@@ -12,13 +12,14 @@ from megatron_rl.runtime.parallel import Ranks
 
 
 @contextmanager
-def only_one(directory: Path, ranks: Ranks) -> Iterator[None]:
-    """Holds a directory against others. Collective over the world; all ranks end where it is not free."""
+def only_one(directory: Path, ranks: Ranks, option: str = "--directory") -> Iterator[None]:
+    """Holds a directory against others. Collective over the world; all ranks end where it is not free; `option` gives
+    another one."""
     with ExitStack() as stack:
         trouble = None
         try:
             if ranks.is_main:
-                stack.enter_context(rundir.locked(directory))
+                stack.enter_context(rundir.locked(directory, option))
         except UserError as error:
             trouble = str(error)
         parallel.raise_together(trouble, UserError)

@@ -20,6 +20,7 @@ from megatron_rl.config.checks import UserError
 from megatron_rl.config.lineage import model_folder_of
 from megatron_rl.evaluation import store
 from megatron_rl.evaluation.plan import Evaluation
+from megatron_rl.runtime import rundir
 from tests.folders import write_finished_run, write_model
 
 DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
@@ -64,6 +65,14 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Evaluation]:
         return kept[0]
 
     return plan
+
+
+def test_a_second_evaluation_is_refused_and_told_of_its_own_option(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    with rundir.locked(run / "evaluation"):
+        result = CliRunner().invoke(app, ["evaluate", str(run), "--suite", "mini"])
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.rstrip().endswith("wait for its end, or choose another with --to")
 
 
 def test_a_run_is_its_first_and_its_last_policy(tmp_path: Path, planned: Callable[..., Evaluation]) -> None:
