@@ -45,8 +45,11 @@ def boundary_plot(boundaries: Sequence[Boundary]) -> str:
             ax.plot([one.before], [one.gain], "o", color=colour, ms=6, clip_on=False)
             places.setdefault((round(one.before, 2), round(one.gain, 2)), []).append(one.benchmark)
         for point, names in places.items():
-            ax.annotate(", ".join(names), point, xytext=(6, 4), textcoords="offset points", fontsize=8, color=INK)
-        ax.set_xlim(-0.02, 1.15)
+            side, shift = ("right", -6) if point[0] > 0.5 else ("left", 6)  # towards the middle, where there is room
+            ax.annotate(
+                ", ".join(names), point, xytext=(shift, 4), textcoords="offset points", ha=side, fontsize=8, color=INK
+            )
+        ax.set_xlim(-0.02, 1.02)
         most = max(0.05, *(abs(one.gain) for one in boundaries))
         ax.set_ylim(-1.3 * most, 1.3 * most)
         ax.set_xlabel("boundary of the first policy", fontsize=8.5, color=INK)
