@@ -12,11 +12,12 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing import shared_memory
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.identity import DATA_FILES, STOP_TOKENS, WEIGHTS, changed
@@ -26,21 +27,23 @@ CHECKPOINT_FORMAT = 3
 LOCK = ".lock"
 ENTRIES = ("checkpoints", "logs", "rollouts", "run.json", "metrics.jsonl", LOCK)  # what every attempt writes
 SHARED_MEMORY = Path("/dev/shm")
+# A process that was killed holds its lock until the kernel has taken its memory apart, which for a rank takes seconds.
+HANDOVER_SECONDS, POLL_SECONDS = 5.0, 0.1
 
 
 @contextmanager
 def locked(directory: Path, option: str = "--directory") -> Iterator[None]:
     """Holds the directory for this process; the lock goes with the process, however it ends.
 
-    `option` gives another one. Raises UserError when another live process holds it, and when it cannot be written to
-    or locked.
+    `option` gives another one. Raises UserError when another live process holds it for HANDOVER_SECONDS, and when it
+    cannot be written to or locked.
     """
     lock = directory / LOCK
     with ExitStack() as stack:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(lock.open("a", encoding="utf-8"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file, fcntl.LOCK_EX)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -49,6 +52,19 @@ def locked(directory: Path, option: str = "--directory") -> Iterator[None]:
         except OSError as error:
             raise UserError(not_writable(directory, error.strerror or str(error), option)) from None
         yield
+
+
+def _take(file: IO[Any], kind: int) -> None:
+    """Locks an open file. Raises BlockingIOError where another process holds it for HANDOVER_SECONDS."""
+    until = time.monotonic() + HANDOVER_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(POLL_SECONDS)
 
 
 def check_free(directory: Path, option: str = "--directory") -> None:
@@ -66,7 +82,7 @@ def check_free(directory: Path, option: str = "--directory") -> None:
         if not (lock := directory / LOCK).exists():
             return
         with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _take(file, fcntl.LOCK_SH)
     except BlockingIOError:
         raise UserError(in_use(directory, option)) from None
     except OSError as error:

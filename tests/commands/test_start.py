@@ -69,7 +69,8 @@ def finished(directory: Path, step: int = 3) -> None:
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_a_second_train_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_second_train_is_refused_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rundir, "HANDOVER_SECONDS", 0.0)
     directory = tmp_path / "run"
     with rundir.locked(directory):
         (directory / "logs").mkdir()

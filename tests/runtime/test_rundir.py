@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,10 @@ with rundir.locked(pathlib.Path(sys.argv[1])):
 """
 
 
-def test_a_directory_in_use_is_refused_until_its_holder_is_gone(tmp_path: Path) -> None:
+def test_a_directory_in_use_is_refused_until_its_holder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rundir, "HANDOVER_SECONDS", 0.0)
     directory = tmp_path / "run"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(directory)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -44,6 +48,19 @@ def test_a_directory_in_use_is_refused_until_its_holder_is_gone(tmp_path: Path) 
         pass
     with rundir.locked(directory):
         pass
+
+
+def test_a_holder_that_is_ending_is_waited_for(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(directory)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    threading.Timer(0.2, holder.kill).start()
+    rundir.check_free(directory)
+    with rundir.locked(directory):
+        holder.communicate()
+        assert holder.returncode == -signal.SIGKILL
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only file system needs root")
