@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,32 +12,21 @@ from megatron_rl.commands.errors import number_between, path_of
 if TYPE_CHECKING:
     from megatron_rl.evaluation.plan import Evaluation
 
+
+def _instead(option: str, high: int, more: str = ".") -> Any:
+    """An option that puts a whole number up to `high` in place of a suite's."""
+    return typer.Option(
+        option, parser=number_between(1, high, int), metavar="NUMBER", help="Instead of the suite's" + more
+    )
+
+
 SuiteNames = Annotated[
     list[str] | None,
     typer.Option("--suite", metavar="NAME", help="mini, prorl, a benchmark, or a file of your own; repeatable."),
 ]
-SamplesPerProblem = Annotated[
-    int | None,
-    typer.Option("--samples", parser=number_between(1, 65536, int), metavar="NUMBER", help="Instead of the suite's."),
-]
-ResponseTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--max-response-tokens",
-        parser=number_between(1, 1 << 24, int),
-        metavar="NUMBER",
-        help="Instead of the suite's.",
-    ),
-]
-PromptTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--max-prompt-tokens",
-        parser=number_between(1, 1 << 24, int),
-        metavar="NUMBER",
-        help="Instead of the suite's; longer prompts are left out.",
-    ),
-]
+SamplesPerProblem = Annotated[int | None, _instead("--samples", 65536)]
+ResponseTokens = Annotated[int | None, _instead("--max-response-tokens", 1 << 24)]
+PromptTokens = Annotated[int | None, _instead("--max-prompt-tokens", 1 << 24, "; longer prompts are left out.")]
 Mirror = Annotated[
     Path | None,
     typer.Option("--mirror", parser=path_of, metavar="FOLDER", help="Downloads as OWNER/NAME/FILE; else the hub."),
