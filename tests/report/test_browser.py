@@ -76,40 +76,43 @@ def test_a_page_is_drawn_without_a_complaint_or_a_request(
     assert 0 < opened.computing_seconds < MAX_SECONDS
 
 
+def drawn(run: Path, page: Path, width: int, *expressions: str) -> dict[str, Any]:
+    """What the expressions give, one after the other, on the page of a run, which neither complains nor asks."""
+    write_page(page, [read_run(run)])
+    opened = open_page(page, width, *expressions)
+    assert opened.complaints == [] and opened.requests == []
+    return opened.values
+
+
+def chosen(where: str, value: str, seen: str) -> str:
+    """The expression that chooses an entry of a list and gives what is seen then."""
+    return (
+        f"(() => {{ const list = document.querySelector('{where} select'); list.value = '{value}'; list.onchange();"
+        f" return document{seen}; }})()"
+    )
+
+
 def test_the_controls_change_what_is_drawn(runs: dict[str, list[Path]], tmp_path: Path) -> None:
-    path = tmp_path / "page.html"
-    write_page(path, [read_run(runs["resumed"][0])])
-    axis = (
-        "(() => { const axis = document.querySelector('#controls select'); axis.value = 'hours'; axis.onchange();"
-        " return document.querySelector('.u-legend .u-label').textContent; })()"
-    )
-    domain = (
-        "(() => { const select = document.querySelector('figure select'); select.value = 'math'; select.onchange();"
-        " return document.querySelectorAll('figure .u-legend')[0].querySelectorAll('.u-series').length; })()"
-    )
+    axis = chosen("#controls", "hours", ".querySelector('.u-legend .u-label').textContent")
+    curves = ".querySelectorAll('figure .u-legend')[0].querySelectorAll('.u-series').length"
+    domain = chosen("figure", "math", curves)
     swapped = (
         "(() => { for (const box of document.querySelectorAll('#controls input[type=checkbox]')) box.click();"
         " const smooth = document.querySelector('#controls input[type=range]'); smooth.value = 20; smooth.oninput();"
         " document.querySelector('#controls button').click(); return document.querySelectorAll('.uplot').length; })()"
     )
-    opened = open_page(path, 1400, CHARTS, axis, domain, swapped)
-    assert opened.values[axis] == "hours of training"
-    assert opened.values[domain] == 2  # the axis and one curve
-    assert opened.values[swapped] == opened.values[CHARTS]
-    assert opened.complaints == [] and opened.requests == []
+    values = drawn(runs["resumed"][0], tmp_path / "page.html", 1400, CHARTS, axis, domain, swapped)
+    assert values[axis] == "hours of training"
+    assert values[domain] == 2  # the axis and one curve
+    assert values[swapped] == values[CHARTS]
 
 
 def test_samples_of_validations_are_shown_apart(runs: dict[str, list[Path]], tmp_path: Path) -> None:
-    path = tmp_path / "page.html"
-    write_page(path, [read_run(runs["short"][0])])
-    chosen = (
-        "(() => { const select = document.querySelector('#samples select'); select.value = '%s'; select.onchange();"
-        " return document.querySelector('#samples .soft').textContent; })()"
+    newest, validation = (
+        chosen("#samples", value, ".querySelector('#samples .soft').textContent") for value in ("newest", "validation")
     )
-    newest, validation = chosen % "newest", chosen % "validation"
-    opened = open_page(path, 420, newest, validation)
-    assert (opened.values[newest], opened.values[validation]) == ("30 of 40", "10 of 40")
-    assert opened.complaints == [] and opened.requests == []
+    values = drawn(runs["short"][0], tmp_path / "page.html", 420, newest, validation)
+    assert (values[newest], values[validation]) == ("30 of 40", "10 of 40")
 
 
 def test_a_complaint_and_a_request_would_be_seen(tmp_path: Path) -> None:
