@@ -67,6 +67,15 @@ class Wanted:
         if found.to is None:
             raise UserError(f"{self.target}: --to is not given; name the folder for the results")
         require(not found.to.is_file(), f"--to {found.to}: is a file; name a folder")
+        require(
+            self.mirror is None or self.mirror.is_dir(),
+            f"--mirror {self.mirror}: there is no such folder; give that of the downloads, OWNER/NAME/FILE",
+        )
+        if self.corpus:
+            from megatron_rl.evaluation.novelty import files_of
+
+            for path in self.corpus:
+                files_of(path)  # known before anything is generated
         of_scale, of_run, of_recipe = sort_settings(self.settings)
         require(
             not of_recipe and of_run.keys() <= {"seed"},

@@ -40,15 +40,15 @@ def report(
 ) -> None:
     """Draw the page of a run as it stands, or one page that compares several. Needs no network, here or to read it."""
     from megatron_rl.config.checks import UserError
-    from megatron_rl.report.page import FILE_NAME, read_run, write_page
+    from megatron_rl.report.page import FILE_NAME, page_of, read_run
+    from megatron_rl.runtime.files import write_named
 
     with one_line_errors():
         found = [read_run(directory) for directory in dict.fromkeys(runs)]
         if not any(len(run.curves) for run in found):
             raise UserError(f"{', '.join(map(str, runs))}: has no step yet; wait for the first")
         path = to or (runs[0] / FILE_NAME if len(found) == 1 else Path("comparison.html"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_page(path, found)
+        write_named(path, page_of(found).encode(), "--to")
         typer.echo(str(path))
 
 
@@ -68,9 +68,13 @@ def watch(
     """Show where a run stands, live, from its files: on any machine that sees its directory, while it trains."""
     from rich.console import Console
 
+    from megatron_rl.config.checks import require
     from megatron_rl.report import watch as watching
 
     with one_line_errors():
+        require(
+            port is None or not once, "--once: shows where it stands and leaves, and --serve stays; give one of them"
+        )
         if port is not None:
             watching.serve(run, port, typer.echo)
         else:

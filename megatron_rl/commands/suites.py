@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from megatron_rl.commands.choose import find_page, recipe_files
+from megatron_rl.commands.modules import run_module
 from megatron_rl.commands.settings import require_known
-from megatron_rl.config.checks import UserError, require
+from megatron_rl.config.checks import UserError
 from megatron_rl.config.publication import Table
 from megatron_rl.config.suites import Benchmark, Suite
 from recipes import suites
@@ -26,7 +26,7 @@ OF_GYM = (GYM, f"{GYM}, categories alike")  # its means
 def find_suite(name: str) -> Suite:
     """The suite of that name, or of a file when `name` ends with .py, or of one benchmark. Raises UserError."""
     if name.endswith(".py"):
-        found = getattr(_module(Path(name)), "SUITE", None)
+        found = getattr(run_module("suite", name, Path(name)), "SUITE", None)
         if not isinstance(found, Suite):
             raise UserError(f"suite '{name}': defines no SUITE = Suite(...)")
         return found
@@ -90,15 +90,3 @@ def _add(figures: dict[str, float], more: Mapping[str, str | float]) -> None:
 def _modules() -> list[types.ModuleType]:
     names = [module.name for module in pkgutil.iter_modules(suites.__path__)]
     return [importlib.import_module(f"recipes.suites.{name}") for name in names]
-
-
-def _module(path: Path) -> types.ModuleType:
-    require(path.is_file(), f"suite '{path}': there is no such file")
-    specification = importlib.util.spec_from_file_location(f"suite_{path.stem}", path)
-    assert specification is not None and specification.loader is not None, f"{path}: a .py file has a loader"
-    module = importlib.util.module_from_spec(specification)
-    try:
-        specification.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
-        raise UserError(f"suite '{path}': {type(error).__name__}: {error}") from error
-    return module

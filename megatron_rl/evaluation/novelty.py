@@ -36,7 +36,7 @@ Hashes = Any
 
 def index_of(corpus: Sequence[Path], folder: Path) -> Path:
     """The folder of the corpus's index, under `folder`, built where it is not there yet. Raises UserError."""
-    files = [file for path in corpus for file in _files(path)]
+    files = [file for path in corpus for file in files_of(path)]
     facts = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     final = folder / f"corpus_{name}"
@@ -112,13 +112,16 @@ def _hash(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(errors="replace"), digest_size=8).digest(), "little")
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """The files of a part of a corpus. Raises UserError where it has none."""
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.is_file())
     else:
         found = [path] if path.is_file() else []
     if not found:
-        raise UserError(f"corpus {path}: holds no file; give text files, .jsonl with a text in each line, or a folder")
+        raise UserError(
+            f"--corpus {path}: holds no file; give text files, .jsonl with a text in each line, or a folder"
+        )
     return found
 
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.report import provenance
 from megatron_rl.runtime import spans
+from megatron_rl.runtime.files import write_named
 
 FOLDER = "spans"
 MAX_PART_BYTES = 4_000_000  # of a rank's file, before a new part begins
@@ -74,10 +76,11 @@ def _whole(path: Path) -> Iterator[Line]:
 def write_trace(directory: Path, to: Path, steps: tuple[int, int] | None) -> tuple[int, int]:
     """Writes the trace of some steps, the first and the last included; returns how many ranks and steps it has.
 
-    Raises UserError where there are none.
+    Raises UserError where there are none, or the file cannot be written.
     """
     by_rank = read_spans(directory)
     if not any(by_rank.values()):
+        provenance.read_run_file(directory)  # where it is no run, that is what is wrong
         raise UserError(f"{directory}: has no spans yet; wait for the first step")
     recorded = sorted({step for lines in by_rank.values() for step in lines})
     first, last = steps or (recorded[0], recorded[-1])
@@ -85,8 +88,8 @@ def write_trace(directory: Path, to: Path, steps: tuple[int, int] | None) -> tup
     if not chosen:
         raise UserError(f"--steps {first}:{last}: spans are there of steps {recorded[0]} to {recorded[-1]}")
     kept = {rank: [lines[step] for step in chosen if step in lines] for rank, lines in by_rank.items()}
-    to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_text(json.dumps({"displayTimeUnit": "ms", "traceEvents": list(events(kept))}), encoding="utf-8")
+    found = {"displayTimeUnit": "ms", "traceEvents": list(events(kept))}
+    write_named(to, json.dumps(found).encode(), "--to")
     return len(kept), len(chosen)
 
 

@@ -34,6 +34,7 @@ from megatron_rl.runtime.log import get_logger
 FOLDER = "track"  # in a run directory
 PARENT = "MEGATRON_RL_TRACKED_BY"  # environment: the number of the process whose run is followed
 POLL_SECONDS, LOCK_SECONDS = 2.0, 20.0
+HELD = "; {} more are sent once a checkpoint after them stands, or at once with --live"
 STOP_SECONDS = 30.0  # that the end of a run waits for what follows it
 
 
@@ -65,7 +66,7 @@ def track(directory: Path, to: str, folder: Path | None, *, follows: bool, is_li
     as soon as it is recorded, and one that is done again keeps its first numbers. Raises UserError, RuntimeError.
     """
     tracked = tracked_of(directory)
-    place, num_sent, seen = folder or directory / FOLDER, 0, None
+    place, num_sent, num_held, seen = folder or directory / FOLDER, 0, 0, None
     with ExitStack() as stack:
         stack.enter_context(alone(place, f"{to}-{tracked.id}"))
         tracker = opened(to, place, tracked)
@@ -73,10 +74,13 @@ def track(directory: Path, to: str, folder: Path | None, *, follows: bool, is_li
             is_over, signature = has_ended(directory, follows), _signature(directory)
             if is_over or signature != seen:
                 seen, limit = signature, None if is_live else limit_of(directory, follows)
-                rows = [row for row in read_rows(directory / FILE_NAME) if limit is None or row["step"] < limit]
+                every = list(read_rows(directory / FILE_NAME))
+                rows = [row for row in every if limit is None or row["step"] < limit]
+                num_held = len(every) - len(rows)
                 num_sent += send(tracker, rows, moments(directory))
             if is_over:
-                return num_sent, tracker.close(is_finished=state_of(directory) == "finished")
+                said = tracker.close(is_finished=state_of(directory) == "finished")
+                return num_sent, said + (HELD.format(num_held) if num_held else "")
             time.sleep(POLL_SECONDS)
 
 
@@ -199,10 +203,15 @@ def _signature(directory: Path) -> tuple[Any, ...]:
 
 @contextmanager
 def alone(place: Path, name: str) -> Iterator[None]:
-    """Holds a place for one run's numbers. Raises UserError where another process has it for longer."""
-    place.mkdir(parents=True, exist_ok=True)
-    until = time.monotonic() + LOCK_SECONDS
-    with (place / f".{name}.lock").open("a") as file:
+    """Holds a place for one run's numbers. Raises UserError where it cannot be written, or another process has it."""
+    lock = place / f".{name}.lock"
+    with ExitStack() as stack:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(lock.open("a"))
+        except OSError as error:
+            raise UserError(f"{place}: cannot be written ({error.strerror}); name another with --folder") from None
+        until = time.monotonic() + LOCK_SECONDS
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from megatron_rl.config.checks import UserError
 from megatron_rl.report import ledger, page, provenance
 from megatron_rl.report.journal import FILE_NAME, Row, read_rows
 from megatron_rl.report.progress import Progress, duration
@@ -65,9 +66,20 @@ def status(directory: Path) -> tuple[str, bool]:
 
 
 def serve(directory: Path, port: int, says: Callable[[str], None]) -> None:
-    """Serves the page of a run on this machine alone, drawn anew when it is asked for, until it is interrupted."""
-    with server(directory, port) as found:
-        says(f"http://{LOOPBACK}:{found.server_port}/ (from elsewhere: ssh -L {port}:{LOOPBACK}:{port} THIS_MACHINE)")
+    """Serves the page of a run on this machine alone, drawn anew when it is asked for, until it is interrupted.
+
+    Raises UserError where there is no run, or the port cannot be had.
+    """
+    provenance.read_run_file(directory)
+    try:
+        found = server(directory, port)
+    except OSError as error:
+        raise UserError(
+            f"--serve {port}: cannot be had ({error.strerror}); give another port, or 0 for a free one"
+        ) from None
+    with found:
+        own = found.server_port
+        says(f"http://{LOOPBACK}:{own}/ (from elsewhere: ssh -L {own}:{LOOPBACK}:{own} THIS_MACHINE)")
         found.serve_forever()
 
 
@@ -81,7 +93,11 @@ def server(directory: Path, port: int) -> HTTPServer:
                 self.send_error(404)
                 return
             if time.time() - drawn["at"] > PAGE_SECONDS:
-                drawn.update(page=page.page_of([page.read_run(directory)]).encode(), at=time.time())
+                try:
+                    drawn.update(page=page.page_of([page.read_run(directory)]).encode(), at=time.time())
+                except (UserError, RuntimeError) as error:
+                    self.send_error(503, explain=str(error))
+                    return
             self.send_response(200)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(drawn["page"])))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+from megatron_rl.config.checks import UserError
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -22,6 +25,23 @@ def replace_file(path: Path, content: bytes) -> None:
         if error.errno is None or error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # the kernel does not say on a full disk
+
+
+def write_named(path: Path, content: bytes, option: str) -> None:
+    """Puts `content` in the place of a file that a user may name by `option`, and makes its folder.
+
+    Raises UserError where no file can be there; of a full disk, OSError.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file with {option}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        why = f"{error.filename}: {error.strerror}"
+        raise UserError(f"{path}: cannot be written ({why}); name another with {option}") from None
 
 
 def commit(aside: Path, path: Path) -> None:

@@ -67,7 +67,10 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Evaluation]:
     return plan
 
 
-def test_a_second_evaluation_is_refused_and_told_of_its_own_option(tmp_path: Path) -> None:
+def test_a_second_evaluation_is_refused_and_told_of_its_own_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rundir, "HANDOVER_SECONDS", 0.0)
     run = write_run(tmp_path / "run")
     with rundir.locked(run / "evaluation"):
         result = CliRunner().invoke(app, ["evaluate", str(run), "--suite", "mini"])
@@ -109,6 +112,15 @@ WRONG = {
     "a misspelt suite": (["MODEL", "--suite", "mimi"], "suite 'mimi': there is none; did you mean 'mini'"),
     "a misspelt benchmark": (["MODEL", "--suite", "amie24"], "suite 'amie24': there is none; did you mean 'aime24'"),
     "a suite's file that is none": (["MODEL", "--suite", "my.py"], "suite 'my.py': there is no such file"),
+    "a corpus that is not there": (
+        ["MODEL", "--suite", "mini", "--corpus", "nowhere"],
+        "--corpus nowhere: holds no file",
+    ),
+    "a mirror that is not there": (
+        ["MODEL", "--suite", "mini", "--mirror", "nowhere"],
+        "--mirror nowhere: there is no",
+    ),
+    "a suite's file that fails": (["MODEL", "--suite", "SUITE"], "ValueError: three"),
     "no such folder": (["NONE", "--suite", "mini"], "none: there is no such folder; name a run, a checkpoint of one"),
     "an empty folder": (["EMPTY", "--suite", "mini"], "empty: is no run (run.json), no checkpoint (manifest"),
     "a damaged run": (["DAMAGED", "--suite", "mini"], "run.json: cannot be read; start the run once more"),
@@ -141,8 +153,10 @@ def test_a_word_that_is_wrong_is_one_line_with_a_remedy(
     (tmp_path / "damaged" / "run.json").write_text("{")
     places = {"MODEL": write_model(tmp_path / "model"), "NONE": tmp_path / "none"}
     places |= {"EMPTY": tmp_path / "empty", "DAMAGED": tmp_path / "damaged"}
+    (tmp_path / "fails.py").write_text("raise ValueError('three')")
+    places["SUITE"] = tmp_path / "fails.py"
     with pytest.raises(UserError) as error:
-        planned(str(places[words[0]]), *words[1:], "--to", str(tmp_path / "to"))
+        planned(*(str(places.get(word, word)) for word in words), "--to", str(tmp_path / "to"))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.report import watch as watching
 from megatron_rl.report.watch import LOOPBACK, server, status, watch
 from tests.report.long_run import write_long_run
 
@@ -53,7 +54,7 @@ def test_watching_shows_the_run_and_leaves_when_it_has_ended(tmp_path: Path) -> 
         watch(tmp_path, Console(file=text), stays=True)
 
 
-def test_the_page_is_served_on_this_machine_alone(tmp_path: Path) -> None:
+def test_the_page_is_served_on_this_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = write_long_run(tmp_path / "run", num_steps=20, num_resets=1, num_attempts=1)
     with server(directory, 0) as found:
         threading.Thread(target=found.serve_forever, daemon=True).start()
@@ -62,4 +63,9 @@ def test_the_page_is_served_on_this_machine_alone(tmp_path: Path) -> None:
         assert b'id="plots-learning"' in urllib.request.urlopen(f"{address}/").read()
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{address}/metrics.jsonl")
+        monkeypatch.setattr(watching, "PAGE_SECONDS", 0.0)
+        (directory / "run.json").write_text("{")
+        with pytest.raises(urllib.error.HTTPError, match="503") as damaged:
+            urllib.request.urlopen(f"{address}/")
+        assert b"start the run again, which writes it anew" in damaged.value.read()
         found.shutdown()

@@ -1,0 +1,64 @@
+"""What a reader of runs is asked wrongly is one line with the remedy, before anything is written or served."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from megatron_rl.commands.cli import app
+from tests.report.long_run import write_long_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readers")
+    run = write_long_run(folder / "run", num_steps=3, num_resets=1, num_attempts=1)
+    (run / "spans").mkdir()
+    (run / "spans" / "rank_00000.jsonl").write_text('{"step": 1, "at": 2.0, "spans": [["generate", 1.0, 0.5]]}\n')
+    (folder / "file").write_text("")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("report run --to .", ".: is a folder; name a file with --to"),
+        (
+            "report run --to file/page.html",
+            "file/page.html: cannot be written (file: File exists); name another with --to",
+        ),
+        (
+            "report run --to /proc/page.html",
+            "/proc/page.html: cannot be written (/proc/.page.html.partial: No",
+        ),
+        ("trace run --to .", ".: is a folder; name a file with --to"),
+        (
+            "trace run --to file/trace.json",
+            "file/trace.json: cannot be written (file: File exists); name another with --to",
+        ),
+        ("trace . --to trace.json", ".: is no run's directory, for it holds no run.json; give the one of a run"),
+        ("report .", ".: is no run's directory"),
+        ("watch .", ".: is no run's directory"),
+        ("watch . --serve 0", ".: is no run's directory"),
+        ("watch run --serve 0 --once", "--once: shows where it stands and leaves, and --serve stays; give one of them"),
+        ("watch run --serve PORT", "cannot be had (Address already in use); give another port, or 0 for a free one"),
+        (
+            "track run --to tensorboard --folder file",
+            "file: cannot be written (File exists); name another with --folder",
+        ),
+    ],
+)
+def test_a_wrong_word_is_one_line(words: str, line: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = CliRunner().invoke(app, shlex.split(words.replace("PORT", str(taken.getsockname()[1]))))
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert line in result.stderr
+    assert sorted(folder.iterdir()) == before
