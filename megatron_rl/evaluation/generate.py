@@ -81,7 +81,7 @@ class Generator:
 
     def __init__(self, evaluation: Evaluation, engine: Engine, ranks: Ranks, preemption: Preemption) -> None:
         self.evaluation, self.engine, self.ranks = evaluation, engine, ranks
-        self.preemption, self.group = preemption, parallel.engine_group(ranks)
+        self.preemption = preemption
 
     def answer(
         self,
@@ -141,7 +141,7 @@ class Generator:
         return not any(open_requests)
 
     def _has_to_leave(self) -> bool:
-        return bool(parallel.agreed(self.preemption.reason, self.group, self.ranks))
+        return parallel.as_engine_leader(self.ranks, bool(self.preemption.reason))
 
     def _part(self, ask: Ask, request: Request, samples: tuple[Sample, ...]) -> Part:
         prompt = request.prompt

@@ -175,21 +175,3 @@ def exchange(outgoing: list[Tensor], incoming_sizes: list[int]) -> list[Tensor]:
 def barrier() -> None:
     """Waits for all ranks, on the host. Collective over the world."""
     total(torch.zeros(1))
-
-
-def engine_group(ranks: Ranks) -> Any:
-    """The process group of this rank's engine; None where that has one rank. Collective over the world."""
-    if ranks.engine_size == 1:
-        return None
-    starts = range(0, ranks.world, ranks.engine_size)
-    groups = [dist.new_group(list(range(start, start + ranks.engine_size))) for start in starts]
-    return groups[ranks.engine]
-
-
-def agreed(value: Any, group: Any, ranks: Ranks) -> Any:
-    """What the first rank of an engine has, on all its ranks. Collective over the engine."""
-    if group is None:
-        return value
-    found = [value]
-    dist.broadcast_object_list(found, src=ranks.engine * ranks.engine_size, group=group)
-    return found[0]
