@@ -6,13 +6,15 @@ import json
 import os
 import re
 import stat
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from megatron_rl import device
+from megatron_rl import device, export
 from megatron_rl.config.lineage import FILE_NAME, read_parent
 from megatron_rl.export import _write, in_parts
 from megatron_rl.runtime import parallel
@@ -146,7 +148,7 @@ def test_an_exported_policy_is_readable_as_the_umask_says(
 ) -> None:
     before = os.umask(umask)
     try:
-        _write(MODEL, tmp_path / "policy", {"a": torch.zeros(2)}, parent_facts("prorl_v2 2.0.0"))
+        _write(MODEL, tmp_path / "policy", [("a", torch.zeros(2))], parent_facts("prorl_v2 2.0.0"))
     finally:
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "policy").iterdir()}
@@ -154,10 +156,29 @@ def test_an_exported_policy_is_readable_as_the_umask_says(
     assert stat.S_IMODE((tmp_path / "policy").stat().st_mode) == of_folder
 
 
+def test_no_more_than_one_file_of_weights_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole of a 32B model is 65 GB; beside a file there is the tensor that did not fit into it."""
+    monkeypatch.setattr(export, "MAX_FILE_BYTES", 3000)
+    made, held = list[weakref.ref[torch.Tensor]](), list[int]()
+
+    def stream() -> Iterator[tuple[str, torch.Tensor]]:
+        for number in range(20):
+            tensor = torch.full((1000,), number, dtype=torch.uint8)
+            made.append(weakref.ref(tensor))
+            held.append(sum(ref() is not None for ref in made))
+            yield str(number), tensor
+
+    _write(MODEL, tmp_path / "policy", stream(), parent_facts("prorl_v2 2.0.0"))
+    assert max(held) == 4
+    assert {name: int(tensor[0]) for name, tensor in tensors(tmp_path / "policy").items()} == {
+        str(number): number for number in range(20)
+    }
+
+
 def test_tensors_are_cut_in_order_and_none_is_lost() -> None:
     sizes = {"a": 3, "b": 3, "c": 1, "d": 9, "e": 1}
     tensors = {name: torch.zeros(size, dtype=torch.uint8) for name, size in sizes.items()}
-    assert [list(part) for part in in_parts(tensors, 6)] == [["a", "b"], ["c"], ["d"], ["e"]]
-    assert [list(part) for part in in_parts(tensors, 100)] == [list(sizes)]
-    assert all(part[name] is tensors[name] for part in in_parts(tensors, 6) for name in part)
+    assert [list(part) for part in in_parts(tensors.items(), 6)] == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert [list(part) for part in in_parts(tensors.items(), 100)] == [list(sizes)]
+    assert all(part[name] is tensors[name] for part in in_parts(tensors.items(), 6) for name in part)
     assert FILE_NAME.endswith(".json")
