@@ -63,7 +63,7 @@ def share(pack: Pack, group: Any, device: torch.device) -> Share:
             token_ids=here.token_ids,
             targets=here.targets,
             position_ids=here.position_ids,
-            sequences=_sequences(here.cumulative_lengths, None, pack.longest),
+            sequences=_sequences(here.cumulative_lengths, pack.longest, is_shared=False),
             places=None,
             group=group,
         )
@@ -79,7 +79,7 @@ def share(pack: Pack, group: Any, device: torch.device) -> Share:
         token_ids=mine(here.token_ids),
         targets=mine(here.targets),
         position_ids=chunks.positions(padded, degree, group.rank()).to(device),
-        sequences=_sequences(here.cumulative_lengths, padded.to(device), int(padded.diff().max())),
+        sequences=_sequences(padded.to(device), int(padded.diff().max()), is_shared=True),
         places=chunks.gathered(padded, degree)[places].to(device),
         group=group,
     )
@@ -118,15 +118,21 @@ class _Whole(torch.autograd.Function):
         return everyone.chunk(ctx.group.size(), -1)[ctx.group.rank()], None, None
 
 
-def _sequences(starts: Tensor, padded: Tensor | None, longest: int) -> Any:
+def _sequences(starts: Tensor, longest: int, is_shared: bool) -> Any:
+    """Megatron's PackedSeqParams. Where ranks share the pack, padding is the end of its sequence, not a gap after it.
+
+    The causal mask hides it from every token before, and nothing has a gradient there. Told of gaps, Transformer Engine
+    2.16 looks for them between sequences only: where the last one alone is padded, its ring would cut that one's true
+    length into chunks and leave tokens out.
+    """
     from megatron.core.packed_seq_params import PackedSeqParams
 
     return PackedSeqParams(
         qkv_format="thd",
         cu_seqlens_q=starts,
         cu_seqlens_kv=starts,
-        cu_seqlens_q_padded=padded,
-        cu_seqlens_kv_padded=padded,
-        max_seqlen_q=longest,  # with its padding
+        cu_seqlens_q_padded=starts if is_shared else None,
+        cu_seqlens_kv_padded=starts if is_shared else None,
+        max_seqlen_q=longest,
         max_seqlen_kv=longest,
     )

@@ -10,6 +10,8 @@ from megatron_rl.config.precision import token_multiple
 if TYPE_CHECKING:
     from megatron_rl.config.records import Recipe, Scale
 
+HEAD_MULTIPLE, LARGEST_HEAD = 8, 256
+
 
 def sequence_multiple(degree: int) -> int:
     """What the tokens of each sequence are padded to a multiple of: each of `degree` ranks has two chunks of it.
@@ -41,6 +43,8 @@ def check_context(recipe: Recipe, scale: Scale) -> None:
     )
     if degree == 1:
         return
+    if scale.device == "cuda":
+        _check_kernel(recipe, scale)
     tokens, multiple = scale.max_tokens_per_microbatch, token_multiple(scale)
     require(
         tokens % multiple == 0,
@@ -61,3 +65,21 @@ def check_context(recipe: Recipe, scale: Scale) -> None:
             f"{where}: context_exchange='a2a' deals out heads, and {field} / tensor_parallel = {of_rank} of model "
             f"{model.name} does not divide into {asked}; use context_exchange='p2p'",
         )
+
+
+def _check_kernel(recipe: Recipe, scale: Scale) -> None:
+    """Raises UserError where cuDNN has no attention for packs that ranks of an H100 share; there is no other for them.
+
+    Source: Transformer Engine 2.16, get_attention_backend, and nvte_get_fused_attn_backend with cuDNN 9.19.
+    """
+    model, where, asked = recipe.model, f"scale '{scale.name}'", f"context_parallel={scale.context_parallel}"
+    require(
+        scale.precision != "fp32",
+        f"{where}: {asked} on a GPU needs cuDNN's attention, which takes no fp32; use precision='bf16' or 'fp16', or "
+        "context_parallel=1",
+    )
+    require(
+        model.head_dim % HEAD_MULTIPLE == 0 and model.head_dim <= LARGEST_HEAD,
+        f"{where}: {asked} on a GPU needs cuDNN's attention, which takes heads of a multiple of {HEAD_MULTIPLE}, "
+        f"{LARGEST_HEAD} at most, and head_dim={model.head_dim} of model {model.name} is none; use context_parallel=1",
+    )

@@ -9,6 +9,7 @@ import pytest
 
 from megatron_rl.config.checks import UserError, check_scale
 from megatron_rl.config.context import check_context
+from megatron_rl.config.records import Recipe
 from megatron_rl.config.run import batch_algebra
 from recipes.models import QWEN2_5_32B
 from recipes.prorl_v2 import RECIPE
@@ -16,6 +17,10 @@ from recipes.scales import CPU, H100X8, H100X64_TP8_PP2
 from tests.config.test_config import make_run
 
 LARGE = dataclasses.replace(RECIPE, model=QWEN2_5_32B)
+
+
+def with_heads(dimensions: int) -> Recipe:
+    return dataclasses.replace(RECIPE, model=dataclasses.replace(RECIPE.model, head_dim=dimensions))
 
 
 def scaled(base: Any = H100X8, **changes: Any) -> Any:
@@ -80,11 +85,19 @@ def test_ranks_that_do_not_divide_are_refused(scale: Any, pattern: str) -> None:
         ),
         (RECIPE, scaled(context_exchange="a2a"), "set device='cuda' and context_parallel of 2 or more"),
         (RECIPE, scaled(CPU, context_parallel=2, context_exchange="a2a"), "is of context parallelism on a GPU"),
+        (RECIPE, scaled(context_parallel=2, precision="fp32"), "takes no fp32; use precision='bf16' or 'fp16', or"),
+        (with_heads(100), scaled(context_parallel=2), "multiple of 8, 256 at most, and head_dim=100 of model"),
+        (with_heads(264), scaled(context_parallel=2), "head_dim=264 of model .* is none; use context_parallel=1"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(recipe: Any, scale: Any, pattern: str) -> None:
     with pytest.raises(UserError, match=pattern):
         check_context(recipe, scale)
+
+
+@pytest.mark.parametrize(("recipe", "scale"), [(with_heads(100), scaled()), (with_heads(256), scaled(context_parallel=2))])
+def test_heads_are_limited_by_the_kernel_of_shared_packs_only(recipe: Any, scale: Any) -> None:
+    check_context(recipe, scale)
 
 
 def test_the_batch_algebra_says_who_shares() -> None:

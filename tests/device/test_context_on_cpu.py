@@ -54,7 +54,8 @@ def attention_of(degree: int) -> dict[str, float]:
     found = part.whole(out.t()).t()
     (found * wanted).sum().backward()
     is_real = torch.zeros(int(padded[-1])).index_fill(0, places, 1.0)[own].bool()
-    difference = {"out": float((found - expected).detach().abs().max())}
+    gaps = part.sequences.cu_seqlens_q_padded - part.sequences.cu_seqlens_q
+    difference = {"out": float((found - expected).detach().abs().max()), "gaps": float(gaps.abs().max())}
     for name, x, y in zip("qkv", whole, local, strict=True):
         difference[name] = float((mine(x.grad) - y.grad)[is_real].abs().max())
         difference[f"padding of {name}"] = float(y.grad[~is_real].abs().max()) if not is_real.all() else 0.0
