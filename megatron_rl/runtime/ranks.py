@@ -88,8 +88,9 @@ BLOCK_SCALE_VARIABLES = {"NVTE_FP8_BLOCK_SCALING_FP32_SCALES": "1"}
 
 def process_environment(scale: Scale, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Environment variables of a rank; they count from before torch is imported."""
-    # Megatron's overlap of communication with tensor parallelism rests on one queue.
-    queues = {"CUDA_DEVICE_MAX_CONNECTIONS": "1"} if scale.device == "cuda" and scale.tensor_parallel > 1 else {}
+    # Megatron's overlap of communication with tensor and with context parallelism rests on one queue.
+    shares = scale.tensor_parallel > 1 or scale.context_parallel > 1
+    queues = {"CUDA_DEVICE_MAX_CONNECTIONS": "1"} if scale.device == "cuda" and shares else {}
     return {
         "OMP_NUM_THREADS": str(scale.threads_per_process),
         "OMP_WAIT_POLICY": "passive",  # a thread that spins takes the core its neighbour needs

@@ -91,6 +91,14 @@ def test_determinism_is_asked_of_all_who_add_up() -> None:
     assert not asked.keys() & process_environment(dataclasses.replace(CPU, deterministic=True)).keys()
 
 
+@pytest.mark.parametrize("degree", ["tensor_parallel", "context_parallel"])
+def test_kernels_queue_behind_communication_where_ranks_share_a_sequence(degree: str) -> None:
+    name = "CUDA_DEVICE_MAX_CONNECTIONS"
+    assert process_environment(dataclasses.replace(H100X8, **{degree: 2}))[name] == "1"
+    assert name not in process_environment(H100X8)
+    assert name not in process_environment(dataclasses.replace(CPU, **{degree: 2}))
+
+
 def test_memory_grows_in_place_unless_the_site_says_otherwise() -> None:
     name = "PYTORCH_CUDA_ALLOC_CONF"
     assert process_environment(H100X8, {})[name] == "expandable_segments:True"
