@@ -1,8 +1,9 @@
 """Checkpoints at step boundaries: one file per rank, a manifest with checksums, and a rename that commits them all.
 
-A rank's file has its share of the optimizer, and its weights where it is of the first data-parallel replica: the others
-have the same. A rank that goes on in the place it was saved in goes on with the same bits. On another layout every rank
-cuts its share out of all files: the same weights and optimizer, which round otherwise from then on.
+A rank's file has its share of the optimizer, and its weights where it is the first that has them: the data- and
+context-parallel ranks after it have the same. A rank that goes on in the place it was saved in goes on with the same
+bits. On another layout every rank cuts its share out of all files: the same weights and optimizer, which round
+otherwise from then on.
 
 Not covered: another precision, and a shared file system that shows the ranks different contents of one folder.
 """
@@ -85,7 +86,7 @@ class Saver:
         run, ranks = self.run, self.actor.ranks
         partial = folder_of(run, state.step).with_suffix(".partial")
         notes = self._everywhere(partial, self._begin if ranks.is_main else None)
-        mine = self.actor.state() | (dict.fromkeys(WEIGHTS) if ranks.data > 0 else {})
+        mine = self.actor.state() | (dict.fromkeys(WEIGHTS) if ranks.rank != ranks.first_replica else {})
         content = copied(mine, self.actor.device.host_copy)
         manifest = {
             "format": rundir.CHECKPOINT_FORMAT,
