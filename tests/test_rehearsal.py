@@ -18,7 +18,7 @@ import pytest
 from megatron_rl import checkpoint, device
 from megatron_rl.runtime import parallel
 from tests.models import make_folder, make_run
-from tests.ranks import run_forked, run_ranks
+from tests.ranks import run_ranks
 from tests.refit.test_refit import trained_beside
 from tests.test_checkpoint import Trained
 
@@ -98,11 +98,11 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = str(make_folder(tmp_path_factory.mktemp("qwen2"), num_key_value_heads=4, num_hidden_layers=2))
     directory = tmp_path_factory.mktemp("run")
     with pytest.raises(AssertionError, match="ranks ended with") as ending:
-        run_forked("tests.test_rehearsal:lived", RANKS, timeout_seconds=900, folder=folder, directory=str(directory))
+        run_ranks("tests.test_rehearsal:lived", RANKS, timeout_seconds=900, folder=folder, directory=str(directory))
     assert len(list(directory.glob("*.json"))) == RANKS, f"they ended before the kill: {ending.value}"
     before = [json.loads((directory / f"{rank}.json").read_text()) for rank in range(RANKS)]
     left = sorted(path.name for path in (directory / "checkpoints").iterdir())
-    after = run_forked(
+    after = run_ranks(
         "tests.test_rehearsal:went_on", RANKS, timeout_seconds=600, folder=folder, directory=str(directory)
     )
     (expected,) = run_ranks("tests.test_rehearsal:alone", 1, folder=folder, directory=str(directory / "alone"))
