@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
-# Makes .venv-compat from cuda.lock, the cluster's own versions on Python 3.12, and runs there all tests that start no
-# rollout engine: torch's CUDA wheel computes on a CPU, vLLM's has none of its kernels. --no-tests only makes it.
+# Makes .venv-compat from cuda.lock, the cluster's own versions on Python 3.12, and runs there all that starts no
+# rollout engine: torch's CUDA wheel computes on a CPU, vLLM's has none of its kernels. That is every fast test, the
+# actor, its checkpoints, resharding and export on several ranks, and the GPU check as far as it goes without one.
+# --no-tests only makes the environment; other words go to pytest instead of that selection.
+# Not run: whole trainings, evaluations and rehearsals (vLLM), Slurm, browsers, and what is long without asking these
+# versions anything: `make test` shows those.
 # Left out: Transformer Engine, whose extension is compiled with a CUDA toolkit and whose library asks for a driver.
 # Downloads 4 GB and fills 8; does not install again when the lock has not changed.
 set -euo pipefail
@@ -11,8 +15,11 @@ readonly left_out='^transformer-engine'
 # What pip check says of the lock, which pyproject.toml overrides for it.
 readonly expected='prometheus-fastapi-instrumentator'
 # These start vLLM; a test holds that none is forgotten.
-readonly engines=(tests/refit tests/rollout/test_engine.py tests/rollout/test_pieces_on_engines.py
-    tests/rollout/test_quantization.py::test_a_reload tests/rollout/test_stream.py tests/slurm)
+readonly engines=(tests/refit/test_refit.py tests/refit/test_agreement.py tests/rollout/test_engine.py
+    tests/rollout/test_pieces_on_engines.py tests/rollout/test_quantization.py::test_a_reload
+    tests/rollout/test_stream.py tests/slurm)
+# Long for its processes, not for an engine; here it is asked for.
+readonly gpu_check=tests/benchmarks/test_gpu_check.py
 
 say() { echo "compat: $*"; }
 fail() { echo "compat: $*" >&2; exit 1; }
@@ -65,5 +72,11 @@ say "$venv has $("$venv/bin/python" -W ignore -c '
 from importlib.metadata import version
 print(", ".join(f"{name} {version(name)}" for name in ("torch", "megatron-core", "vllm", "transformers")))')"
 [[ "${1:-}" != --no-tests ]] || exit 0
-TORCH_COMPILE_DISABLE=1 OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest -q -n "${WORKERS:-2}" --dist loadfile \
-    -m "not slurm and not e2e" "${engines[@]/#/--deselect=}" "$@"
+export TORCH_COMPILE_DISABLE=1 OMP_NUM_THREADS=1
+readonly pytest=("$venv/bin/python" -m pytest -q)
+if (($#)); then
+    exec "${pytest[@]}" "$@"
+fi
+"${pytest[@]}" -n "${WORKERS:-2}" --dist loadfile --durations=10 -m "not slurm and not e2e and not gpu" \
+    "${engines[@]/#/--deselect=}" --ignore="$gpu_check"
+"${pytest[@]}" "$gpu_check"
