@@ -95,7 +95,9 @@ def test_what_cannot_be_shared_is_refused(recipe: Any, scale: Any, pattern: str)
         check_context(recipe, scale)
 
 
-@pytest.mark.parametrize(("recipe", "scale"), [(with_heads(100), scaled()), (with_heads(256), scaled(context_parallel=2))])
+@pytest.mark.parametrize(
+    ("recipe", "scale"), [(with_heads(100), scaled()), (with_heads(256), scaled(context_parallel=2))]
+)
 def test_heads_are_limited_by_the_kernel_of_shared_packs_only(recipe: Any, scale: Any) -> None:
     check_context(recipe, scale)
 
