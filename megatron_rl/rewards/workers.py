@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from megatron_rl.rewards import published
 from megatron_rl.rewards.sandbox.layers import Level
@@ -37,6 +37,7 @@ OWN = "own"  # the domain that all rewards of one's own have here
 PATIENCE = 6.0  # chosen: by the clock, times the time limit; beyond it the machine is not merely busy
 COMPUTED_SHARE = 0.9  # of the time limit, spent computing: the clock and the kernel's accounts are not read at once
 _TICKS = os.sysconf("SC_CLK_TCK")
+_ACCOUNT_BYTES = 4096  # /proc/PID/stat has a few hundred
 PUBLISHED = "logic_as_published"  # the judge that answers to one item may share
 IN_SANDBOX = ("code", PUBLISHED)  # judges that run programs, which have time limits of their own
 _ENVIRONMENT_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT")
@@ -59,6 +60,7 @@ class Workers:
         self.allows_unsafe_sandbox, self.has_published = allows_unsafe_sandbox, has_published
         self._is_stopped = False
         self._num_calls = 0
+        self._selector = selectors.DefaultSelector()  # of what the processes say
         self._workers = [self._start() for _ in range(num_processes)]
 
     @property
@@ -119,21 +121,22 @@ class Workers:
         for worker in self._workers:
             worker.kill()
         self._workers = []
+        self._selector.close()
 
     def _start(self) -> _Worker:
-        return _Worker(self.timeout_seconds, self.allows_unsafe_sandbox, self.has_published)
+        worker = _Worker(self.timeout_seconds, self.allows_unsafe_sandbox, self.has_published)
+        self._selector.register(worker.output, selectors.EVENT_READ)
+        return worker
 
     def _replace(self, slot: int) -> None:
+        self._selector.unregister(self._workers[slot].output)
         self._workers[slot].kill()
         self._workers[slot] = self._start()
 
     def _wait(self) -> None:
         """Until a worker has something to say, or has been silent for too long."""
         soonest = min(worker.deadline for worker in self._workers)
-        with selectors.DefaultSelector() as selector:
-            for worker in self._workers:
-                selector.register(worker.process.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
-            selector.select(max(0.0, soonest - time.monotonic()))
+        self._selector.select(max(0.0, soonest - time.monotonic()))
 
 
 def _together(cases: Sequence[Case], places: Iterable[int]) -> Iterator[list[int]]:
@@ -174,7 +177,9 @@ class _Worker:
             bufsize=0,
         )
         assert self.process.stdout is not None, "the process was given a pipe"
-        os.set_blocking(self.process.stdout.fileno(), False)
+        self.output: IO[bytes] = self.process.stdout
+        os.set_blocking(self.output.fileno(), False)
+        self._account = _opened(Path(f"/proc/{self.process.pid}/stat"))
         self.timeout_seconds = timeout_seconds
         self.is_ready, self.is_of_use = False, True
         self.levels: Mapping[str, Level] = {}
@@ -213,7 +218,7 @@ class _Worker:
             # answer that is judged with others may be judged again alone.
             seconds = (self.timeout_seconds + 2 * ANSWER_SECONDS) * min(2, len(self.in_hand))
         else:
-            seconds, self._computed = self.timeout_seconds, _seconds_computed(self.process.pid)
+            seconds, self._computed = self.timeout_seconds, self._seconds_computed()
         self.deadline = self._given + seconds
 
     def read(self) -> list[tuple[Ticket, Verdict]]:
@@ -252,7 +257,7 @@ class _Worker:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self._errors):
+        for stream in (self.process.stdin, self.output, self._errors, self._account):
             if stream is not None:
                 stream.close()
 
@@ -265,7 +270,7 @@ class _Worker:
         # Or it is still loading; or the reward is one's own, and its fault, not the answer's.
         if not self.in_hand or self._domain in (*IN_SANDBOX, OWN):
             return self._failed("timeout", f"no verdict within {limit:g} s")
-        spent = _seconds_computed(self.process.pid) - self._computed
+        spent = self._seconds_computed() - self._computed
         if spent >= COMPUTED_SHARE * limit:
             return replace(wrong(f"no verdict within {limit:g} s of computing"), seconds=now - self._given)
         if (left := self._given + PATIENCE * limit - now) > 0:
@@ -284,9 +289,8 @@ class _Worker:
 
     def _frames(self) -> tuple[list[Any], bool]:
         """The frames that have arrived, and whether the process has ended."""
-        assert self.process.stdout is not None, "the process was given a pipe"
         has_ended = False
-        while not has_ended and (chunk := self.process.stdout.read(1 << 16)) is not None:
+        while not has_ended and (chunk := self.output.read(1 << 16)) is not None:
             self._received += chunk
             has_ended = not chunk
         frames = []
@@ -298,11 +302,20 @@ class _Worker:
     def _frame_length(self) -> int:
         return int.from_bytes(self._received[:4], "big")
 
+    def _seconds_computed(self) -> float:
+        """CPU seconds so far; 0 where the system does not say, so that nothing is held against an answer."""
+        if self._account is None:
+            return 0.0
+        try:
+            fields = os.pread(self._account.fileno(), _ACCOUNT_BYTES, 0).rpartition(b")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / _TICKS
 
-def _seconds_computed(process: int) -> float:
-    """CPU seconds of a process so far; 0 where the system does not say, so that nothing is held against an answer."""
+
+def _opened(path: Path) -> IO[bytes] | None:
+    """A file of the system's accounts, which kill() closes, for it is read at every case; None where there is none."""
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return path.open("rb", buffering=0)
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+        return None
