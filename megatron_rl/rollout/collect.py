@@ -85,12 +85,13 @@ class Rollouts:
         wanted, self.idle_tails, self.spent = sampling.prompts_per_step, {}, Spent()
         known = state.response_tokens.values()
         mean_tokens = statistics.fmean(known) if known else sampling.max_response_tokens / 2
-        num_prompts, num_kept = prompts_to_try(wanted, state.keep_rate, mean_tokens, recipe, self.run.scale), 0
+        missing, keep_rate = wanted, state.keep_rate
         kept: list[Groups] = []
         tried: list[Groups] = []
         examples: list[Example] = []
         per_domain = self.run.samples_per_domain
-        while num_prompts and len(tried) < max_rounds:
+        while missing and len(tried) < max_rounds:
+            num_prompts = prompts_to_try(missing, keep_rate, mean_tokens, recipe, self.run.scale)
             asked = prompts.take(num_prompts, {domain.name for domain in recipe.domains}, sampling)
             readable = chosen(
                 asked, sampling.samples_per_prompt, seed=self.run.seed, step=state.step, per_domain=per_domain
@@ -114,15 +115,13 @@ class Rollouts:
                 informative = is_informative(groups.rewards, groups.judged, dynamic.keeps).nonzero().flatten().tolist()
             kept.append(groups.take(informative))
             tried.append(dataclasses.replace(groups, samples={}, texts={}))
-            num_kept += len(informative)
-            keep_rate = num_kept / sum(map(len, tried))
-            missing = max(0, wanted - num_kept)
-            num_prompts = missing and prompts_to_try(missing, keep_rate, mean_tokens, recipe, self.run.scale)
+            num_kept = sum(map(len, kept))
+            keep_rate, missing = num_kept / sum(map(len, tried)), max(0, wanted - num_kept)
         found, everyone = concatenated(kept), concatenated(tried)
         prompts.note_lengths(everyone)
         if sampling.difficulty is not None:
             prompts.note(everyone, sampling.difficulty)
-        if num_prompts and self.engine.ranks.is_main:
+        if missing and self.engine.ranks.is_main:
             get_logger().warning(
                 "step %d: %d of %d groups were worth training on after %d rounds; training on those",
                 state.step, len(found), wanted, len(tried),
