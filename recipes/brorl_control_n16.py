@@ -97,8 +97,9 @@ PAGE = Publication(
     cost="133.8 hours for 535 steps (BR Table 1), 8,563 GPU-hours: five and a half days. GPU-hours are derived: hours "
     "times 64.",
     deviations=(
-        "What BroRL's page says of clip bounds, KL, importance sampling, context and verifiers holds here too. Only "
-        "samples, prompts, steps, learning rate and the period of the resets differ between the two.",
+        "What BroRL's page says of clip bounds, KL, importance sampling, context, the groups dropped, fresh moments, "
+        "the decay of norms, the loss's mean and verifiers holds here too. Only samples, prompts, steps, learning rate "
+        "and the period of the resets differ between the two.",
         "eta_0 and the period of the resets are not stated: prorl_v2's.",
     ),
     results=(

@@ -92,6 +92,7 @@ PAGE = Publication(
         "The scripts generate up to four or eight steps ahead of the policy; here every step is on its own policy.",
         "Prompts that were solved in 0.875 or 0.9 of their samples are not met again in the scripts; here they are.",
         "1,024 prompt tokens instead of 2,048.",
+        "Answers are judged by this repository's math verifier, not by the scripts' own.",
     ),
     results=(),
 )

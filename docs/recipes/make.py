@@ -22,6 +22,8 @@ from megatron_rl.config.records import Recipe, Stage, differences
 from megatron_rl.config.sources import comments_of, record_in, sourced_values
 
 FOLDER = Path(__file__).parent
+AS_REPORTED = "As the sources report it; nothing here was measured with this repository."
+NOT_REPORTED = "The sources report nothing of this model, and nothing was measured with this repository."
 LEGEND = dict(re.findall(r"^([A-Z][A-Z0-9]+) {2,}(.+)$", recipes.__doc__ or "", re.MULTILINE))
 
 
@@ -58,7 +60,7 @@ def page(name: str) -> str:
         markdown(("field", "value", "source"), numbers),
         "\n".join(wrapped(f"- {note}") for note in notes(source)),
         "## Where a choice had to be made\n\n" + "\n".join(wrapped(f"- {text}") for text in story.deviations),
-        "## What to expect\n\nAs the sources report it; nothing here was measured with this repository.",
+        "## What to expect\n\n" + (AS_REPORTED if story.results else NOT_REPORTED),
         *results(source),
         variants(recipe),
         "## Sources\n\n"
@@ -92,7 +94,7 @@ def cost(recipe: Recipe, story: Publication) -> str:
         (
             "first step" if recipe.stages else "step",
             f"{first.prompts_per_step:,} prompts x {first.samples_per_prompt} samples = {per_step:,} sequences, in "
-            f"{updates} updates of {per_step // updates:,}",
+            f"{updates} update{'s' * (updates > 1)} of {per_step // updates:,}",
         ),
         ("run", f"{recipe.num_steps:,} steps: {prompts:,} prompts, {sequences:,} sequences trained on{more}"),
         *([("published policy", f"`{story.checkpoint}@{story.branch}`")] if story.checkpoint else []),
