@@ -82,9 +82,33 @@ def constants_of(run: Run, from_run: Path | None) -> tuple[Constants, str]:
     from megatron_rl.report.journal import read_rows
 
     rows: list[Mapping[str, float]] = list(read_rows(from_run / "metrics.jsonl"))
-    if not any("time/update_seconds" in row for row in rows):
-        raise UserError(f"--from {from_run}: has no step in its metrics.jsonl yet; wait for the first, or name another")
-    return from_metrics(ours(run.scale), run, rows), f"lengths, keep rate and speeds of {from_run}, else published"
+    if not any("time/update_seconds" in row and row.get("throughput/updated_tokens_per_second") for row in rows):
+        raise UserError(
+            f"--from {from_run}: has no step that updated the policy in its metrics.jsonl yet; wait for the first, or "
+            "name another"
+        )
+    measured = measured_run(from_run)
+    require(
+        measured.scale.device == run.scale.device,
+        f"--from {from_run}: was made at scale {measured.scale.name}, on another device than scale {run.scale.name}; "
+        "give a run that was made on that",
+    )
+    found = from_metrics(ours(measured.scale), measured, rows)
+    return found, f"lengths, keep rate and speeds of {from_run}, else published"
+
+
+def measured_run(directory: Path) -> Run:
+    """The run whose metrics lie in a directory, whether or not its model and data are here. Raises UserError."""
+    from megatron_rl.commands.choose import build_run
+    from megatron_rl.config.checks import UserError
+    from megatron_rl.report.provenance import read_run_file
+
+    facts = read_run_file(directory)
+    try:
+        asked_for, scale, settings = (facts["run"][name] for name in ("asked_for", "scale", "modified"))
+        return build_run(asked_for, scale["name"], settings, None, needs_files=False)
+    except (KeyError, TypeError):
+        raise UserError(f"{directory}: its run.json says nothing of recipe and scale; name another run") from None
 
 
 def constants_of_check(run: Run, results: Path) -> tuple[Constants, str]:

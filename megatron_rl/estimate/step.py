@@ -276,10 +276,12 @@ def from_metrics(constants: Constants, run: Run, rows: list[Mapping[str, float]]
         return found[len(found) // 2]
 
     model, devices = run.recipe.model, run.scale.num_devices
-    tokens = median("rollout/response_tokens_mean")
+    tokens = max(1.0, median("rollout/response_tokens_mean"))
+    length = constants.prompt_tokens + tokens
     middle = median("rollout/response_tokens_median")
     rate = median("throughput/updated_tokens_per_second")
-    work = (4 if run.scale.recomputes_activations else 3) * forward_flops(model, 1.0, tokens)
+    # The rate is of response tokens; their prompts are gone through with them.
+    work = (4 if run.scale.recomputes_activations else 3) * forward_flops(model, length / tokens, length)
     found = dataclasses.replace(
         constants,
         training_share=rate * work / (devices * constants.flops),

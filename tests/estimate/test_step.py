@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 
 from megatron_rl.commands.choose import build_run
 from megatron_rl.commands.cli import app
+from megatron_rl.commands.estimate import constants_of
+from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run
 from megatron_rl.estimate.generation import Lengths
 from megatron_rl.estimate.goodput import Job, goodput
@@ -29,31 +32,55 @@ def test_one_set_of_assumptions_is_within_30_percent_of_every_published_figure(f
     assert estimated(figure, run_of) == pytest.approx(figure.value, rel=0.3)
 
 
-def test_what_a_run_measured_is_what_is_estimated_of_it() -> None:
-    run = run_of("prorl_v2", "h100x8", SMALL)
-    slow = dataclasses.replace(
-        SHORT,
-        training_share=0.12,
-        keep_rate=0.5,
-        step_overhead_seconds=2 * SHORT.step_overhead_seconds,
-        sequence_seconds=2 * SHORT.sequence_seconds,
-        bytes_per_second=SHORT.bytes_per_second / 2,
-        prefill_share=SHORT.prefill_share / 2,
-    )
-    parts, made = parts_of_step(run, 0, slow), rounds(run.recipe, run.scale, slow)
+SLOW = dataclasses.replace(
+    SHORT,
+    training_share=0.12,
+    keep_rate=0.5,
+    step_overhead_seconds=2 * SHORT.step_overhead_seconds,
+    sequence_seconds=2 * SHORT.sequence_seconds,
+    bytes_per_second=SHORT.bytes_per_second / 2,
+    prefill_share=SHORT.prefill_share / 2,
+)
+
+
+def row_of(run: Run) -> dict[str, float]:
+    """What a step of a run would write of itself on devices as SLOW has them."""
+    parts, made = parts_of_step(run, 0, SLOW), rounds(run.recipe, run.scale, SLOW)
     tokens = sum(one.num_tokens for one in made)
     mean = tokens / sum(one.num_samples for one in made)
-    row = {
+    return {
+        "step": 1,
         "time/update_seconds": parts["update"],
-        "throughput/updated_tokens_per_second": 64 * 16 * (mean + slow.prompt_tokens) / parts["update"],
+        "throughput/updated_tokens_per_second": 64 * 16 * mean / parts["update"],  # of responses alone
         "throughput/generated_tokens_per_second": tokens / sum(one.seconds for one in made),
-        "rollout/response_tokens_mean": mean + slow.prompt_tokens,
-        "rollout/response_tokens_median": slow.lengths.median_tokens,
+        "rollout/response_tokens_mean": mean,
+        "rollout/response_tokens_median": SLOW.lengths.median_tokens,
         "dynamic_sampling/keep_rate": 0.5,
     }
-    found = parts_of_step(run, 0, from_metrics(SHORT, run, [row]))
+
+
+def test_what_a_run_measured_is_what_is_estimated_of_it() -> None:
+    run = run_of("prorl_v2", "h100x8", SMALL)
+    parts, found = parts_of_step(run, 0, SLOW), parts_of_step(run, 0, from_metrics(SHORT, run, [row_of(run)]))
     for name in ("generate", "idle", "update", "logprob"):
         assert found[name] == pytest.approx(parts[name], rel=0.01), name
+
+
+def test_what_a_run_measured_holds_for_another_scale_of_the_same_devices(tmp_path: Path) -> None:
+    run = run_of("prorl_v2", "h100x8", SMALL)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row_of(run)) + "\n")
+    with pytest.raises(UserError, match="holds no run.json"):
+        constants_of(run, tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"run": {"asked_for": "prorl_v2"}}))
+    with pytest.raises(UserError, match="says nothing of recipe and scale"):
+        constants_of(run, tmp_path)
+    facts = {"asked_for": "prorl_v2", "scale": {"name": "h100x8"}, "modified": SMALL}
+    (tmp_path / "run.json").write_text(json.dumps({"run": facts}))
+    own, _ = constants_of(run, tmp_path)
+    assert own.training_share == pytest.approx(SLOW.training_share)
+    assert constants_of(run_of("prorl_v1", "h100x32"), tmp_path)[0] == own
+    with pytest.raises(UserError, match="was made at scale h100x8, on another device than scale cpu"):
+        constants_of(run_of("prorl_v2", "cpu"), tmp_path)
 
 
 def test_more_devices_take_less_time_and_longer_answers_more() -> None:
