@@ -114,11 +114,22 @@ NAMED: dict[str, tuple[str, ...]] = {
         "| ProRL v1, blog | 16 | 2000 |",
         "`nvidia/Nemotron-Research-Reasoning-Qwen-1.5B@brorl`",
     ),
-    "brorl_control_n16": ("What BroRL's page says", "133.8 hours"),
+    "brorl_control_n16": (
+        "What BroRL's page says",
+        "fresh moments, the decay of norms, the loss's mean and verifiers holds here too",
+        "133.8 hours",
+    ),
     "dler": (*IN_VERL, "own verifiers", "fresh moments", "Confidence: high", "| DLER | -70 | DL |"),
     "grpo_control": (*IN_VERL, "divides by n - 1"),
     "justrl": (*IN_VERL, "divides a group's deviation by n - 1", "Confidence: high", "math verifier"),
-    "olmo3_rl_zero": ("Confidence: low to medium", "Another model", "Other problems", "1,024 prompt tokens instead"),
+    "olmo3_rl_zero": (
+        "Confidence: low to medium",
+        "Another model",
+        "Other problems",
+        "1,024 prompt tokens instead",
+        "math verifier",
+        "The sources report nothing of this model",
+    ),
 }
 
 
