@@ -1,8 +1,8 @@
 """The actor's current weights into the rollout engine: slices copied and exchanged in place, by a plan made once.
 
 What a rank has itself it copies straight into vLLM's parameters; the rest goes through two buckets, one that is sent
-and one that is received, whose memory is given back in between. The parameters stay where they are, so that CUDA graphs
-stay valid.
+and one that is received. They are kept from one refit to the next: on a CPU the first touch of new memory takes as long
+as several copies into it. The parameters stay where they are, so that CUDA graphs stay valid.
 
 Not covered by `verify`: a plan that is wrong, which both ends follow alike; refit/agreement.py finds that.
 """
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -95,7 +94,7 @@ def difference(owner: str, found: Iterable[tuple[str, Tensor]], planned: Mapping
 
 
 class Transfer:
-    """A plan with the tensors it is about: owns the buckets, which take memory only while it runs.
+    """A plan with the tensors it is about: owns the buckets.
 
     `targets` may be vLLM's own parameters or tensors from which it makes them; their precision may be another.
     `run` and `verify` are collective over `group`, the ranks of the plan's replica.
@@ -112,7 +111,6 @@ class Transfer:
         ]
         assert all(bucket.nbytes <= bucket_bytes for bucket in self.buckets), "the plan was made for other buckets"
         self._resolve()
-        self._release()
 
     @property
     def bytes_received(self) -> int:
@@ -122,16 +120,15 @@ class Transfer:
     @torch.no_grad()
     def run(self) -> None:
         """Fills the targets."""
-        with self._memory():
-            if self._places() != self.places:  # parameters were offloaded, or given other memory
-                self._resolve()
-            _copy(*self.local)
-            if self.zeros:
-                torch._foreach_zero_(self.zeros)
-            for sent, received in self.rounds:
-                _copy(sent.in_bucket, sent.in_tensors)
-                dist.all_to_all_single(received.bytes, sent.bytes, received.sizes, sent.sizes, group=self.group)
-                _copy(received.in_tensors, received.in_bucket)
+        if self._places() != self.places:  # parameters were offloaded, or given other memory
+            self._resolve()
+        _copy(*self.local)
+        if self.zeros:
+            torch._foreach_zero_(self.zeros)
+        for sent, received in self.rounds:
+            _copy(sent.in_bucket, sent.in_tensors)
+            dist.all_to_all_single(received.bytes, sent.bytes, received.sizes, sent.sizes, group=self.group)
+            _copy(received.in_tensors, received.in_bucket)
 
     @torch.no_grad()
     def verify(self) -> str | None:
@@ -142,11 +139,10 @@ class Transfer:
         if any(tensor.dtype != self.first.dtype for tensor in self.targets.values()):
             return None
         sums: list[list[list[int]]] = []
-        with self._memory():
-            for ends in self.rounds:
-                for end in ends:
-                    _copy(end.in_bucket, end.in_tensors)
-                sums.append([end.checksums() for end in ends])
+        for ends in self.rounds:
+            for end in ends:
+                _copy(end.in_bucket, end.in_tensors)
+            sums.append([end.checksums() for end in ends])
         everyone: list[Any] = [[sent for sent, _ in sums]]
         if sums:
             everyone *= len(self.plan.replica)
@@ -184,20 +180,6 @@ class Transfer:
     def _target(self, move: Move) -> Tensor:
         return _view(self.targets[move.target], move.copy, is_source=False)
 
-    @contextmanager
-    def _memory(self) -> Iterator[None]:
-        """Inside, the buckets have memory; views of them stay valid."""
-        for bucket in self.buckets:
-            bucket.untyped_storage().resize_(bucket.nbytes)
-        try:
-            yield
-        finally:
-            self._release()
-
-    def _release(self) -> None:
-        for bucket in self.buckets:
-            bucket.untyped_storage().resize_(0)
-
 
 class _End:
     """One bucket in one round: what lies in it for each member of the replica, and where that comes from or goes."""
@@ -215,7 +197,7 @@ class _End:
     def checksums(self) -> list[int]:
         """Of what lies in the bucket for each member."""
         parts = self.bytes.split(self.sizes)
-        return [zlib.crc32(part.cpu().clone().numpy()) for part in parts]  # numpy would keep the bucket's memory
+        return [zlib.crc32(part.cpu().numpy()) for part in parts]
 
 
 def _elements(moves: Iterable[Move]) -> int:

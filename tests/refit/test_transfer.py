@@ -76,7 +76,6 @@ def bare() -> dict[str, Any]:
                 one.run()
             facts = {"differ": differing(one, expected), "trouble": one.verify(), "taken": memory.taken}
             facts["buckets"] = [bucket.nbytes for bucket in one.buckets]
-            facts["kept"] = [bucket.untyped_storage().nbytes() for bucket in one.buckets]
             facts["rounds"] = len(one.plan.rounds)
             received = next(moves for moves in one.plan.rounds[0].receives if moves)
             move = min(received, key=lambda move: move.target)  # the first to be named
@@ -103,7 +102,7 @@ def test_slices_arrive_over_gloo_in_two_buckets(found: list[dict[str, Any]], nam
         assert facts["differ"] == [] and facts["trouble"] is None
         assert facts["rounds"] > 2
         assert 0 < sum(facts["buckets"]) <= 2 * BUCKET_BYTES
-        assert facts["kept"] == [0, 0] and facts["taken"] == 0
+        assert facts["taken"] == 0
         assert facts["moved"] == []
 
 
