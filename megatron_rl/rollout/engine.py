@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -118,13 +118,11 @@ class Engine:
         temperature: float,
         top_p: float,
         keeps_logprobs: bool = True,
-        tells: Callable[[int], None] | None = None,
     ) -> list[tuple[Sample, ...]]:
         """The samples of each request, generated with nothing else in the engine.
 
         The same requests give the same bits, whatever was generated before, and torch's random state stays as it was.
-        Temperature 0 is greedy and keeps no log-probabilities. `tells` is given the number of samples of each request
-        as it is finished.
+        Temperature 0 is greedy and keeps no log-probabilities.
         """
         version = self.version
         assert version is not None, "the engine has no weights before its first refit"
@@ -145,9 +143,7 @@ class Engine:
         ]
         # On a CPU vLLM also draws from torch's own generator, whose state is the actor's and lies in its checkpoints.
         with torch.random.fork_rng(devices=[]):
-            # vLLM makes two bars: one over the requests as they are added, and the one that counts.
-            bar: Any = False if tells is None else lambda *added, **_: added[0] if added else _Told(tells)
-            outputs = self.llm.generate(prompts, options, use_tqdm=bar)
+            outputs = self.llm.generate(prompts, options, use_tqdm=False)
         asked = self.cache.make_prefix_cache_stats()
         self.prompt_tokens, self.cached_tokens = asked.queries, asked.hits
         return [tuple(sample_of(completion, version) for completion in output.outputs) for output in outputs]
@@ -260,28 +256,13 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-class _Told:
-    """What vLLM takes for its progress bar: tells how many samples were finished."""
-
-    def __init__(self, tells: Callable[[int], None]) -> None:
-        self.tells, self.n, self.postfix = tells, 0, ""
-        self.format_dict = {"elapsed": 1.0}  # vLLM divides by it
-
-    def update(self, count: int) -> None:
-        self.n += count
-        self.tells(count)
-
-    def refresh(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
 def sample_of(completion: Any, version: int) -> Sample:
     """One completion of vLLM as a Sample."""
     flat = completion.logprobs  # of the sampled token alone, position by position
+    assert flat is None or len(flat.logprobs) == len(completion.token_ids), "one log-probability for each token"
     return Sample(
         token_ids=array("i", completion.token_ids),
-        logprobs=array("f", [flat.logprobs[start] for start in flat.start_indices] if flat else ()),
+        logprobs=array("f", flat.logprobs if flat is not None else ()),
         finish_reason="length" if completion.finish_reason == "length" else "stop",
         policy_version=version,
     )
