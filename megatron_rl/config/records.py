@@ -263,7 +263,7 @@ class Scale:
     max_tokens_per_microbatch: int
     kv_cache_bytes: int  # per rollout engine rank
     max_requests_in_flight: int  # sequences that one rollout engine decodes at once
-    sequences_per_wave: int  # per rollout engine, which it has to itself; a larger group is several requests
+    sequences_per_wave: int  # what an engine stores at once, and a kill may cost; a larger group is several requests
     virtual_pipeline: int = 1  # model chunks per pipeline stage
     context_parallel: int = 1  # ranks that share every sequence of a microbatch, a part of its tokens each
     context_exchange: Literal["p2p", "a2a"] = "p2p"  # on a GPU: keys and values go round, or heads are dealt out
@@ -276,7 +276,7 @@ class Scale:
     fp8_rollout: bool = False  # on an H100: the engine's linear layers in FP8, scaled as the actor's; off: by block
     allows_fp8_on_one_side: bool = False  # what is sampled is then not what is trained
     fp32_logits: Literal["neither", "rollout", "both"] = "neither"  # whose are not rounded to bf16; the actor's last
-    deterministic: bool = False  # on a GPU: the actor's kernels add up in a fixed order, which is slower
+    deterministic: bool = False  # on a GPU: kernels add up in a fixed order, and waves share no engine; slower
     fuses_rope: bool = False  # on a GPU: one kernel, with angles in fp32 where the rollout engine's are bf16
     fuses_swiglu: bool = False  # on a GPU: one compiled kernel, which keeps less for the backward pass
     threads_per_process: int = 1

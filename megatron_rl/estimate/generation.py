@@ -106,11 +106,9 @@ def simulate(
     slots: int,
     cost: Decoding,
     largest_piece: int | None,
-    sequences_per_wave: int | None,
 ) -> Round:
     """A round over engines that share out pieces of at most `largest_piece` samples, or whole groups in turn for None.
 
-    An engine begins a wave of at most `sequences_per_wave` samples when it has ended the one before; None is one wave.
     Pieces are shared out without knowledge of their lengths, as at the start of a run.
     """
     samples = len(lengths[0]) if lengths else 0
@@ -121,15 +119,11 @@ def simulate(
         shares = shared_out([float(piece.num_samples) for piece in cut], num_engines)
     seconds = []
     for share in shares:
-        waves: list[list[tuple[int, int]]] = []
-        for i in share:
-            row = range(cut[i].first, cut[i].first + cut[i].num_samples)
-            asked = [(prompt_tokens, lengths[cut[i].group][j]) for j in row]
-            if not waves or len(waves[-1]) + len(asked) > (sequences_per_wave or math.inf):
-                waves.append([])
-            waves[-1] += asked
+        asked = [
+            (prompt_tokens, lengths[cut[i].group][cut[i].first + j]) for i in share for j in range(cut[i].num_samples)
+        ]
         prefills = len(share) * prompt_tokens * cost.prefill_token_seconds
-        seconds.append(prefills + sum(decode_seconds(wave, slots, cost) for wave in waves))
+        seconds.append(prefills + decode_seconds(asked, slots, cost))
     return Round(
         engine_seconds=tuple(seconds),
         num_samples=sum(map(len, lengths)),

@@ -66,6 +66,5 @@ def _speed(constants: Constants, checked: Run, sampling: Record) -> float:
         slots=checked.scale.max_requests_in_flight,
         cost=decoding(checked.recipe.model, checked.scale, constants),
         largest_piece=None,
-        sequences_per_wave=None,
     )
     return made.num_tokens / made.seconds

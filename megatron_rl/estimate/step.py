@@ -43,7 +43,6 @@ class Constants:
     keep_rate: float | None  # of groups; None: as published, by the samples of a group
     prompt_tokens: int
     largest_piece: int | None  # samples of a group that one engine answers; None: all
-    has_waves: bool  # an engine ends one before it begins the next
     oversamples: bool  # a round has as many prompts as estimate/refill.py says; else as many as the step
 
 
@@ -65,7 +64,6 @@ PUBLISHED = Constants(
     keep_rate=None,
     prompt_tokens=200,
     largest_piece=None,  # verl: a prompt's samples are one request
-    has_waves=False,  # vLLM's own queue
     oversamples=False,  # DAPO section 3.2 and verl: another batch until there are enough
 )
 # This program on the same devices.
@@ -74,7 +72,6 @@ OURS = dataclasses.replace(
     training_share=0.3,  # chosen, not measured: between the 11 % above and Megatron-LM's 41 % of whole models
     score_seconds=5.0,  # the time limit of a verdict: those of a wave are reached while the next is generated
     largest_piece=LARGEST_PIECE,
-    has_waves=True,
     oversamples=True,
 )
 # And on one thread of a CPU, where steps are decided by it alone: nothing is published.
@@ -168,7 +165,6 @@ def round_of(num_prompts: int, recipe: Recipe, scale: Scale, constants: Constant
         slots=scale.max_requests_in_flight,
         cost=decoding(recipe.model, scale, constants),
         largest_piece=constants.largest_piece,
-        sequences_per_wave=scale.sequences_per_wave if constants.has_waves else None,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 from torch import Tensor
@@ -16,8 +15,7 @@ from megatron_rl.evaluation.keeper import Part
 from megatron_rl.evaluation.plan import Ask, Evaluation, Policy
 from megatron_rl.evaluation.store import SAMPLES, Wave
 from megatron_rl.rollout.collect import waves
-from megatron_rl.rollout.engine import Engine
-from megatron_rl.rollout.stream import Wanted, streamed
+from megatron_rl.rollout.engine import Engine, Wanted
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.runtime.preempt import Preempted, Preemption
@@ -120,25 +118,19 @@ class Generator:
         """Generates this engine's waves, one flowing into the next; False where it had to leave before the last."""
         if not waves:
             return True
-        flat = [(number, ask, request) for number, (ask, _, requests) in enumerate(waves) for request in requests]
-        wanted = (
-            Wanted(request, how.max_response_tokens, how.temperature, how.top_p)
-            for _, how, request in ((number, ask.answering, request) for number, ask, request in flat)
-        )
-        made: dict[int, tuple[Sample, ...]] = {}
-        starts = [0, *accumulate(len(requests) for _, _, requests in waves)]
-        open_requests = [len(requests) for _, _, requests in waves]
-        for place, samples in streamed(self.engine, wanted, has_to_leave=self._has_to_leave):
-            made[place] = samples
-            tells(len(samples))
-            number = flat[place][0]
-            open_requests[number] -= 1
-            if open_requests[number] == 0 and self.ranks.engine_rank == 0:
+        wanted = [
+            Wanted(requests, how.max_response_tokens, how.temperature, how.top_p)
+            for how, requests in ((ask.answering, requests) for ask, _, requests in waves)
+        ]
+        num_whole = 0
+        made = self.engine.stream(wanted, keeps_logprobs=False, has_to_leave=self._has_to_leave, tells=tells)
+        for number, samples in made:
+            num_whole += 1
+            if self.ranks.engine_rank == 0:
                 ask, wave, requests = waves[number]
-                own = range(starts[number], starts[number + 1])
-                parts = [self._part(ask, one, made.pop(at)) for at, one in zip(own, requests, strict=True)]
+                parts = [self._part(ask, *one) for one in zip(requests, samples, strict=True)]
                 keeps(ask, wave, tuple(parts))
-        return not any(open_requests)
+        return num_whole == len(waves)
 
     def _has_to_leave(self) -> bool:
         return parallel.as_engine_leader(self.ranks, bool(self.preemption.reason))

@@ -18,7 +18,7 @@ from megatron_rl.data.prompts import PromptStream
 from megatron_rl.estimate.sharing import LARGEST_PIECE, pieces, shared_out
 from megatron_rl.estimate.step import prompts_to_try
 from megatron_rl.rewards.score import Case, Scorer
-from megatron_rl.rollout.engine import Engine
+from megatron_rl.rollout.engine import Engine, Wanted
 from megatron_rl.rollout.examples import chosen, examples_of, first_of
 from megatron_rl.rollout.verdicts import check_verifiers
 from megatron_rl.rollout.waves import WaveStore
@@ -30,6 +30,7 @@ from megatron_rl.runtime.spans import span, tell
 from megatron_rl.types import OUTCOMES, Collected, Columns, Example, Groups, Prompt, Request, Sample, State, Verdict
 
 COLUMNS = [column.name for column in dataclasses.fields(Columns)]
+Wave = list[tuple[int, Request]]  # with the first row of each request's samples
 STRAGGLER_SECONDS, STRAGGLER_RATIO = 10.0, 2.0  # chosen: an engine slower than both is named in the log
 
 
@@ -59,6 +60,7 @@ class Rollouts:
         self.run, self.sequences_per_wave = run, run.scale.sequences_per_wave
         self.idle_tails: dict[int, float] = {}  # engine -> seconds it waited for the last one in the step under way
         self.spent = Spent()  # of all engines in the step under way
+        self.spent_here = Spent()  # of this one in the round under way
 
     def collect(self, prompts: PromptStream, recipe: Recipe, state: State) -> Collected:
         """`prompts_per_step` informative groups, or fewer when `max_rounds` rounds did not find them.
@@ -161,27 +163,25 @@ class Rollouts:
         options = {"max_response_tokens": max_response_tokens, "temperature": temperature, "top_p": top_p}
         samples: dict[int, Sample] = {}
         scored: list[tuple[dict[int, Sample], list[Case], Future[list[Verdict]]]] = []
-        spent = Spent()
         own = self._own_waves(prompts, step, samples_per_prompt, expected_tokens)
-        for number, wave in enumerate(own, start=1):
-            num_done = len(samples) * num_engines // samples_per_prompt
-            tell(f"{num_done} of {len(prompts)} groups, wave {number} of {len(own)}")
-            if parallel.as_engine_leader(ranks, bool(self.preemption.reason)):  # all ranks of an engine go, or none
-                break
-            made, more = self._wave([request for _, request in wave], options, store)
-            spent = spent.plus(more)
-            rows = {row + j: sample for (row, _), part in zip(wave, made, strict=True) for j, sample in enumerate(part)}
-            samples |= rows
-            if ranks.engine_rank == 0:  # the ranks of an engine hold the same samples; one of them scores
-                at = [prompts[row // samples_per_prompt] for row in rows]
-                cases = self._cases(at, rows)
-                scored.append((rows, cases, self.scorer.submit(cases)))  # while the next wave is generated
+        tell(f"0 of {len(prompts)} groups, 0 of {len(own)} waves")
+        self.spent_here = Spent()
+        with span("generate"):
+            for num_whole, (wave, made) in enumerate(self._generated(own, options, store), start=1):
+                rows = _rows(wave, made)
+                samples |= rows
+                if ranks.engine_rank == 0:  # the ranks of an engine hold the same samples; one of them scores
+                    at = [prompts[row // samples_per_prompt] for row in rows]
+                    cases = self._cases(at, rows)
+                    scored.append((rows, cases, self.scorer.submit(cases)))  # while the other waves are generated
+                num_done = len(samples) * num_engines // samples_per_prompt
+                tell(f"{num_done} of {len(prompts)} groups, {num_whole} of {len(own)} waves")
         with span("score"):
             mine = {
                 row: found for *made, verdicts in scored for row, found in _judged(*made, verdicts.result(), readable)
             }
         with span("idle"):
-            parts = parallel.gather((ranks.engine, mine, spent, self.preemption.reason))
+            parts = parallel.gather((ranks.engine, mine, self.spent_here, self.preemption.reason))
         if reasons := [reason for *_, reason in parts if reason]:
             raise Preempted(reasons[0])
         self._note(step, {engine: spent for engine, _, spent, _ in parts})
@@ -191,7 +191,7 @@ class Rollouts:
         return Groups(
             **Groups.tables(samples_per_prompt, **columns),
             prompts=tuple(prompts),
-            samples=samples,
+            samples=dict(sorted(samples.items())),
             policy_version=version,
             texts={row: facts[row]["text"] for row in readable},
         )
@@ -204,18 +204,39 @@ class Rollouts:
             min_seconds=self.run.store_waves_longer_than_seconds,
         )
 
-    def _wave(
-        self, requests: list[Request], options: dict[str, Any], store: WaveStore | None
-    ) -> tuple[list[tuple[Sample, ...]], Spent]:
-        """The samples of a wave, and what it took to generate them now."""
-        if store is not None and (found := store.find(requests, options)) is not None:
-            return found, Spent()
-        began = time.perf_counter()
-        made = self.engine.generate(requests, **options)
-        seconds = time.perf_counter() - began
-        if store is not None and self.engine.ranks.engine_rank == 0:
-            store.keep(requests, options, made, seconds)
-        return made, Spent(seconds, self.engine.prompt_tokens, self.engine.cached_tokens)
+    def _generated(
+        self, own: Sequence[Wave], options: dict[str, Any], store: WaveStore | None
+    ) -> Iterator[tuple[Wave, Sequence[tuple[Sample, ...]]]]:
+        """The waves with their samples: those that are stored, then the others as they are finished.
+
+        No wave is begun any more once this engine has to leave; those under way are finished.
+        """
+        missing: list[Wave] = []
+        for wave in own:
+            stored = None if store is None else store.find(_requests(wave), options)
+            if stored is None:
+                missing.append(wave)
+            else:
+                yield wave, stored
+        # Where the same bits are wanted of a GPU, each has the engine to itself.
+        for some in [[wave] for wave in missing] if self.run.scale.deterministic else [missing]:
+            began, begun = time.perf_counter(), []
+            for place, made in self.engine.stream(self._begun(some, options, begun)):
+                if store is not None and self.engine.ranks.engine_rank == 0:
+                    store.keep(_requests(some[place]), options, made, time.perf_counter() - begun[place])
+                yield some[place], made
+            seconds = time.perf_counter() - began
+            self.spent_here = self.spent_here.plus(
+                Spent(seconds, self.engine.prompt_tokens, self.engine.cached_tokens) if begun else Spent()
+            )
+
+    def _begun(self, waves: Sequence[Wave], options: dict[str, Any], begun: list[float]) -> Iterator[Wanted]:
+        """The waves until this engine has to leave: all of its ranks, or none. Notes in `begun` when each was taken."""
+        for wave in waves:
+            if parallel.as_engine_leader(self.engine.ranks, bool(self.preemption.reason)):
+                return
+            begun.append(time.perf_counter())
+            yield Wanted(_requests(wave), **options)
 
     def _note(self, step: int, spent: Mapping[int, Spent]) -> None:
         """Adds up what the engines did and waited for the last of them in this round; names one that is far behind."""
@@ -232,7 +253,7 @@ class Rollouts:
 
     def _own_waves(
         self, prompts: Sequence[Prompt], step: int, samples_per_prompt: int, expected_tokens: Sequence[float]
-    ) -> list[list[tuple[int, Request]]]:
+    ) -> list[Wave]:
         """(first row, request) of each piece that this engine answers, the longest first, in waves."""
         ranks, cut = self.engine.ranks, min(LARGEST_PIECE, self.sequences_per_wave)
         every = pieces(len(prompts), samples_per_prompt, cut)
@@ -260,6 +281,15 @@ class Rollouts:
             Case(prompt.domain, text, prompt.item, prompt.opens_thought)
             for prompt, text in zip(prompts, texts, strict=True)
         ]
+
+
+def _requests(wave: Wave) -> list[Request]:
+    return [request for _, request in wave]
+
+
+def _rows(wave: Wave, made: Sequence[Sequence[Sample]]) -> dict[int, Sample]:
+    """The samples of a wave by their row in the [G x N] table."""
+    return {row + j: sample for (row, _), part in zip(wave, made, strict=True) for j, sample in enumerate(part)}
 
 
 def _judged(
@@ -291,9 +321,9 @@ def paid(groups: Groups, recipe: Recipe) -> Groups:
     return dataclasses.replace(groups, rewards=torch.stack(rewards)) if rewards else groups
 
 
-def waves(requests: Sequence[tuple[int, Request]], max_sequences: int) -> Iterator[list[tuple[int, Request]]]:
+def waves(requests: Sequence[tuple[int, Request]], max_sequences: int) -> Iterator[Wave]:
     """The requests in order, cut into lists of at most `max_sequences` samples, one request at least."""
-    wave: list[tuple[int, Request]] = []
+    wave: Wave = []
     for row, request in requests:
         if wave and sum(other.num_samples for _, other in wave) + request.num_samples > max_sequences:
             yield wave

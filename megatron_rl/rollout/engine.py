@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +28,8 @@ from megatron_rl.runtime.rundir import name_shared_memory, remove_shared_memory,
 from megatron_rl.runtime.spans import span
 from megatron_rl.types import Request, Sample
 
+AHEAD = 32  # chosen: samples that wait for a seat, which is taken in the same step as it falls free
+STEPS_BETWEEN_LOOKS = 32  # chosen: of the engine; a fraction of a second between two questions whether to leave
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # precision -> vLLM's name
 
 
@@ -51,10 +55,29 @@ class Job(Protocol):
     def max_tokens(self) -> int: ...  # of a prompt and its response
 
 
+class Wanted(NamedTuple):
+    """Requests that are answered in one way, and wanted together."""
+
+    requests: Sequence[Request]
+    max_response_tokens: int
+    temperature: float
+    top_p: float
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How its requests are answered."""
+        return {
+            "max_response_tokens": self.max_response_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+        }
+
+
 class Engine:
     """A vLLM engine whose weights are given to it: by the actor, or from a folder.
 
-    Collective over the world: construction. Collective over the engine's ranks: `generate`, `load`, `sleep`, `wake`.
+    Collective over the world: construction. Collective over the engine's ranks: `generate`, `stream`, `load`, `sleep`,
+    `wake`.
     """
 
     def __init__(self, job: Job, ranks: Ranks, device: Device) -> None:
@@ -105,7 +128,7 @@ class Engine:
         self.cache = self.llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_manager
         self.cache.log_stats = True  # of it alone: vLLM's other statistics cost time in each decoding step
         self.cache.make_prefix_cache_stats()
-        self.prompt_tokens, self.cached_tokens = 0, 0  # of the last `generate`: of all samples' prompts, and found
+        self.prompt_tokens, self.cached_tokens = 0, 0  # of what was generated last: of all samples' prompts, and found
         parallel.reseed()
         self.sleep()  # the actor is built next
 
@@ -121,32 +144,64 @@ class Engine:
     ) -> list[tuple[Sample, ...]]:
         """The samples of each request, generated with nothing else in the engine.
 
-        The same requests give the same bits, whatever was generated before, and torch's random state stays as it was.
-        Temperature 0 is greedy and keeps no log-probabilities.
+        The same requests give the same bits, whatever was generated before. Temperature 0 is greedy and keeps no
+        log-probabilities.
+        """
+        if not requests:
+            return []
+        wave = Wanted(requests, max_response_tokens, temperature, top_p)
+        ((_, made),) = self.stream([wave], keeps_logprobs=keeps_logprobs)
+        return made
+
+    def stream(
+        self,
+        waves: Iterable[Wanted],
+        *,
+        keeps_logprobs: bool = True,
+        has_to_leave: Callable[[], bool] = lambda: False,
+        tells: Callable[[int], None] = lambda _: None,
+    ) -> Iterator[tuple[int, list[tuple[Sample, ...]]]]:
+        """(place among `waves`, the samples of its requests) of each wave, as it is finished.
+
+        The engine never runs dry: requests are added while those before are answered, and a wave is taken when there is
+        room for its first one. So a request may have other company each time. In fp32 on a CPU its tokens stay what
+        they are; elsewhere kernels may round otherwise in another batch.
+
+        `tells` is given the number of samples of each request as it is finished. All that is under way is dropped where
+        `has_to_leave` says so on all ranks of the engine, which are asked together. Torch's random state stays as it
+        was, whatever is drawn between two waves.
         """
         version = self.version
         assert version is not None, "the engine has no weights before its first refit"
-        if not requests:
-            return []
         self.forget_prefixes()
         self.cache.make_prefix_cache_stats()  # forgets what others have asked
-        prompts = [self.prompt(request) for request in requests]
-        options = [
-            self.options(
-                request,
-                max_response_tokens=max_response_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                keeps_logprobs=keeps_logprobs,
-            )
-            for request in requests
-        ]
+        core, room = self.llm.llm_engine, self.max_requests_in_flight + AHEAD
+        waiting = ((place, wave, i) for place, wave in enumerate(waves) for i in range(len(wave.requests)))
+        under_way: dict[str, tuple[int, int, int]] = {}  # by vLLM's name: wave, place in it, size of it
+        made: defaultdict[int, dict[int, tuple[Sample, ...]]] = defaultdict(dict)
         # On a CPU vLLM also draws from torch's own generator, whose state is the actor's and lies in its checkpoints.
         with torch.random.fork_rng(devices=[]):
-            outputs = self.llm.generate(prompts, options, use_tqdm=False)
+            for num_steps in itertools.count():
+                while core.get_num_unfinished_requests() < room and (following := next(waiting, None)) is not None:
+                    place, wave, i = following
+                    options = self.options(wave.requests[i], **wave.options, keeps_logprobs=keeps_logprobs)
+                    core.add_request(name := f"{place}.{i}", self.prompt(wave.requests[i]), options)
+                    under_way[name] = place, i, len(wave.requests)
+                if not under_way:
+                    break
+                if num_steps % STEPS_BETWEEN_LOOKS == 0 and has_to_leave():
+                    core.abort_request(sorted(under_way))
+                    break
+                for output in core.step():
+                    if output.finished:
+                        place, i, size = under_way.pop(output.request_id)
+                        made[place][i] = tuple(sample_of(completion, version) for completion in output.outputs)
+                        tells(len(made[place][i]))
+                        if len(made[place]) == size:
+                            found = made.pop(place)
+                            yield place, [found[i] for i in range(size)]
         asked = self.cache.make_prefix_cache_stats()
         self.prompt_tokens, self.cached_tokens = asked.queries, asked.hits
-        return [tuple(sample_of(completion, version) for completion in output.outputs) for output in outputs]
 
     def prompt(self, request: Request) -> Any:
         """A request's prompt as vLLM takes it."""

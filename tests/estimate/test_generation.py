@@ -44,10 +44,9 @@ def test_more_slots_never_take_longer() -> None:
 
 
 @pytest.mark.parametrize("piece", [None, 1, 3, 8, 64])
-@pytest.mark.parametrize("wave", [None, 8, 32])
-def test_every_sample_is_answered_once_however_it_is_shared_out(piece: int | None, wave: int | None) -> None:
+def test_every_sample_is_answered_once_however_it_is_shared_out(piece: int | None) -> None:
     drawn = LENGTHS.draw(7, 8, 400, 1)
-    how = {"prompt_tokens": 10, "slots": 16, "cost": COST, "sequences_per_wave": wave}
+    how = {"prompt_tokens": 10, "slots": 16, "cost": COST}
     found = simulate(drawn, num_engines=3, largest_piece=piece, **how)
     assert (found.num_samples, found.num_tokens) == (56, sum(map(sum, drawn)))
     assert 0 <= found.idle_seconds < found.seconds
@@ -57,7 +56,7 @@ def test_every_sample_is_answered_once_however_it_is_shared_out(piece: int | Non
 
 def test_pieces_even_out_a_group_that_is_much_longer_than_the_others() -> None:
     drawn = [[300] * 64, [10] * 64, [10] * 64, [10] * 64]
-    how = {"prompt_tokens": 10, "num_engines": 4, "slots": 16, "cost": COST, "sequences_per_wave": None}
+    how = {"prompt_tokens": 10, "num_engines": 4, "slots": 16, "cost": COST}
     whole = simulate(drawn, largest_piece=None, **how)
     cut = simulate(drawn, largest_piece=16, **how)
     assert cut.seconds < 0.35 * whole.seconds and cut.idle_seconds < 0.1 * whole.idle_seconds

@@ -35,7 +35,6 @@ def records(**changes: Any) -> list[dict[str, Any]]:
         slots=checked.scale.max_requests_in_flight,
         cost=decoding(checked.recipe.model, checked.scale, TRUE),
         largest_piece=None,
-        sequences_per_wave=None,
     )
     sampling = {"tokens": made.num_tokens, "tokens_per_second": made.num_tokens / made.seconds, "requests": 16}
     found = {

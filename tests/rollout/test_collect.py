@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from megatron_rl.data.prompts import PromptStream, encode, held_out, load_tokeni
 from megatron_rl.evaluation.evaluate import evaluate
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout.collect import Rollouts, concatenated
+from megatron_rl.rollout.engine import Wanted
 from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.runtime.preempt import Preempted, Preemption
 from megatron_rl.runtime.seeds import SAMPLES_PER_REQUEST, request_seed
@@ -56,6 +57,10 @@ class ScriptedEngine:
             texts = self.answers(request.prompt.serial)[first : first + request.num_samples]
             made.append(tuple(map(self.sample, texts)))
         return made
+
+    def stream(self, waves: Iterable[Wanted]) -> Iterator[tuple[int, list[tuple[Sample, ...]]]]:
+        for place, wave in enumerate(waves):
+            yield place, self.generate(wave.requests, **wave.options)
 
     def sample(self, text: str) -> Sample:
         tokens = [*self.tokenizer(text)["input_ids"], *self.stop_tokens]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from megatron_rl.data.prompts import load_tokenizer
 from megatron_rl.rewards.score import Scorer
 from megatron_rl.rollout import collect
 from megatron_rl.rollout.collect import Rollouts
+from megatron_rl.rollout.engine import Wanted
 from megatron_rl.runtime import parallel
 from megatron_rl.runtime.preempt import Preemption
 from megatron_rl.types import Groups, Prompt, Request, Sample, State
@@ -36,12 +37,16 @@ class SeededEngine:
         self.version, self.stop_tokens = VERSION, (1,)
         self.asked: list[Request] = []
 
-    def generate(self, requests: Sequence[Request], **options: Any) -> list[tuple[Sample, ...]]:
-        self.asked += requests
-        return [
-            tuple(self.sample(one.seed + j, 1 + one.prompt.serial % 30) for j in range(one.num_samples))
-            for one in requests
-        ]
+    def stream(self, waves: Iterable[Wanted]) -> Iterator[tuple[int, list[tuple[Sample, ...]]]]:
+        for place, wave in enumerate(waves):
+            self.asked += wave.requests
+            yield (
+                place,
+                [
+                    tuple(self.sample(one.seed + j, 1 + one.prompt.serial % 30) for j in range(one.num_samples))
+                    for one in wave.requests
+                ],
+            )
 
     def sample(self, seed: int, length: int) -> Sample:
         tokens = [3 + (seed * 7919 + place) % 50 for place in range(length)]

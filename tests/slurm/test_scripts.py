@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from megatron_rl.config.run import Run
+from megatron_rl.rollout.engine import AHEAD
 from megatron_rl.runtime.ranks import GRACE_SECONDS
 from recipes.scales import SCALES
 
@@ -45,8 +46,9 @@ def test_the_notice_leaves_the_time_a_rank_may_take_to_stop(name: str) -> None:
     assert lead is not None and int(lead[1]) == GRACE_SECONDS[signal.SIGUSR1]
     grace = re.search(r"GRACE_SECONDS:-(\d+)", (ROOT / "slurm" / "job.sh").read_text())
     assert grace is not None and int(grace[1]) < int(lead[1])
-    wave = max(scale.sequences_per_wave for scale in SCALES.values()) / (72.4 / 64)  # BroRL's Table 2, 64 engines
-    assert wave < Run.preemption_lead_seconds < int(grace[1])
+    begun = max(one.max_requests_in_flight + AHEAD + one.sequences_per_wave for one in SCALES.values())
+    seconds = begun / (72.4 / 64)  # BroRL's Table 2, 64 engines
+    assert seconds < Run.preemption_lead_seconds < int(grace[1])
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
