@@ -111,7 +111,7 @@ def measured(case: Case, python: Path, options: argparse.Namespace) -> tuple[Fig
     failure = None
     with tempfile.TemporaryDirectory(prefix="megatron-rl-trl-") as temporary:
         folder = Path(temporary)
-        model = DEMO_MODEL if case is TINY else model_of_17m(folder / "model")
+        model = DEMO_MODEL if case is TINY else make_20m(folder / "model")
         settings = settings_of(case, num_steps)
         run = build_run(
             "prorl_v2", "cpu", [*settings, f"run.model_folder={model}"], folder / "no_run", needs_files=True
@@ -161,14 +161,6 @@ def settings_of(case: Case, num_steps: int) -> list[str]:
         "run.save_every_steps": 1000,
     }
     return [f"{name}={value}" for name, value in settings.items()]
-
-
-def model_of_17m(folder: Path) -> Path:
-    """The random model of loop.py, with the demo's tokenizer."""
-    make_20m(folder)
-    for file in DEMO_MODEL.glob("tokenizer*"):
-        shutil.copy(file, folder)
-    return folder
 
 
 def prompts_of(run: Run, num_steps: int) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import random
+import shutil
 import statistics
 import sys
 import tempfile
@@ -105,7 +106,7 @@ def make_run(model_folder: Path, options: argparse.Namespace) -> Run:
 
 
 def make_20m(folder: Path) -> Path:
-    """Writes a random Qwen2 of 17 million weights, and returns its folder."""
+    """Writes a random Qwen2 of 17 million weights with the demo's tokenizer, and returns its folder."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -114,6 +115,8 @@ def make_20m(folder: Path) -> Path:
     heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 1024}
     config = Qwen2Config(**sizes, **heads, tie_word_embeddings=False, eos_token_id=1, bos_token_id=1)
     Qwen2ForCausalLM(config).save_pretrained(folder)
+    for file in DEMO_MODEL.glob("tokenizer*"):
+        shutil.copy(file, folder)
     return folder
 
 
