@@ -27,7 +27,7 @@ def cpu(dtype: torch.dtype) -> Device:
             # Batched point-to-point messages give wrong results on gloo with interleaved stages, without an error.
             "batch_p2p_comm": False,
             "overlap_p2p_comm": False,
-            "bias_activation_fusion": False,
+            "bias_activation_fusion": True,  # which asks for our own, see megatron_on_cpu.py
             "bias_dropout_fusion": False,
             "apply_rope_fusion": False,
             "persist_layer_norm": False,

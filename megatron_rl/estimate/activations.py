@@ -8,7 +8,9 @@ two norms        4 h: inputs and outputs                     2 h, outputs, and 2
 attention        2 q + 2 k: query, key, value, output        5 q + 5 k: these before and after padding, and the whole
                                                              of QKV, which the value is a part of
 q and k normed   q + k: inputs of their norms                q + k in fp32
-MLP              3 f where SwiGLU is one kernel: gate and up, product; else 5 f: silu(gate) and a copy of up besides
+MLP              3 f where SwiGLU is one kernel: gate    4 f: gate and up, silu(gate), product
+                 and up, product; else 5 f: silu(gate)
+                 and a copy of up besides
 
 Recomputed layers keep their input, h, and one whole layer while it is gone through; of a recomputed MLP only the
 input is kept, which on a GPU is that of its norm, and one whole MLP.
@@ -37,7 +39,7 @@ def activation_bytes_per_token(model: Model, scale: Scale) -> int:
     in_fp32 = 4 if on_cpu else size
     norm = (size + in_fp32) * hidden
     attention = (5 if on_cpu else 2) * size * heads + model.qk_norm * in_fp32 * heads
-    mlp = (3 if scale.fuses_swiglu and not on_cpu else 5) * size * ffn
+    mlp = (4 if on_cpu else 3 if scale.fuses_swiglu else 5) * size * ffn
     whole = 2 * norm + attention + mlp
     layers = _layers_held(model, scale)
     if scale.recomputes_activations:

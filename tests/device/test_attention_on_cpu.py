@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from megatron_rl.device.attention_on_cpu import PackRotation
+from megatron_rl.device.attention_on_cpu import PackRotation, gated_silu
 
 LENGTHS, HEADS, DIMENSIONS = (3, 1, 4), 2, 6
 
@@ -47,10 +48,23 @@ def test_the_gradient_of_a_rotation_is_right() -> None:
     assert torch.autograd.gradcheck(lambda value: rotate(value, starts(LENGTHS), angles(max(LENGTHS))), (x,))
 
 
-def test_megatron_calls_it() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gate_has_the_bits_of_the_plain_formula(dtype: torch.dtype) -> None:
+    plain, ours = (torch.randn(5, 1, 12, generator=torch.Generator().manual_seed(0)).to(dtype) for _ in range(2))
+    plain.requires_grad_(), ours.requires_grad_()
+    gate, up = plain.chunk(2, -1)
+    expected, found = torch.nn.functional.silu(gate) * up, gated_silu(ours, None)
+    gradient = torch.randn_like(expected)
+    expected.backward(gradient), found.backward(gradient)
+    assert torch.equal(found, expected) and torch.equal(ours.grad, plain.grad)
+
+
+def test_megatron_calls_both() -> None:
     from megatron.core.models.common.embeddings import rope_utils
+    from megatron.core.transformer import mlp
 
     from megatron_rl.device.megatron_on_cpu import adapt_megatron
 
     adapt_megatron()
     assert isinstance(rope_utils._apply_rotary_pos_emb_thd, PackRotation)
+    assert mlp.bias_swiglu_impl is gated_silu
