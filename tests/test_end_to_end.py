@@ -353,19 +353,6 @@ def test_a_finished_run_started_again_changes_nothing(interruptions: dict[str, A
     assert (repeatable(directory), final_weights(directory)) == before
 
 
-def test_the_first_step_is_the_same_on_another_layout(whole: Training, runs: Path) -> None:
-    sharded = finished(runs / "sharded", "cpu_tp2_pp2", **SETTINGS | {"num_steps": 2}).directory
-    assert [row["step"] for row in steps(sharded)] == [1, 2]
-    expected, found = (repeatable(directory)[:2] for directory in (whole.directory, sharded))
-    assert found[0] == expected[0]  # the first validation
-    for name, value in expected[1].items():
-        if name.startswith(("actor/", "mismatch/")):
-            absolute = 1e-6 if name.startswith("actor/") else 1e-5
-            assert found[1][name] == pytest.approx(value, rel=1e-4, abs=absolute), name
-        else:
-            assert found[1][name] == value, name
-
-
 def test_validation_accuracy_rises(runs: Path) -> None:
     directory = finished(runs / "learning", num_steps=30, **{"run.validate_every_steps": 30, "run.seed": 1}).directory
     first, last = (row["validation/accuracy"] for row in validations(directory))

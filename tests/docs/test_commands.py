@@ -1,13 +1,10 @@
-"""Every command on the pages is one that the command line takes; those that need no engine are run as written."""
+"""Every command on the pages has its place in the table of pages.py; here run those that train nothing."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +13,65 @@ import typer
 from typer.testing import CliRunner
 
 from megatron_rl.commands.cli import app
-from megatron_rl.report import trace
-from tests.report.long_run import write_long_run
+from tests.docs.checkout import given, make_checkout
+from tests.docs.pages import (
+    BEGINS,
+    CAMPAIGN,
+    COMMANDS,
+    JOURNEY,
+    OUTPUTS,
+    PAGES,
+    PLACES,
+    ROOT,
+    SERVES,
+    SIDE_BY_SIDE,
+    UP_TO,
+    blocks_and_prose,
+    is_filled_in,
+    lines_in,
+    places_of,
+)
+from tests.estimate.test_gpu_check import records
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Those that read a run or only show something: they are run. The others start engines, or fetch or judge for minutes.
-READERS = ("report", "watch", "track", "trace", "check")
-SLOW = ("estimate", "recipe", "doctor", "verify", "theory")  # they take seconds, and start nothing that trains
-NEEDS_MORE = ("--to wandb", "--to mlflow", "--serve")  # seconds, or somebody who stops it
 MAKE = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+OURS = dict.fromkeys(
+    line
+    for _, line in COMMANDS
+    if line.startswith("megatron-rl ") and "..." not in line and places_of(line) != ["named"]
+)
 
 
-def commands_of(page: Path) -> list[str]:
-    """What stands in code, in blocks or tables, and begins as a command that a person types."""
-    text = page.read_text().replace("\\\n", " ")
-    blocks = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    prose = re.sub(r"^```\n.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
-    lines = [line for block in blocks for line in block.splitlines()]
-    lines += [code for code in inline if "--" in code or code.startswith("make ")]  # others only name a command
-    found = [line.split("  #")[0].strip() for line in lines]
-    return [line for line in dict.fromkeys(found) if re.match(r"(megatron-rl|make) [a-z]", line) and "..." not in line]
+def test_every_command_has_one_place_in_the_table() -> None:
+    assert {line: places_of(line) for _, line in COMMANDS if len(places_of(line)) != 1} == {}
 
 
-COMMANDS = [(page.name, line) for page in PAGES for line in commands_of(page)]
-# Words in capitals stand for what the reader puts there.
-OURS = [one for one in COMMANDS if one[1].startswith("megatron-rl ") and not re.search(r"\b[A-Z]{3,}\b", one[1])]
+def test_the_table_has_no_line_that_is_on_no_page() -> None:
+    lines = {line for _, line in COMMANDS}
+    assert {*JOURNEY, SERVES, CAMPAIGN, SIDE_BY_SIDE, *UP_TO} <= lines
+    patterns = [one for place in PLACES.values() for one in place]
+    assert [one for one in patterns if not any(re.fullmatch(one, line) for line in lines)] == []
 
 
-def test_the_commands_are_found() -> None:
-    assert len(OURS) >= 30
-    assert {page for page, _ in OURS} >= {"README.md", "start.md", "first_gpu_run.md", "seeing.md", "evaluation.md"}
+def test_a_block_shows_commands_or_an_output_that_is_known() -> None:
+    for page in PAGES:
+        for block in blocks_and_prose(page.read_text())[0]:
+            assert all(BEGINS.match(line) or line.startswith(OUTPUTS) for line in block), (page.name, block)
 
 
-@pytest.mark.parametrize(("page", "line"), [one for one in COMMANDS if one[1].startswith("make ")])
-def test_what_make_is_asked_for_is_a_target(page: str, line: str) -> None:
-    assert set(shlex.split(line)[1:]) <= set(MAKE)
+def test_a_new_line_in_no_place_would_be_seen() -> None:
+    blocks, prose = blocks_and_prose("a `make demo`\n```json\n{}\n```\n\n```\nmegatron-rl new \\\n  --b  # why\n```\nb")
+    assert (blocks, prose) == ([["megatron-rl new --b"]], "a `make demo`\n\nb")
+    assert places_of("megatron-rl new --b") == [] and is_filled_in("megatron-rl new --b FOLDER")
 
 
-@pytest.mark.parametrize(("page", "line"), OURS)
-def test_the_command_line_takes_the_words(page: str, line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
+def test_what_make_is_asked_for_is_a_target() -> None:
+    words = [one for page in PAGES for one in re.findall(r"(?:^|`)make ([a-z -]+)", page.read_text(), re.MULTILINE)]
+    assert len(words) >= 5 and set(" ".join(words).split()) <= set(MAKE)
+
+
+@pytest.mark.parametrize("line", OURS)
+def test_the_command_line_takes_the_words(line: str) -> None:
+    words = shlex.split(re.sub(r"\b(NUMBER|N)\b", "1", line))[1:]
     command: Any = typer.main.get_command(app)
     context = command.make_context("megatron-rl", words[:1], resilient_parsing=True)
     while hasattr(command, "commands"):
@@ -66,69 +80,53 @@ def test_the_command_line_takes_the_words(page: str, line: str) -> None:
     command.make_context("megatron-rl", words, parent=context)  # raises for a word or an option that is not known
 
 
+def checkout_for(line: str, folder: Path) -> Path:
+    """A checkout as the line expects it: with the prompts that it finds prepared, and with what a GPU has measured."""
+    place = folder.resolve() / ("prepared" if "data/prorl" in line else "plain")
+    if not place.exists():
+        make_checkout(place)
+        (place / "gpu.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records()))
+        if place.name == "prepared":
+            (place / "data").mkdir()
+            (place / "data" / "prorl").symlink_to(ROOT / "tests" / "data" / "five_domains")
+    return place
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the commands expect it: runs that have been made, and the demo's files."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("demo", "warm"):
-        run = write_long_run(folder / "runs" / name, num_steps=20, num_resets=1, num_attempts=1)
-        path = trace.path_of(run, 0)
-        path.parent.mkdir()
-        lines = [{"step": step, "at": step + 1.0, "spans": [["generate", step, 0.5]]} for step in range(1, 21)]
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for place in (folder, folder / "prepared"):
-        place.mkdir(exist_ok=True)
-        for name in ("demo", "recipes"):
-            (place / name).symlink_to(ROOT / name)
-    (folder / "prepared" / "data").mkdir()
-    (folder / "prepared" / "data" / "prorl").symlink_to(ROOT / "tests" / "data" / "five_domains")
-    return folder
+    return tmp_path_factory.mktemp("checkouts")
 
 
-def enter(folder: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goes where the command finds what the page has made before it."""
-    monkeypatch.chdir(folder / "prepared" if "data/prorl" in line else folder)
-
-
-def is_run(line: str) -> bool:
-    words = shlex.split(line, comments=True)
-    is_cluster_s = "check" in words and any(word in line for word in ("/data/", "--strict"))  # tests/slurm/test_page.py
-    return words[1] in READERS and not any(text in line for text in NEEDS_MORE) and not is_cluster_s
-
-
-@pytest.mark.parametrize(("page", "line"), [one for one in OURS if is_run(one[1])])
-def test_a_command_that_reads_is_run_as_written(
-    page: str, line: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if " track " in line:
-        pytest.importorskip("tensorboard", reason="needs the extra `track`")
-    enter(folder, line, monkeypatch)
-    result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+@pytest.mark.parametrize("line", lines_in("checks"))
+def test_a_check_is_run_as_written(line: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout_for(line, folder))
+    result = CliRunner().invoke(app, shlex.split(line)[1:])
     assert result.exit_code == 0, (line, result.stderr)
-
-
-TAKE_SECONDS = dict.fromkeys(line for _, line in OURS if shlex.split(line)[1] in SLOW and "gpu.jsonl" not in line)
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("line", TAKE_SECONDS)
+@pytest.mark.parametrize("line", lines_in("shows"))
 def test_a_command_that_takes_seconds_is_run_as_written(line: str, tmp_path: Path) -> None:
-    (tmp_path / "demo").symlink_to(ROOT / "demo")
-    (tmp_path / "recipes").mkdir()
-    words = [sys.executable, "-m", "megatron_rl", *shlex.split(line, comments=True)[1:]]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0 and done.stdout, (line, done.stderr)
+    done = given(checkout_for(line, tmp_path), line, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0 and done.stdout + done.stderr, (line, done.stderr)
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("line", UP_TO)
+def test_a_command_that_needs_a_gpu_or_a_download_stops_in_one_line_that_says_so(line: str, folder: Path) -> None:
+    done = given(checkout_for(line, folder), line, HF_HUB_OFFLINE="1")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert UP_TO[line] in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("page", "line"), [one for one in OURS if one[1].startswith("megatron-rl train") and "--parent" not in one[1]]
+    "line", [one for one in JOURNEY if one.startswith("megatron-rl train") and "--parent" not in one]
 )
-def test_a_training_that_a_page_asks_for_is_a_valid_run(
-    page: str, line: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_training_is_a_valid_run_at_the_scale_of_the_page(
+    line: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enter(folder, line, monkeypatch)
-    words = shlex.split(line, comments=True)[2:]
-    result = CliRunner().invoke(app, ["check", *words])
+    monkeypatch.chdir(checkout_for(line, folder))
+    result = CliRunner().invoke(app, ["check", *shlex.split(line)[2:]])
     assert result.exit_code == 0, (line, result.stderr)
