@@ -63,6 +63,7 @@ GresTypes=gpu
 {plugins}
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=later Nodes=ALL MaxTime=INFINITE State=DOWN
 """
 NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=16 RealMemory=8000 Gres=gpu:8"
 NODE_PROGRAM = (
@@ -84,11 +85,14 @@ def missing() -> str:
 
 
 class Cluster:
-    """Two nodes, `node1` and `node2`, with 8 pretended GPUs each, while it is entered."""
+    """Nodes `node1`, `node2`, ... with 8 pretended GPUs each, while it is entered.
 
-    def __init__(self, folder: Path) -> None:
+    Partition `main` runs jobs, `later` takes them and starts none.
+    """
+
+    def __init__(self, folder: Path, num_nodes: int = 2) -> None:
         self.folder = folder
-        self.nodes = ("node1", "node2")
+        self.nodes = tuple(f"node{number}" for number in range(1, num_nodes + 1))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         # The kernel kills a daemon when the thread that started it ends; power_on may be called from any.
         self.starter = ThreadPoolExecutor(1)
@@ -106,7 +110,10 @@ class Cluster:
             self._start("slurmctld", ["slurmctld", "-D", "-c"])
             for node in self.nodes:
                 self.power_on(node)
-            self._until("all nodes are idle", lambda: self.run("sinfo", "-h", "-o", "%T").stdout.split() == ["idle"])
+            self._until(
+                "all nodes are idle",
+                lambda: self.run("sinfo", "-h", "-p", "main", "-o", "%T").stdout.split() == ["idle"],
+            )
         except BaseException:
             self.__exit__()
             raise
