@@ -47,6 +47,7 @@ install_lock() {
     grep '==' "$lock" | grep -Ev "$left_out" |
         "$venv/bin/python" -m pip --disable-pip-version-check install -qq --no-deps --no-compile -r /dev/stdin
     check_versions
+    check_extension
 }
 
 # Every package finds what it needs in the lock, but for what is known.
@@ -54,6 +55,14 @@ check_versions() {
     local complaints
     complaints=$("$venv/bin/python" -m pip --disable-pip-version-check check | grep -Ev "$expected|^No broken" || true)
     [[ -z $complaints ]] || fail "the lock contradicts itself: $complaints"
+}
+
+# The image's last step as far as it goes without a CUDA toolkit: Transformer Engine's extension reads its own settings
+# and finds the torch that it would be compiled for.
+check_extension() {
+    NVTE_FRAMEWORK=pytorch "$venv/bin/python" -m pip --disable-pip-version-check install -qq --dry-run --no-deps \
+        --no-build-isolation "$(grep '^transformer-engine-torch==' "$lock")" ||
+        fail "Transformer Engine's extension does not configure for the lock's torch; see above"
 }
 
 exec 9<"$lock"
