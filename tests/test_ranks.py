@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.ranks import run_ranks
+from tests.test_end_to_end import alive_after
 
 pytestmark = pytest.mark.ranks
 
@@ -42,9 +43,4 @@ def test_a_rank_that_fails_is_told_with_what_it_said() -> None:
 def test_ranks_that_hang_are_ended(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="ranks were not done after 10 s"):
         run_ranks("tests.test_ranks:hangs", 2, timeout_seconds=10, folder=str(tmp_path))
-    for rank in ("0", "1"):
-        state = Path(f"/proc/{(tmp_path / rank).read_text()}/stat")
-        deadline = time.monotonic() + 5
-        while state.exists() and " Z " not in state.read_text():
-            assert time.monotonic() < deadline, f"rank {rank} is still running"
-            time.sleep(0.02)
+    assert alive_after([int((tmp_path / rank).read_text()) for rank in ("0", "1")], 5) == []
