@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.slurm.cluster import Cluster, missing
-from tests.slurm.kills import Kill, Seen, differences, drawn, endure, seconds_saved, shared_memory
+from tests.slurm.kills import Kill, Seen, differences, drawn, endure, shared_memory
 
 
 def main() -> None:
@@ -69,11 +69,6 @@ def tally(seen: Mapping[Path, Sequence[Seen]], whole: Path) -> dict[str, Any]:
     for run, kills in seen.items():
         for one in kills:
             say(f"{run.name}: {one.kill.how} in '{one.where}' of step {one.kill.step}, {one.seconds:.0f} s")
-    saved = [
-        seconds_saved(run, attempt, one.kill.step, whole)
-        for run, kills in seen.items()
-        for attempt, one in enumerate(kills)
-    ]
     return {
         "kills": len(every),
         "identical": sum(len(kills) for run, kills in seen.items() if run.name not in different),
@@ -82,7 +77,7 @@ def tally(seen: Mapping[Path, Sequence[Seen]], whole: Path) -> dict[str, Any]:
         "orphans": sum(len(one.orphans) for one in every),
         "shared_memory_left": sum(len(shared_memory(run)) for run in seen),
         "seconds_per_kill": round(sum(one.seconds for one in every) / len(every), 1),
-        "generation_seconds_saved": round(sum(saved), 2),
+        "waves_kept": sum(one.waves for one in every),
         **{f"by_{how}": count for how, count in sorted(Counter(one.kill.how for one in every).items())},
         **{f"in_{phase}": count for phase, count in sorted(Counter(one.kill.phase for one in every).items())},
     }

@@ -166,27 +166,23 @@ def collect_figures(run: Run, engine: Engine, repeats: int) -> Figures:
     from megatron_rl.rollout.collect import Rollouts
     from megatron_rl.runtime.preempt import Preemption
     from megatron_rl.runtime.seeds import request_seed
-    from megatron_rl.types import Collected, State
+    from megatron_rl.types import Collected, Request, State
 
     recipe, sampling = run.recipe, run.recipe.sampling
     tokenizer = load_tokenizer(DEMO_MODEL)  # also for the other model, whose words it does not know: they are as long
     items = read_items(run.data_folder / "train.jsonl")
     prompts = PromptStream(items, tokenizer, seed=run.seed, max_prompt_tokens=sampling.max_prompt_tokens)
     taken = prompts.take(sampling.prompts_per_step)
-    requests = [{"prompt_token_ids": list(prompt.token_ids)} for prompt in taken]
-    options = [
-        engine.vllm.SamplingParams(
-            n=sampling.samples_per_prompt,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_response_tokens,
-            stop_token_ids=list(engine.stop_tokens),
-            seed=request_seed(run.seed, 0, prompt.serial),
-            logprobs=0,
-            detokenize=False,
-        )
-        for prompt in taken
+    requests = [
+        Request(prompt=one, seed=request_seed(run.seed, 0, one.serial), num_samples=sampling.samples_per_prompt)
+        for one in taken
     ]
+    how = {
+        "max_response_tokens": sampling.max_response_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
+    options = [engine.options(one, **how, keeps_logprobs=True) for one in requests]
     with Scorer(run.scale.verifier_processes, run.verifier_timeout_seconds) as scorer:
         rollouts = Rollouts(engine, tokenizer, scorer, Preemption(None, 0.0), run)
 
@@ -197,7 +193,7 @@ def collect_figures(run: Run, engine: Engine, repeats: int) -> Figures:
 
         def generate() -> list[Any]:
             engine.llm.reset_prefix_cache()
-            return engine.llm.generate(requests, options, use_tqdm=False)
+            return engine.llm.generate([engine.prompt(one) for one in requests], options, use_tqdm=False)
 
         lengths = collect().tried.lengths
         raw = [[len(sample.token_ids) for sample in output.outputs] for output in generate()]

@@ -38,9 +38,10 @@ SETTINGS: Mapping[str, Any] = {
 }
 
 PHASES = ("rollout", "scoring", "update", "save", "commit")  # commit: the manifest stands, the rename is to come
+WAVE = "wave"  # a phase, too: one is about to be stored
 BY_SIGNAL = ("one", "all")  # of the ranks, by SIGKILL
 BY_SLURM = ("usr1", "time_limit", "requeue", "scancel", "power_cut")
-MAX_DELAY_SECONDS = {"rollout": 0.15, "scoring": 0.005, "update": 0.05, "save": 0.02, "commit": 0.0}
+MAX_DELAY_SECONDS = {"rollout": 0.15, "scoring": 0.005, "update": 0.05, "save": 0.005, "commit": 0.0}
 MAX_KILLS_PER_RUN = 5
 ATTEMPT_SECONDS = 400  # most of it the start of the engines; a machine with other work takes a minute or two
 
@@ -50,11 +51,11 @@ class Kill:
     """The end of one attempt."""
 
     how: str  # of BY_SIGNAL or BY_SLURM
-    phase: str  # of PHASES
+    phase: str  # of PHASES, or WAVE
     step: int
     delay_seconds: float = 0.0  # after the phase began; the kill comes at the phase's end at the latest
     rank: int = 0  # that is killed, or held
-    nth: int = 1  # time that the phase begins in the step: a rollout has several waves, a step several updates
+    nth: int = 1  # time that the phase begins in the step, which has several updates and waves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ def moment(how: str, phase: str, step: int, draw: random.Random) -> Kill:
         step=step,
         delay_seconds=draw.uniform(0, MAX_DELAY_SECONDS[phase]),
         rank=0 if phase == "commit" else draw.randrange(NUM_RANKS),
-        nth=draw.randint(1, 2) if phase in ("rollout", "update") else 1,
+        nth=draw.randint(1, 2) if phase == "update" else 1,
     )
 
 
@@ -256,30 +257,11 @@ def shared_memory(run: Path) -> list[str]:
     return [path.name for path in SHARED_MEMORY.glob("*") if shared_memory_name(run) in path.name]
 
 
-def generated(run: Path, attempt: int, rank: int, step: int) -> list[float]:
-    """Seconds of each wave that a rank finished for a step in an attempt; those of a validation are left out."""
-    path = run.with_name(f"{run.name}.kills") / f"trace_{attempt}_{rank}"
-    found, began, is_validating = [], None, False
-    for line in path.read_text().splitlines():
-        when, at, where = line.split(" ", 2)
-        if "validate" in where:
-            is_validating = where == "validate"
-        elif where == "generate":
-            began = float(when)
-        elif where == "after generate" and int(at) == step and not is_validating:
-            found.append(float(when) - began)
-    return found
-
-
-def seconds_saved(run: Path, attempt: int, step: int, whole: Path) -> float:
-    """Seconds of generation, summed over the ranks, that an attempt did and the next one found on the disk."""
-    saved = 0.0
-    for rank in range(NUM_RANKS):
-        before, after, all_of_them = (
-            generated(*which, rank, step) for which in ((run, attempt), (run, attempt + 1), (whole, 0))
-        )
-        saved += sum(before[: len(all_of_them) - len(after)])
-    return saved
+def stored(run: Path, attempt: int, step: int) -> int:
+    """The waves of a step that an attempt made: stored, or about to be when it was killed."""
+    traces = run.with_name(f"{run.name}.kills").glob(f"trace_{attempt}_*")
+    lines = [line.split(" ", 2)[1:] for trace in traces for line in trace.read_text().splitlines()]
+    return lines.count([str(step), "wave"])
 
 
 def plant_shared_memory(run: Path) -> None:

@@ -17,9 +17,11 @@ from pathlib import Path
 
 POLL_SECONDS = 0.002
 MAX_HOLD_SECONDS = 300
-# Where a phase begins and ends, as spans are named, and `partial` and `commit` for the files of a checkpoint.
+# Where a phase begins and ends, as spans are named; `wave` is a wave about to be stored, `partial` and `commit` are for
+# the files of a checkpoint.
 PHASES = {
     "rollout": ("generate", "after generate"),
+    "wave": ("wave", "after generate"),
     "scoring": ("score", "after score"),
     "update": ("update", "after update"),
     "save": ("partial", "after save"),
@@ -57,12 +59,15 @@ class Rank:
         sys.addaudithook(self.audit)
 
     def audit(self, event: str, arguments: tuple[object, ...]) -> None:
-        """Sees the files of a checkpoint: called before the thing itself is done."""
+        """Sees the files of waves and of a checkpoint: called before the thing itself is done."""
         if event not in ("open", "os.rename"):
             return
         path = str(arguments[0])
-        if event == "open" and ".partial/rank_" in path and "w" in str(arguments[1]):
+        is_written = event == "open" and "w" in str(arguments[1])
+        if is_written and ".partial/rank_" in path:
             self.meet("partial", before_it=False)
+        elif is_written and path.endswith(".wave.partial"):
+            self.meet("wave", before_it=False)
         elif event == "os.rename" and Path(path).name.startswith("step_") and path.endswith(".partial"):
             self.meet("after save", before_it=True)
             self.meet("commit", before_it=False)
@@ -88,7 +93,7 @@ class Rank:
     def begin(self, where: str) -> None:
         if self.plan["how"] not in ("one", "all"):
             self.hold()
-        elif where == "commit":
+        elif where in ("commit", "wave"):
             self.strike()
         else:
             self.is_armed = True
