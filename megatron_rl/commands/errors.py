@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from megatron_rl.commands import settings
-from megatron_rl.config.checks import UserError
+from megatron_rl.config.checks import MachineError, UserError
 from megatron_rl.runtime.preempt import CTRL_C, REQUEUE_EXIT_CODE, Preempted
 
 USER_ERROR, MACHINE_ERROR, INTERRUPTED = 2, 1, 130
@@ -88,11 +88,14 @@ def number_between(low: float, high: float, kind: type[int] | type[float]) -> Ca
 
 
 @contextmanager
-def one_line_errors(prints_user_errors: bool = True, failures: Path | None = None) -> Iterator[None]:
+def one_line_errors(
+    prints_user_errors: bool = True, failures: Path | None = None, is_first_of_machine: bool = True
+) -> Iterator[None]:
     """Turns the errors a user or the machine makes into one line and an exit code.
 
-    Every rank sees the same user's errors, so that one rank is enough to print them. The traceback of what the machine
-    did goes to the file `failures`. Anything else is a fault of this program and keeps its traceback.
+    Every rank sees the same user's errors, so that one rank is enough to print them; what a machine lacks, all ranks on
+    it see. The traceback of what the machine did goes to the file `failures`. Anything else is a fault of this program
+    and keeps its traceback.
     """
     try:
         yield
@@ -108,6 +111,10 @@ def one_line_errors(prints_user_errors: bool = True, failures: Path | None = Non
     except BrokenPipeError:  # `... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except MachineError as error:
+        if is_first_of_machine or not error.is_of_all:
+            print_error(str(error))
+        raise typer.Exit(MACHINE_ERROR) from None
     except (RuntimeError, OSError) as error:
         kept = _keep_traceback(failures)
         remedy = "; make room there and start the same command again" if _is_of_a_full_disk(error) else ""

@@ -78,7 +78,11 @@ def on_every_rank(
         gc.disable()  # until all stands that a run needs: imports bring a million objects, and none of them goes
         is_first = rank is None or rank.rank == 0
         try:
-            with one_line_errors(is_first, failures=failures if owns_directory else None):
+            with one_line_errors(
+                is_first,
+                failures=failures if owns_directory else None,
+                is_first_of_machine=rank is None or rank.local_rank == 0,
+            ):
                 action(run)
         except typer.Exit as ending:
             return ending.exit_code

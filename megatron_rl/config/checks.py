@@ -50,6 +50,14 @@ class UserError(ValueError):
     """What was asked for cannot be; the message says which value, the rule and the remedy. Asking again is no use."""
 
 
+class MachineError(RuntimeError):
+    """What this machine lacks; the message says which, the rule and the remedy. Another machine may have it."""
+
+    def __init__(self, message: str, *, is_of_all: bool) -> None:
+        super().__init__(message)
+        self.is_of_all = is_of_all  # each process of the machine finds it, else perhaps this one alone
+
+
 def require(holds: bool, message: str) -> None:
     """Raises UserError(message) unless `holds`."""
     if not holds:

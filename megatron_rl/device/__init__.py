@@ -35,7 +35,7 @@ class Device:
 
 
 def select(scale: Scale) -> Device:
-    """The device of `scale`, ready for this process. Raises RuntimeError when the machine has none."""
+    """The device of `scale`, ready for this process. Raises MachineError when the machine has none."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[scale.precision]
     torch.set_num_threads(scale.threads_per_process)  # vLLM makes later calls a no-op
     if scale.device == "cpu":

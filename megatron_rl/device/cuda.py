@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from megatron_rl.config.checks import require
+from megatron_rl.config.checks import MachineError, require
 from megatron_rl.config.records import Scale
 from megatron_rl.device import Device
 
@@ -18,9 +19,9 @@ ATTENTION_VARIABLES = ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN"
 
 
 def cuda(scale: Scale, dtype: torch.dtype) -> Device:
-    """This process's GPU as a Device. Raises RuntimeError without one."""
+    """This process's GPU as a Device. Raises MachineError without one."""
     if not torch.cuda.is_available():
-        raise RuntimeError("no CUDA device is visible to torch; use a scale with device='cpu', or run on a GPU machine")
+        raise without_device(scale, torch.__version__, socket.gethostname(), os.environ)
     check_environment(os.environ)
     torch.cuda.set_device(gpu_of(int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()))
     return Device(
@@ -39,6 +40,20 @@ def cuda(scale: Scale, dtype: torch.dtype) -> Device:
         host_copy=_pinned_copy,
         host_buffer=lambda num_bytes: torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True),
         saves_in_background=True,
+    )
+
+
+def without_device(scale: Scale, version: str, host: str, environment: Mapping[str, str]) -> MachineError:
+    """What is said where torch sees no GPU: by each rank of its own GPU where Slurm has bound it to one."""
+    name = "CUDA_VISIBLE_DEVICES"
+    visible = environment.get(name, "")
+    is_bound = visible != "" and "," not in visible and scale.devices_per_node > 1
+    who = f"rank {environment.get('RANK', '0')} on {host}" if is_bound else host
+    return MachineError(
+        f"scale '{scale.name}': no CUDA device is visible to torch {version} on {who}, {name}={visible or '(not set)'},"
+        " and each rank needs one; run on a GPU machine with a torch built for CUDA, or choose a scale with "
+        "device='cpu'",
+        is_of_all=not is_bound,
     )
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from megatron_rl.commands import doctor, errors
 from megatron_rl.commands.choose import build_run
 from megatron_rl.commands.cli import app
-from megatron_rl.config.checks import UserError
+from megatron_rl.config.checks import MachineError, UserError
 from megatron_rl.estimate.memory import estimate, shortage
 from recipes.scales import SCALES
 from tests.folders import manifest, write_data, write_model
@@ -226,6 +226,7 @@ def test_several_nodes_are_not_started_from_one_process(setting: Setting) -> Non
             "error: OSError: [Errno 28] No space left on device: 'x'; make room there and start the same command again "
             "(traceback: FILE)\n",
         ),
+        (MachineError("no GPU\nhere", is_of_all=True), 1, "error: no GPU here\n"),
         (ModuleNotFoundError(name="torch"), 1, "error: package torch is not installed; run `make setup`, and "),
         (KeyboardInterrupt(), 130, ""),
     ],
@@ -240,7 +241,18 @@ def test_errors_become_exit_codes(
     printed = capsys.readouterr().err
     assert printed.startswith(line.replace("FILE", str(path)))
     assert printed.count("\n") == (code != 130)
-    assert path.exists() == isinstance(raised, RuntimeError | OSError)
+    assert path.exists() == ("FILE" in line)
+
+
+@pytest.mark.parametrize("is_of_all", [True, False])
+def test_what_a_machine_lacks_is_said_once_and_what_one_rank_lacks_by_that_one(
+    is_of_all: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for is_first in (True, False):
+        with pytest.raises(errors.typer.Exit) as caught, errors.one_line_errors(is_first_of_machine=is_first):
+            raise MachineError("no GPU", is_of_all=is_of_all)
+        assert caught.value.exit_code == 1
+    assert capsys.readouterr().err == "error: no GPU\n" * (1 if is_of_all else 2)
 
 
 @pytest.mark.parametrize(("reason", "code"), [("SIGTERM was received", 85), ("Ctrl-C", 130)])

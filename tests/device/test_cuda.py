@@ -7,20 +7,23 @@ import os
 from typing import Any
 
 import pytest
+import torch
 
-from megatron_rl.config.checks import UserError
+from megatron_rl.config.checks import MachineError, UserError
 from megatron_rl.device.cuda import (
     ATTENTION_VARIABLES,
     ENGINE_OPTIONS,
     check_environment,
+    cuda,
     gpu_of,
     prepare_rollout,
     transformer_options,
+    without_device,
 )
 from megatron_rl.rollout.engine import config_overrides
 from megatron_rl.runtime.ranks import process_environment
 from recipes.prorl_v2 import RECIPE
-from recipes.scales import CPU, H100X8
+from recipes.scales import CPU, GPU1, H100X8
 from tests.ranks import run_ranks
 
 DETERMINISTIC = dataclasses.replace(H100X8, deterministic=True)
@@ -31,6 +34,25 @@ def test_a_rank_takes_its_own_gpu_or_the_only_one_it_sees() -> None:
     assert [gpu_of(rank, 1) for rank in range(8)] == [0] * 8
     with pytest.raises(UserError, match="rank 4 of this machine sees 4 GPUs: each rank needs its own"):
         gpu_of(4, 4)
+
+
+def test_a_machine_without_a_gpu_says_so_once_and_a_rank_that_is_bound_to_one_itself() -> None:
+    visible = {"RANK": "13", "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(8)))}
+    of_all, of_one = (
+        without_device(H100X8, "2.11.0", "node2", visible | changed) for changed in ({}, {"CUDA_VISIBLE_DEVICES": "5"})
+    )
+    said = "no CUDA device is visible to torch 2.11.0 on {}, CUDA_VISIBLE_DEVICES={}, and each rank needs one; run on a"
+    assert of_all.is_of_all and said.format("node2", "0,1,2,3,4,5,6,7") in str(of_all)
+    assert not of_one.is_of_all and said.format("rank 13 on node2", "5") in str(of_one)
+    plain = without_device(H100X8, "2.11.0", "laptop", {})
+    assert plain.is_of_all and said.format("laptop", "(not set)") in str(plain)
+    assert without_device(GPU1, "2.11.0", "laptop", {"CUDA_VISIBLE_DEVICES": "0"}).is_of_all
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_scale_of_gpus_is_refused_where_there_is_none() -> None:
+    with pytest.raises(MachineError, match=r"scale 'h100x8': no CUDA device is visible to torch .* device='cpu'$"):
+        cuda(H100X8, torch.bfloat16)
 
 
 def test_vllm_is_told_the_visible_gpu_and_the_runner(monkeypatch: pytest.MonkeyPatch) -> None:
