@@ -116,3 +116,14 @@ def write_finished_run(directory: Path, release: str) -> Path:
     (folder / FILE_NAME).write_text(parent_facts(release).to_json())
     (directory / "run.json").write_text("{}")
     return directory
+
+
+def write_run(directory: Path, scale: str = "cpu") -> Path:
+    """A run's directory as far as `evaluate` reads it, with the policy that it ended with."""
+    model = write_model(directory.parent / f"{directory.name}_start", max_position_embeddings=65536)
+    write_finished_run(directory, "prorl_v2 2.0.0")
+    config = model_folder_of(directory) / "config.json"
+    config.write_text((model / "config.json").read_text())
+    facts = {"model_folder": str(model), "scale": {"name": scale}, "modified": []}
+    (directory / "run.json").write_text(json.dumps({"run": facts}))
+    return directory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import shlex
 from collections.abc import Callable
@@ -21,20 +20,8 @@ from megatron_rl.config.lineage import model_folder_of
 from megatron_rl.evaluation import store
 from megatron_rl.evaluation.plan import Evaluation
 from megatron_rl.runtime import rundir
-from tests.folders import write_finished_run, write_model
-
-DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
-
-
-def write_run(directory: Path, scale: str = "cpu") -> Path:
-    """A run's directory as far as `evaluate` reads it, with the policy that it ended with."""
-    model = write_model(directory.parent / f"{directory.name}_start", max_position_embeddings=65536)
-    write_finished_run(directory, "prorl_v2 2.0.0")
-    config = model_folder_of(directory) / "config.json"
-    config.write_text((model / "config.json").read_text())
-    facts = {"model_folder": str(model), "scale": {"name": scale}, "modified": []}
-    (directory / "run.json").write_text(json.dumps({"run": facts}))
-    return directory
+from tests.docs.pages import COMMANDS
+from tests.folders import write_model, write_run
 
 
 def write_checkpoint(run: Path, step: int) -> Path:
@@ -107,39 +94,28 @@ def test_a_model_folder_needs_a_place_for_its_results(tmp_path: Path, planned: C
         planned(str(model), "--suite", "mini", "--to", str(tmp_path / "file"))
 
 
+# What is wrong -> the words behind `evaluate`, and what is said.
 WRONG = {
-    "no suite": (["MODEL"], "--suite: none is given; name one, such as mini or prorl"),
-    "a misspelt suite": (["MODEL", "--suite", "mimi"], "suite 'mimi': there is none; did you mean 'mini'"),
-    "a misspelt benchmark": (["MODEL", "--suite", "amie24"], "suite 'amie24': there is none; did you mean 'aime24'"),
-    "a suite's file that is none": (["MODEL", "--suite", "my.py"], "suite 'my.py': there is no such file"),
-    "a corpus that is not there": (
-        ["MODEL", "--suite", "mini", "--corpus", "nowhere"],
-        "--corpus nowhere: holds no file",
-    ),
-    "a mirror that is not there": (
-        ["MODEL", "--suite", "mini", "--mirror", "nowhere"],
-        "--mirror nowhere: there is no",
-    ),
-    "a suite's file that fails": (["MODEL", "--suite", "SUITE"], "ValueError: three"),
-    "no such folder": (["NONE", "--suite", "mini"], "none: there is no such folder; name a run, a checkpoint of one"),
-    "an empty folder": (["EMPTY", "--suite", "mini"], "empty: is no run (run.json), no checkpoint (manifest"),
-    "a damaged run": (["DAMAGED", "--suite", "mini"], "run.json: cannot be read; start the run once more"),
-    "a recipe's setting": (
-        ["MODEL", "--suite", "mini", "--set", "sampling.temperature=1"],
-        "an evaluation knows",
-    ),
+    "no suite": ("MODEL", "--suite: none is given; name one, such as mini or prorl"),
+    "a misspelt suite": ("MODEL --suite mimi", "suite 'mimi': there is none; did you mean 'mini'"),
+    "a misspelt benchmark": ("MODEL --suite amie24", "suite 'amie24': there is none; did you mean 'aime24'"),
+    "a suite's file that is none": ("MODEL --suite my.py", "suite 'my.py': there is no such file"),
+    "a suite's file that fails": ("MODEL --suite SUITE", "ValueError: three"),
+    "a corpus that is not there": ("MODEL --suite mini --corpus nowhere", "--corpus nowhere: holds no file"),
+    "a mirror that is not there": ("MODEL --suite mini --mirror nowhere", "--mirror nowhere: there is no"),
+    "no such folder": ("NONE --suite mini", "none: there is no such folder; name a run, a checkpoint of one"),
+    "an empty folder": ("EMPTY --suite mini", "empty: is no run (run.json), no checkpoint (manifest"),
+    "a damaged run": ("DAMAGED --suite mini", "run.json: cannot be read; start the run once more"),
+    "a recipe's setting": ("MODEL --suite mini --set sampling.temperature=1", "an evaluation knows"),
     "an engine in FP8 without a GPU": (
-        ["MODEL", "--suite", "mini", "--set", "scale.fp8_rollout=true"],
+        "MODEL --suite mini --set scale.fp8_rollout=true",
         "fp8_rollout=true needs device='cuda' and precision='bf16'",
     ),
-    "a misspelt setting": (["MODEL", "--suite", "mini", "--set", "scale.presision=bf16"], "presision"),
-    "too many tokens": (["MODEL", "--suite", "aime24"], "the suites ask for 40960 tokens of prompt and response, and"),
-    "two suites that differ": (["MODEL", "--suite", "prorl", "--suite", "prorl_pass_at_k"], "otherwise than a suite"),
-    "no such scale": (["MODEL", "--suite", "mini", "--scale", "cpo"], "cpo"),
-    "an unevenly spread engine": (
-        ["MODEL", "--suite", "mini", "--set", "scale.rollout_tensor_parallel=3"],
-        "_parallel=3",
-    ),
+    "a misspelt setting": ("MODEL --suite mini --set scale.presision=bf16", "presision"),
+    "too many tokens": ("MODEL --suite aime24", "the suites ask for 40960 tokens of prompt and response, and"),
+    "two suites that differ": ("MODEL --suite prorl --suite prorl_pass_at_k", "otherwise than a suite"),
+    "no such scale": ("MODEL --suite mini --scale cpo", "cpo"),
+    "an unevenly spread engine": ("MODEL --suite mini --set scale.rollout_tensor_parallel=3", "_parallel=3"),
 }
 
 
@@ -156,7 +132,7 @@ def test_a_word_that_is_wrong_is_one_line_with_a_remedy(
     (tmp_path / "fails.py").write_text("raise ValueError('three')")
     places["SUITE"] = tmp_path / "fails.py"
     with pytest.raises(UserError) as error:
-        planned(*(str(places.get(word, word)) for word in words), "--to", str(tmp_path / "to"))
+        planned(*(str(places.get(word, word)) for word in words.split()), "--to", str(tmp_path / "to"))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -188,12 +164,6 @@ def test_a_folder_that_was_asked_otherwise_is_refused_by_what_differs(
             store.note_ask(asked, asked.policies[0], asked.asks[0], 64)
 
 
-def commands() -> list[str]:
-    """The evaluate commands of the page, as they stand."""
-    blocks = re.findall(r"```\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if "megatron-rl evaluate" in line]
-
-
 def test_the_commands_of_the_page_are_taken_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planned: Callable[..., Evaluation]
 ) -> None:
@@ -201,7 +171,8 @@ def test_the_commands_of_the_page_are_taken_as_written(
     (tmp_path / "runs").mkdir()
     write_run(tmp_path / "runs" / "demo")
     write_run(tmp_path / "runs" / "prorl_v2", "h100x32")
-    found = {line: planned(*shlex.split(line.partition("megatron-rl evaluate")[2])) for line in commands()}
+    lines = [line for page, line in COMMANDS if page == "evaluation.md" and "megatron-rl evaluate " in line]
+    found = {line: planned(*shlex.split(line.partition("megatron-rl evaluate")[2])) for line in lines}
     assert len(found) >= 2
     for line, evaluation in found.items():
         if "srun" in line:
