@@ -72,7 +72,7 @@ SLURM = (
     r"(cp|source) slurm/site\.env.*",
     r"squeue --me|scontrol show job",
     r"\.venv/login/bin/python -m megatron_rl check .*--strict",  # tests/slurm/test_page.py
-    r"srun .* megatron-rl evaluate .*",  # tests/commands/test_evaluate.py
+    r"srun .* megatron-rl evaluate .*",
     r"\.venv/nemo_run/bin/python slurm/launch\.py .*",  # tests/slurm/test_launch_script.py, test_training.py
     r"launch\.py recipes/mine\.py --allow-dirty",  # tests/slurm/test_training.py
 )
