@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from typing import Any, BinaryIO
 from megatron_rl.rewards import code, own, published
 from megatron_rl.rewards.sandbox import layers
 from megatron_rl.rewards.sandbox.run import Sandbox, SandboxError, source_root
-from megatron_rl.rewards.sandbox.slots import claim_user
+from megatron_rl.rewards.sandbox.slots import spare_users
 from megatron_rl.rewards.score import AS_PUBLISHED, VERIFIERS
 from megatron_rl.rewards.workers import OWN, PATIENCE
 from megatron_rl.types import Verdict
@@ -84,12 +85,12 @@ def _sandbox(name: str, failures: dict[str, str], preloads: Sequence[str] = ()) 
 
 def _confine(parent: int) -> dict[str, str]:
     """Leaves the process reading packages and computing; the layers that it lacks, with the reason."""
-    claim = claim_user()  # the name stays claimed until the process ends
+    claims: list[socket.socket] = []
     readable = [*layers.python_folders(without=[source_root()]), str(Path(source_root()) / "megatron_rl")]
     limits = {resource.RLIMIT_AS: MAX_ADDRESS_BYTES}
-    missing = layers.confine(uid=claim if isinstance(claim, str) else claim[0], readable=readable, limits=limits)
-    if not isinstance(claim, str):
-        claim[1].detach()
+    missing = layers.confine(users=spare_users(claims), readable=readable, limits=limits)
+    for claim in claims:
+        claim.detach()  # the name stays claimed until the process ends
     silence = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # nothing a verifier prints may look like a verdict, or fill a disk
         os.dup2(silence, descriptor)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_rl.rewards.sandbox import layers, probe, run, seccomp, slots
+from megatron_rl.rewards.sandbox import layers, probe, run, seccomp
 from megatron_rl.rewards.sandbox.layers import Level
 from megatron_rl.rewards.sandbox.run import Sandbox, SandboxError
 
@@ -176,8 +176,8 @@ def start_lacking(missing: dict[str, str]):
     """A `_start` that says that layers are missing."""
     start = Sandbox._start
 
-    def lacking(self: Sandbox, wrapper: list[str]) -> dict[str, str]:
-        return start(self, wrapper) | missing
+    def lacking(self: Sandbox, user: str, wrapper: list[str]) -> dict[str, str]:
+        return start(self, user, wrapper) | missing
 
     return lacking
 
@@ -205,27 +205,13 @@ def test_the_probe_finds_what_the_sandbox_says(sandbox: Sandbox) -> None:
 def test_the_probe_finds_a_layer_that_only_seems_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     start = Sandbox._start
 
-    def boasting(self: Sandbox, wrapper: list[str]) -> dict[str, str]:
-        return {layer: why for layer, why in start(self, wrapper).items() if layer != "bubblewrap"}
+    def boasting(self: Sandbox, user: str, wrapper: list[str]) -> dict[str, str]:
+        return {layer: why for layer, why in start(self, user, wrapper).items() if layer != "bubblewrap"}
 
     monkeypatch.setattr(Sandbox, "_start", boasting)
     monkeypatch.setattr(run.shutil, "which", lambda name: "/usr/bin/env")  # runs what it is given, unwrapped
     monkeypatch.setattr(run, "_bubblewrap_arguments", list)
     assert "got round" in probe.probe().missing["bubblewrap"]
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has users to spare")
-def test_no_two_processes_of_a_node_share_a_user() -> None:
-    claims = [slots.claim_user() for _ in range(5)]
-    assert len({claim[0] for claim in claims}) == 5
-    first = claims[0]
-    program = f"from megatron_rl.rewards.sandbox import slots; slots.os.getpid = lambda: {first[0]}; "
-    program += "print(slots.claim_user()[0])"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    found = int(subprocess.check_output([sys.executable, "-c", program], env=environment))
-    assert found not in {claim[0] for claim in claims}
-    for claim in claims:
-        claim[1].close()
 
 
 def test_an_unknown_machine_has_no_seccomp(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,7 @@ import sys
 if any("rewards.worker" in word for word in sys.orig_argv):
     from megatron_rl.rewards.sandbox.run import Sandbox
     start = Sandbox._start
-    Sandbox._start = lambda self, wrapper: start(self, wrapper) | {"seccomp": "planted"}
+    Sandbox._start = lambda self, *words: start(self, *words) | {"seccomp": "planted"}
 """)
     with Scorer(1, 20.0) as scorer, pytest.raises(RuntimeError, match=r"the sandbox lacks seccomp \(planted\)"):
         scorer.score([doubled("print(6)")])

@@ -8,20 +8,23 @@ import signal
 import site
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_rl.rewards.sandbox import landlock, seccomp
 from megatron_rl.rewards.sandbox.kernel import libc
+from megatron_rl.rewards.sandbox.slots import ALL_TAKEN
 
 LAYERS = ("rlimits", "uid", "landlock", "seccomp", "bubblewrap")
 MAX_DESCRIPTORS = 64
-MAX_TASKS = 64  # of a user of its own; the trainer's user has many already
+MAX_TASKS = 64  # of what the kernel counts for a process that is alone there; the trainer's user has many already
+NOT_ALONE = "other processes have the user"
 _SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
 _DEVICES = ("/dev/urandom", "/dev/zero")
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CAPABILITY_VERSION_3 = 0x20080522
+_CLONE_NEWUSER = 0x10000000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Level:
     def lacking(self) -> str:
         """What is missing of the least that model-written code may run with: rlimits, seccomp, and uid or landlock.
 
-        Empty where nothing is.
+        Empty where nothing is. A machine that has users to spare must have one left.
 
         >>> Level(missing={"uid": "not root", "bubblewrap": "not installed"}).lacking
         ''
@@ -46,14 +49,16 @@ class Level:
         reasons = [f"{layer} ({self.missing[layer]})" for layer in ("rlimits", "seccomp") if layer in self.missing]
         if {"uid", "landlock"} <= self.missing.keys():
             reasons.append(f"uid ({self.missing['uid']}) or landlock ({self.missing['landlock']})")
+        elif self.missing.get("uid") == ALL_TAKEN:
+            reasons.append(f"uid ({ALL_TAKEN})")
         return "; ".join(reasons)
 
 
-def confine(*, uid: int | str, readable: Sequence[str], limits: Mapping[int, int]) -> dict[str, str]:
+def confine(*, users: Iterable[int | str], readable: Sequence[str], limits: Mapping[int, int]) -> dict[str, str]:
     """Applies all layers but bubblewrap to this process, for good, and returns the missing ones with the reason.
 
-    `uid` is the user to become, or why there is none. The process can still fork; see `seal`. After it, files below
-    `readable` can be read, and nothing can be written but /dev/null.
+    Of `users` it becomes the first that no other process has; a text says why there is none. The process can still
+    fork; see `seal`. After it, files below `readable` can be read, and nothing can be written but /dev/null.
     """
     missing: dict[str, str] = {}
     tasks = len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").is_dir() else 1
@@ -62,15 +67,12 @@ def confine(*, uid: int | str, readable: Sequence[str], limits: Mapping[int, int
     except (OSError, ValueError) as error:
         missing["rlimits"] = str(error)
     hidden = _hidden(readable)
-    if isinstance(uid, str):
-        missing["uid"] = uid
-    elif hidden:
-        missing["uid"] = f"other users cannot read {hidden}; install Python where they can"
-    else:
-        try:
-            _become(uid)
-        except OSError as error:
-            missing["uid"] = f"cannot become user {uid}: {error.strerror}"
+    reason = f"other users cannot read {hidden}; install Python where they can" if hidden else _become(users, tasks)
+    if reason:
+        missing["uid"] = reason
+        _count_apart()
+    if not reason or _is_alone(tasks):
+        _cap(resource.RLIMIT_NPROC, MAX_TASKS)
     _give_up_privileges()
     if tasks > 1:  # both bind the calling thread alone
         return missing | dict.fromkeys(("landlock", "seccomp"), f"the process has {tasks} threads already")
@@ -131,11 +133,55 @@ def _hidden(folders: Sequence[str]) -> str:
     return ""
 
 
-def _become(uid: int) -> None:
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-    resource.setrlimit(resource.RLIMIT_NPROC, (MAX_TASKS, MAX_TASKS))  # it counts all tasks of the user
+def _become(users: Iterable[int | str], tasks: int) -> str:
+    """Why this process, of so many tasks, could become none of `users`; empty where it became one."""
+    for user in users:
+        if isinstance(user, str):
+            return user
+        try:
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, 0)  # the way back, should others have it
+        except OSError as error:
+            return f"cannot become user {user}: {error.strerror}"
+        is_alone = _is_alone(tasks)
+        os.setresuid(*(user if is_alone else 0,) * 3)
+        if is_alone:
+            return ""
+    return NOT_ALONE
+
+
+def _is_alone(tasks: int) -> bool:
+    """Whether the kernel counts nobody but this process, of so many tasks, against its user's limit of them.
+
+    The kernel's count knows no bounds of containers, and is what the limit goes by.
+    """
+    before = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (_at_most(tasks + 1, before[1]), before[1]))
+    try:
+        child = os.fork()
+    except BlockingIOError:
+        return False
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, before)
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return True
+
+
+def _count_apart() -> None:
+    """Has the kernel count this process's tasks apart from its user's others, where it may have a user namespace."""
+    libc().unshare(_CLONE_NEWUSER)  # since Linux 5.14; `_is_alone` finds out whether it did
+
+
+def _cap(which: int, most: int) -> None:
+    most = _at_most(most, resource.getrlimit(which)[1])
+    resource.setrlimit(which, (most, most))
+
+
+def _at_most(wanted: int, limit: int) -> int:
+    return wanted if limit == resource.RLIM_INFINITY else min(wanted, limit)
 
 
 def _give_up_privileges() -> None:

@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 from megatron_rl.rewards.sandbox import layers
 from megatron_rl.rewards.sandbox.layers import Level
 from megatron_rl.rewards.sandbox.protocol import KILL, READY, RUN
-from megatron_rl.rewards.sandbox.slots import claim_user
+from megatron_rl.rewards.sandbox.slots import spare_users
 
 START_SECONDS = 60.0  # imports from a cold shared file system
 ANSWER_SECONDS = 10.0  # for the zygote to start a program, or to report its end
@@ -59,19 +59,12 @@ class Sandbox:
         Raises SandboxError where the zygote does not start, or its level does not suffice and may not be unsafe.
         """
         self._preloads = list(preloads)
-        claim = claim_user()
-        self._claim = None if isinstance(claim, str) else claim[1]
-        self._user = claim if isinstance(claim, str) else str(claim[0])
-        bubblewrap = shutil.which("bwrap")
-        missing = None
-        if bubblewrap:
-            with contextlib.suppress(SandboxError):
-                missing = self._start([bubblewrap, *_bubblewrap_arguments()])
-            reason = "it is installed, but this machine lets it make no namespaces"
-        else:
-            reason = "not installed"
-        if missing is None:
-            missing = self._start([]) | {"bubblewrap": reason}
+        self._claims: list[socket.socket] = []
+        for user in spare_users(self._claims):
+            missing = self._start_as_well_as_can_be(str(user))
+            if missing.get("uid") != layers.NOT_ALONE:
+                break
+            self._end_zygote()
         self.level = Level(missing=missing)
         if self.level.lacking and not allows_unsafe:
             self.close()
@@ -104,14 +97,9 @@ class Sandbox:
 
     def close(self) -> None:
         """Ends the zygote and what it runs."""
-        self._control.close()
-        try:
-            self._process.wait(ANSWER_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._claim is not None:
-            self._claim.close()
+        self._end_zygote()
+        for claim in self._claims:
+            claim.close()
 
     def __enter__(self) -> Self:
         return self
@@ -119,13 +107,32 @@ class Sandbox:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _start(self, wrapper: Sequence[str]) -> dict[str, str]:
-        """The layers that a new zygote, started through `wrapper`, lacks."""
+    def _end_zygote(self) -> None:
+        self._control.close()
+        try:
+            self._process.wait(ANSWER_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _start_as_well_as_can_be(self, user: str) -> dict[str, str]:
+        """The layers that a new zygote of that user, in bubblewrap where that works, lacks."""
+        bubblewrap = shutil.which("bwrap")
+        if bubblewrap is None:
+            return self._start(user, []) | {"bubblewrap": "not installed"}
+        try:
+            return self._start(user, [bubblewrap, *_bubblewrap_arguments()])
+        except SandboxError:
+            reason = "it is installed, but this machine lets it make no namespaces"
+            return self._start(user, []) | {"bubblewrap": reason}
+
+    def _start(self, user: str, wrapper: Sequence[str]) -> dict[str, str]:
+        """The layers that a new zygote of that user, started through `wrapper`, lacks."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         python = [sys.executable, "-P", "-s", "-B", "-m", "megatron_rl.rewards.sandbox.zygote"]
         with theirs, tempfile.TemporaryFile() as errors:
             self._process = subprocess.Popen(
-                [*wrapper, *python, str(theirs.fileno()), self._user, *self._preloads],
+                [*wrapper, *python, str(theirs.fileno()), user, *self._preloads],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

@@ -1,24 +1,32 @@
-"""One spare user per confined process of a node: claimed by a name that the kernel frees when its owner dies."""
+"""One spare user per confined process of a node: one that no account, no other of them and no other process has.
+
+Two processes of one user would share the kernel's limit of tasks, and could be ended by one another. A claim is an
+abstract socket name, which the kernel frees when its owner dies, however it does. A container with a network of its own
+cannot see those names: what has become a user asks the kernel, too, whether it is alone (`layers.py`).
+"""
 
 from __future__ import annotations
 
 import os
 import pwd
+import random
 import socket
+from collections.abc import Iterator
 
-FIRST_UID, NUM_UIDS = 62_000, 1_000  # below 65,536, which is all that some containers map
+FIRST_UID, NUM_UIDS = 62_000, 3_000  # below 65,536, which is all that some containers map
+ALL_TAKEN = f"users {FIRST_UID} to {FIRST_UID + NUM_UIDS - 1} are all taken; end other runs on this node"
 
 
-def claim_user() -> tuple[int, socket.socket] | str:
-    """A user that no account and no other claim on this node has, held while the socket is open; or why there is none.
+def spare_users(held: list[socket.socket]) -> Iterator[int | str]:
+    """Users that no account and no other claim has, each claimed as it is taken; at last why there is no other.
 
-    The claim is an abstract socket name: it leaves no file, and any ranks and jobs of one network namespace share it.
+    `held` is given the claims, which last until those sockets are closed.
     """
     if os.geteuid() != 0:
-        return "only root can change its user"
-    start = os.getpid() % NUM_UIDS  # neighbours do not try the same names in the same order
-    for offset in range(NUM_UIDS):
-        uid = FIRST_UID + (start + offset) % NUM_UIDS
+        yield "only root can change its user"
+        return
+    # In an order of its own: containers that cannot see each other's claims would meet again and again.
+    for uid in random.SystemRandom().sample(range(FIRST_UID, FIRST_UID + NUM_UIDS), NUM_UIDS):
         if _has_account(uid):
             continue
         claim = socket.socket(socket.AF_UNIX)
@@ -27,8 +35,9 @@ def claim_user() -> tuple[int, socket.socket] | str:
         except OSError:
             claim.close()
         else:
-            return uid, claim
-    return f"users {FIRST_UID} to {FIRST_UID + NUM_UIDS - 1} are all taken"
+            held.append(claim)
+            yield uid
+    yield ALL_TAKEN
 
 
 def _has_account(uid: int) -> bool:

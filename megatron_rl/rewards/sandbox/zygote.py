@@ -32,10 +32,10 @@ _READY_TO_DIE_FIRST = "1000"  # oom_score_adj: when memory runs out, the kernel 
 def main() -> None:
     """Serves one program at a time until the supervisor is gone."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    uid = sys.argv[2]
+    user = sys.argv[2]
     for package in sys.argv[3:]:
         importlib.import_module(package)
-    missing = _confine(int(uid) if uid.isdecimal() else uid)
+    missing = _confine(int(user) if user.isdecimal() else user)
     control.send(json.dumps(missing).encode())
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
@@ -49,7 +49,7 @@ def main() -> None:
             _serve(control, woken, missing)
 
 
-def _confine(uid: int | str) -> dict[str, str]:
+def _confine(user: int | str) -> dict[str, str]:
     try:
         with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - nothing else needs pathlib here
             file.write(_READY_TO_DIE_FIRST)
@@ -61,7 +61,7 @@ def _confine(uid: int | str) -> dict[str, str]:
     stack = resource.getrlimit(resource.RLIMIT_STACK)[1]
     wanted = STACK_BYTES if stack == resource.RLIM_INFINITY else min(STACK_BYTES, stack)
     resource.setrlimit(resource.RLIMIT_STACK, (wanted, stack))
-    missing = layers.confine(uid=uid, readable=readable, limits=limits)
+    missing = layers.confine(users=[user], readable=readable, limits=limits)
     silence = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(silence, descriptor)
