@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -127,3 +128,45 @@ def test_every_test_that_starts_an_engine_is_left_out_of_compat() -> None:
     ]
     assert len(starting) > 4
     assert [path for path in starting if not path.startswith(tuple(named))] == []
+
+
+README = (ROOT / "containers" / "README.md").read_text().replace("\\\n", " ")
+
+
+def test_the_environment_without_containers_is_made_as_the_image_s_is() -> None:
+    image = (ROOT / "Dockerfile").read_text().partition(" AS cuda\n")[2].replace("\\\n", " ")
+    for name, value in re.findall(r"^ARG (\w+)=(.*)$", image, re.MULTILINE):
+        image = image.replace(f'"${name}"', value)
+    image = image.replace("/opt/cuda.lock", "containers/cuda.lock").replace("/opt/venv", "$VIRTUAL_ENV")
+    image = " ".join(image.replace("CUDNN_HOME=$", 'CUDNN_HOME="$').split())
+    begin, *lines = README[README.index("python3.12 -m venv .venv-cuda") :].partition("\n```")[0].splitlines()
+    assert begin.endswith("source .venv-cuda/bin/activate") and len(lines) == 4
+    for line in lines:
+        words = " ".join(line.removeprefix("export ").split())
+        assert words.removesuffix('"') in image, f"the image does otherwise than {line}"
+
+
+def test_the_line_that_makes_nemo_run_lock_anew_has_its_pins() -> None:
+    (line,) = re.findall(r"`pip install (nemo-run==[^`]+)`", README)
+    lock = pinned((ROOT / "containers" / "nemo_run.lock").read_text())
+    assert unmet(line.split(), lock, "3.11") == []
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("lock", "folder"), [("cpu.lock", "."), ("nemo_run.lock", "nemo_run")])
+def test_what_an_environment_freezes_to_is_its_lock(lock: str, folder: str) -> None:
+    binaries = Path(sys.prefix) / folder / "bin"
+    if not (binaries / "pip").exists():
+        pytest.skip(f"{binaries.parent} is not there; run containers/setup_nemo_run.sh")
+    found = re.findall(r"(?:/tmp/lock/bin/)?(pip freeze --all [^\n`]+)", README)
+    assert len(found) == 2 and len(set(found)) == 1
+    done = subprocess.run(["bash", "-c", f"{binaries}/{found[0]}"], capture_output=True, text=True)
+    assert pinned(done.stdout) == pinned((ROOT / "containers" / lock).read_text()), done.stderr
+
+
+@pytest.mark.e2e
+def test_an_environment_lacks_the_four_that_its_lock_leaves_out_and_nothing_else() -> None:
+    (left_out,) = re.findall(r"^/tmp/lock/bin/pip uninstall -y (.*)$", README, re.MULTILINE)
+    done = subprocess.run([Path(sys.prefix) / "bin" / "pip", "check"], capture_output=True, text=True)
+    complaints = re.findall(r"^\S+ \S+ requires (\S+), which is not installed\.$", done.stdout, re.MULTILINE)
+    assert set(complaints) == set(left_out.split()) and len(complaints) == len(done.stdout.splitlines()), done.stdout
