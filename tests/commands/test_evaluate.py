@@ -171,7 +171,7 @@ def test_the_commands_of_the_page_are_taken_as_written(
     (tmp_path / "runs").mkdir()
     write_run(tmp_path / "runs" / "demo")
     write_run(tmp_path / "runs" / "prorl_v2", "h100x32")
-    lines = [line for page, line in COMMANDS if page == "evaluation.md" and "megatron-rl evaluate " in line]
+    lines = [line for page, line in COMMANDS if page == "docs/evaluation.md" and "megatron-rl evaluate " in line]
     found = {line: planned(*shlex.split(line.partition("megatron-rl evaluate")[2])) for line in lines}
     assert len(found) >= 2
     for line, evaluation in found.items():

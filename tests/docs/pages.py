@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "recipes").glob("*.md"))]
+OF_FOLDERS = [ROOT / "containers" / "README.md", ROOT / "benchmarks" / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *OF_FOLDERS]
+PAGES += [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "recipes").glob("*.md"))]
+NO_PAGES = {"CHANGELOG.md": "says what has changed since when, and nothing to type"}
 PROGRAMS = (
-    r"megatron-rl|make|python3?|\.venv/\S+|sbatch|srun|scancel|scontrol|squeue|sacct|hf|pip|docker|enroot|apptainer"
-    r"|sudo|apt-get|git|cp|source|unset|ssh|nemorun|pytest|slurm/\S+\.sh|containers/\S+\.sh|launch\.py"
+    r"megatron-rl|make|python3?(?:\.\d+)?|\.venv/\S+|sbatch|srun|scancel|scontrol|squeue|sacct|hf|pip|uv|docker|enroot"
+    r"|apptainer|sudo|apt-get|git|cp|grep|source|unset|export|ssh|nemorun|pytest|slurm/\S+\.sh|containers/\S+\.sh"
+    r"|benchmarks/\S+\.py|/tmp/lock/\S+|launch\.py"
 )
 BEGINS = re.compile(rf"(?:\w+=\S* )*(?:{PROGRAMS})(?= |$)")
 # What a block shows in place of commands: the beginnings of its lines.
@@ -57,6 +61,17 @@ SHOWS = (
     r"PYTHONHASHSEED=0 python -m megatron_rl\.data\.logic_tasks --split held_out .*",
     r"python benchmarks/gpu\.py --results gpu\.jsonl",
 )
+# The words are given to the script's own parser, by tests/benchmarks/test_lines.py; those that take seconds run there,
+# too, as written or with what their row says makes them short. The others take minutes on a machine of their own.
+SCRIPT = r"(\.venv/bin/python |python )?benchmarks/(?!gpu\.py --results)\w+\.py.*"
+# By tests/containers/test_locks.py: beside the image's own lines, and on the environment that the lock has made.
+CUDA = (
+    r"grep -v '\^transformer-engine-torch==' containers/cuda\.lock \| .*",
+    r"export CUDNN_HOME=.*",
+    r"CPATH=.* pip install .*",
+    r"pip install --no-deps --no-build-isolation -e \.",
+)
+FREEZE = r"(/tmp/lock/bin/)?pip freeze .*"
 # Of a line that cannot come to its end here: what it says where it stops, by test_commands.py.
 UP_TO = {
     "megatron-rl train brorl --scale gpu1 --parent nvidia/Nemotron-Research-Reasoning-Qwen-1.5B@main": (
@@ -86,7 +101,14 @@ NOT_RUN = {
     r"git clone .*": "the address is the reader's",
     r"source \.venv/bin/activate": "begins every line that is run",
     r"hf auth login": "asks for a secret",
-    r"make test|pytest -m slurm": "this is a part of it",
+    r"make (lint types )?test|pytest -m slurm": "this is a part of it",
+    r"PYTHON=/path/to/python3\.11 make setup": "the path is the reader's; tests/containers/test_setup.py gives one",
+    r"containers/compat\.sh tests/actor": "downloads 4 GB; `make compat` is a part of each release",
+    r"python3\.\d+ -m venv (/tmp/lock|\.venv-cuda && .*)": "begins what downloads 4 GB",
+    r"/tmp/lock/bin/pip (un)?install .*": "resolves anew, from the package index, what cpu.lock holds",
+    r"uv pip compile .*": "resolves anew, from the package index, what cuda.lock holds",
+    r"pip install nemo-run==.*": "resolves anew, from the package index, what nemo_run.lock holds; a test has its pins",
+    r"python docs/recipes/make\.py": "writes what tests/recipes/test_pages.py compares with",
     r"nemorun (experiment list|megatron_rl prorl_v2 scale=h100x32 --yes)": "NeMo-Run's; it starts what launch.py does",
     r"sbatch --signal=B:USR1@1800": "a part of a line",
     r"unset NVTE_FLASH_ATTN .*": "a line for the site's own file",
@@ -117,7 +139,11 @@ def commands_of(page: Path) -> list[str]:
     blocks, prose = blocks_and_prose(page.read_text(encoding="utf-8"))
     inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
     lines = [line for block in blocks for line in block if not line.startswith(OUTPUTS)]
-    lines += [code for code in inline if BEGINS.match(code) and (" -" in code or len(code.split()) > 2)]
+    lines += [
+        code
+        for code in inline
+        if BEGINS.match(code) and (re.search(r" -| \S+/\S+|^benchmarks/", code) or len(code.split()) > 2)
+    ]
     return list(dict.fromkeys(lines))
 
 
@@ -139,6 +165,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "shows": SHOWS,
     "up to": tuple(map(re.escape, UP_TO)),
     "slurm": SLURM,
+    "scripts": (SCRIPT,),
+    "locks": (*CUDA, FREEZE),
     "named": (r"megatron-rl data prepare \w+", r"hf download --local-dir", r"python -m megatron_rl train"),
     "not run": tuple(NOT_RUN),
 }
@@ -150,7 +178,7 @@ def places_of(line: str) -> list[str]:
     return found or (["the reader"] if is_filled_in(line) else [])
 
 
-COMMANDS = [(page.name, line) for page in PAGES for line in commands_of(page)]
+COMMANDS = [(str(page.relative_to(ROOT)), line) for page in PAGES for line in commands_of(page)]
 
 
 def lines_in(place: str) -> list[str]:

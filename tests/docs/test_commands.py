@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.docs.pages import (
     CAMPAIGN,
     COMMANDS,
     JOURNEY,
+    NO_PAGES,
     OUTPUTS,
     PAGES,
     PLACES,
@@ -39,6 +41,13 @@ OURS = dict.fromkeys(
     for _, line in COMMANDS
     if line.startswith("megatron-rl ") and "..." not in line and places_of(line) != ["named"]
 )
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says which files there are")
+def test_every_markdown_file_is_a_page_or_is_named_as_none() -> None:
+    found = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    pages = [str(page.relative_to(ROOT)) for page in PAGES]
+    assert sorted(found.split()) == sorted([*pages, *NO_PAGES])
 
 
 def test_every_command_has_one_place_in_the_table() -> None:
