@@ -35,9 +35,14 @@ _KINDS = {
 
 def is_same_value(reference: Tree, tree: Tree, relative_tolerance: float = 0.0) -> bool:
     """Whether the two agree; the tolerance is for trees without symbols."""
-    has_log = "log" in {*_functions(reference), *_functions(tree)}
-    log_bases = (None, 10) if has_log else (None,)  # it means either, but the same on both sides
+    log_bases = _log_bases(reference, tree)  # it means either, but the same on both sides
     return any(_agree(reference, tree, log_base, relative_tolerance) for log_base in log_bases)
+
+
+def _log_bases(*trees: Tree) -> tuple[int | None, ...]:
+    """What a log without a base may mean in trees, None for e; one of them where it does not matter."""
+    has_log = any("log" in _functions(tree) for tree in trees)
+    return (None, 10) if has_log else (None,)
 
 
 def _agree(reference: Tree, tree: Tree, log_base: int | None, relative_tolerance: float) -> bool:
@@ -51,12 +56,16 @@ def _agree(reference: Tree, tree: Tree, log_base: int | None, relative_tolerance
 
 
 def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
-    """Whether a tree without symbols has a real value that is no further from `value` than that."""
+    """Whether a tree without symbols has a real value that is no further from `value` than that.
+
+    A logarithm without a base is natural to one reader (sympy) and of base 10 to the next (math-verify): it must be
+    near as both.
+    """
     try:
-        exact = evaluate(tree, {}, None).value
+        found = [evaluate(tree, {}, log_base).value for log_base in _log_bases(tree)]
     except (UndefinedError, KeyError):
         return False
-    return _is_real(exact) and bool(abs(inexact(exact) - inexact(value)) <= inexact(distance))
+    return all(_is_real(exact) and bool(abs(inexact(exact) - inexact(value)) <= inexact(distance)) for exact in found)
 
 
 def real_number(tree: Tree) -> Value | None:
