@@ -104,6 +104,8 @@ def _plain_verdict(answers: Sequence[str], item: Mapping[str, Any]) -> Verdict |
         ]
         if any(value is not None and agree(value, reference, tolerance) for value in found):
             return right()
+        if reference.unit_text and any(_are_spaced_apart(answer, item["answer"]) for answer in answers):
+            return wrong("another quantity")
         return wrong("another quantity") if found[-1] is not None or "unit" in item else None
     if (both := span(item["answer"])) is not None:
         found_spans = [span(answer) for answer in answers]
@@ -114,6 +116,12 @@ def _plain_verdict(answers: Sequence[str], item: Mapping[str, Any]) -> Verdict |
     if any(same_words(text, item["answer"]) for answer in answers for text in (answer, _LABEL.sub("", answer))):
         return right()
     return None if may_be_formula(item["answer"]) else wrong("other words")
+
+
+def _are_spaced_apart(answer: str, reference: str) -> bool:
+    """Whether two texts have the same letters in other words, as 5 c d and 5 cd: a product of units is no unit."""
+    mine, its = ([*re.findall("[A-Za-zμΩ]+", plain(text).replace("\\text", ""))] for text in (answer, reference))
+    return sorted(mine) != sorted(its) and sorted("".join(mine)) == sorted("".join(its))
 
 
 def _directed(answers: Sequence[str], reference: Quantity, direction: frozenset[str], tolerance: Fraction) -> Verdict:

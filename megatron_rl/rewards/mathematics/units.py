@@ -146,6 +146,10 @@ _PREFIXES = {
 }  # fmt: skip
 # Where they stand alone they are no differences.
 _ZEROS = {"celsius": Fraction(27315, 100), "fahrenheit": Fraction(45967, 180)}
+# Products that are written as one word, whose letters would else be those of another unit in the wrong case: no nm.
+_ONE_WORD = re.compile(
+    r"(?:(?:da|[kMGTmμunpcdh])?(?:N(?=m$)|A(?=h$)|W(?=h$)|V(?=A$)|Pa(?=s$))|N(?=s$)|[AWVJ](?=s$)|C(?=m$))[mshA]"
+)
 _PLURALS = {"people": "person", "children": "child"}
 
 # Words behind a number that leave it open, and those that make it another number, unless a noun follows.
@@ -197,8 +201,8 @@ _CURRENCY = re.compile(r"(-? ?)(?:\\(\$)|([€£¥₹]|(?:Rs|USD)\b)\.?) ?")
 def unit(text: str) -> Unit | None:
     """What a unit expression in plain form is worth, None where it is none; what it is a unit of may follow.
 
-    >>> unit("kJ/mol") == unit(r"\\text{J} \\text{mmol}^{-1}"), unit("apples")
-    (True, None)
+    >>> unit("kJ/mol") == unit(r"\\text{J} \\text{mmol}^{-1}"), unit("Nm") == unit("N m"), unit("apples")
+    (True, True, None)
     """
     found = _factors(_in_one_spelling(text).partition(" of ")[0])
     if found is None or not found.keys() <= _table().worth.keys():
@@ -259,11 +263,18 @@ def _factors(text: str) -> dict[str, int] | None:
         if match[1]:
             sign = -1
             continue
-        name, power = _name(match[2]), int(match[3] or match[4] or 1)
+        names, power = _names(match[2]), int(match[3] or match[4] or 1)
         if abs(power) > MAX_POWER:
             return None
-        found[name] = found.get(name, 0) + sign * power
+        for name in names[:-1]:
+            found[name] = found.get(name, 0) + sign
+        found[names[-1]] = found.get(names[-1], 0) + sign * power
     return None if not found or text.endswith("/") else found
+
+
+def _names(word: str) -> list[str]:
+    """The first names of the units that a word is made of, mostly one; a power behind it is the last one's."""
+    return [_name(word[:-1]), _name(word[-1])] if _ONE_WORD.fullmatch(word) else [_name(word)]
 
 
 def _name(word: str) -> str:
