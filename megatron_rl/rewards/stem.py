@@ -26,7 +26,7 @@ from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.science.choices import chosen_option, option_of_last_line, stated_option
 from megatron_rl.rewards.science.measures import Quantity, agree, irrational, leeway, quantity, resolution, with_unit
 from megatron_rl.rewards.science.remarks import last_of_equal, split_direction, without_remarks
-from megatron_rl.rewards.science.spans import same_span, span
+from megatron_rl.rewards.science.spans import same_span, span, without_uncertainty
 from megatron_rl.rewards.science.statements import sentences, statements
 from megatron_rl.rewards.science.typed import in_letters, with_brackets
 from megatron_rl.rewards.science.wording import in_one_notation, is_symbolic, may_be_formula, meaning, same_words
@@ -102,6 +102,7 @@ def _plain_verdict(answers: Sequence[str], item: Mapping[str, Any]) -> Verdict |
         found = [
             quantity(text) for answer in answers for text in (answer, without_remarks(answer), last_of_equal(answer))
         ]
+        found = [*(without_uncertainty(answer, reference) for answer in answers), *found]
         if any(value is not None and agree(value, reference, tolerance) for value in found):
             return right()
         if reference.unit_text and any(_are_spaced_apart(answer, item["answer"]) for answer in answers):

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from megatron_rl.rewards.mathematics.notation import plain
+from megatron_rl.rewards.mathematics.units import NO_DIMENSION
 from megatron_rl.rewards.science.macros import without_macros
 from megatron_rl.rewards.science.measures import MAX_QUANTITY_CHARACTERS, Quantity, agree, quantity
 
@@ -16,6 +17,15 @@ _BETWEEN = re.compile(r"(?:between|from) ", re.IGNORECASE)
 _TO = re.compile(r" ?(?:-{1,3}|\bto\b|\\approx|\band\b) ?")
 _IN_BRACKETS = re.compile(r"\(([^()]*)\)(.*)")
 _EXPONENT = re.compile(r"(?:\\times|\\cdot|\*) ?10 ?\^")
+# Ways to write an uncertainty: +/-, (\pm 0.1) behind the unit, in words; 3.2(1) and 3.2^{+0.1}_{-0.2} are two of value.
+_PLUS_MINUS = re.compile(
+    r"\+ ?/ ?-|\+-|\bplus(?: or | ?/ ?|-| )minus\b|,? ?(?:with )?(?:an? )?(?:absolute )?\b(?:uncertainty|error) of\b"
+)
+_BEHIND = re.compile(r"\( ?(\\pm [^()]*)\)$")
+_LAST_DIGITS = re.compile(r"([0-9]*\.([0-9]+)) ?\( ?([0-9]{1,3}) ?\)")
+_DIGITS = r"[0-9]+(?:\.[0-9]+)?"
+_UP_AND_DOWN = re.compile(rf"({_DIGITS}) ?([_^]) ?\{{ ?([+-]) ?({_DIGITS}) ?\}} ?([_^]) ?\{{ ?([+-]) ?({_DIGITS}) ?\}}")
+MAX_SHARE = Fraction(1, 10)  # chosen: of a value, its uncertainty; who says 5 \pm 1 has not said 5
 
 
 class Span(NamedTuple):
@@ -34,7 +44,7 @@ def span(text: str) -> Span | None:
     """
     if len(text) > MAX_QUANTITY_CHARACTERS:
         return None
-    text = " ".join(_TEXT.sub(r" \1 ", plain(without_macros(text))).split())
+    text = _with_sign(" ".join(_TEXT.sub(r" \1 ", plain(without_macros(text))).split()))
     if named := _NAMED.match(text):
         text = text[named.end() :]
     bracket = _IN_BRACKETS.fullmatch(text)
@@ -50,6 +60,50 @@ def span(text: str) -> Span | None:
         if found:
             return found
     return None
+
+
+def without_uncertainty(text: str, reference: Quantity) -> Quantity | None:
+    """The quantity that a text states with a small uncertainty; None for anything else.
+
+    Two bare numbers beside a bare reference are two values and not one that was measured.
+
+    >>> reference = quantity("3.2 cm")
+    >>> [found and found.number_text for found in (without_uncertainty(text, reference) for text in ("3.2(1) cm", "3"))]
+    ['3.2', None]
+    """
+    found = span(text)
+    if found is None or found.is_range or not (reference.unit_text or found.first.unit_text):
+        return None
+    value, uncertainty = found.first, found.second
+    share = abs(uncertainty.number / value.number) if value.number else Fraction(1)
+    if uncertainty.unit_text != value.unit_text and uncertainty.unit_text:
+        if not (value.unit and uncertainty.unit):
+            return None
+        share *= uncertainty.unit.factor / value.unit.factor
+        if uncertainty.unit.dimension == NO_DIMENSION and value.unit.dimension != NO_DIMENSION:  # per cent of it
+            share = abs(uncertainty.number * uncertainty.unit.factor)
+        elif uncertainty.unit.dimension != value.unit.dimension:
+            return None
+    return value if share <= MAX_SHARE else None
+
+
+def _with_sign(text: str) -> str:
+    r"""A text in plain form whose uncertainty stands behind `\pm`, however it was written."""
+    text = _BEHIND.sub(r"\1", _PLUS_MINUS.sub(r" \\pm ", text))
+    text = _LAST_DIGITS.sub(_in_full, text)
+    return " ".join(_UP_AND_DOWN.sub(_larger, text).split())
+
+
+def _in_full(match: re.Match[str]) -> str:
+    uncertainty = Fraction(int(match[3]), 10 ** len(match[2]))
+    return f"({match[1]} \\pm {float(uncertainty):.{len(match[2])}f})"
+
+
+def _larger(match: re.Match[str]) -> str:
+    signs = {match[2] + match[3], match[5] + match[6]}
+    if signs != {"^+", "_-"}:
+        return match[0]
+    return f"({match[1]} \\pm {max(match[4], match[7], key=lambda text: Fraction(text))})"
 
 
 def _span(is_range: bool, first: str, second: str) -> Span | None:
