@@ -11,6 +11,7 @@ import torch._dynamo.config
 from megatron_rl.device import Device
 from megatron_rl.device.attention_on_cpu import block_spec
 from megatron_rl.device.megatron_on_cpu import adapt_megatron
+from megatron_rl.device.products_on_cpu import linear, product
 
 
 def cpu(dtype: torch.dtype) -> Device:
@@ -49,7 +50,7 @@ def cpu(dtype: torch.dtype) -> Device:
 
 def _product_in_fp32(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     precision = torch.promote_types(left.dtype, torch.float32)
-    return left.to(precision) @ right.to(precision)
+    return product(left.to(precision), right.to(precision))
 
 
 def _prepare_rollout(attempt: str) -> None:
@@ -62,7 +63,7 @@ def _prepare_rollout(attempt: str) -> None:
 
     def use_live_weights(layer: torch.nn.Module, remove_weight: bool) -> None:
         # vLLM packs linear weights once at load and drops the originals; a refit would never reach the packed copy.
-        layer.cpu_linear = torch.nn.functional.linear
+        layer.cpu_linear = linear
 
     layers.dispatch_cpu_unquantized_gemm = use_live_weights
     shared = cpu_communicator._CPUSHMDistributed
