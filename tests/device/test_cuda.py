@@ -57,7 +57,7 @@ def test_a_scale_of_gpus_is_refused_where_there_is_none() -> None:
 
 def test_vllm_is_told_the_visible_gpu_and_the_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "5")
-    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")  # what is set below is undone
     prepare_rollout(0)
     assert os.environ["LOCAL_RANK"] == "0" and os.environ["VLLM_USE_V2_MODEL_RUNNER"] == "1"
 
