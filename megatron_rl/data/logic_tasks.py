@@ -14,11 +14,12 @@ Not covered: tasks that draw from a fixed stock (`rush_hour`, `codeio`, `arc_agi
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def make_rows(task: str, split: str, first: int, number: int) -> list[dict[str, 
     from reasoning_gym import create_dataset
 
     rows = []
-    with _one_day():
+    with _one_day(), redirect_stdout(io.StringIO()):  # the compiler of `bf` prints points, among rows on stdout
         dataset = create_dataset(task, seed=span[first], size=number)
         for index in range(number):
             random.seed(span[first + index])

@@ -16,7 +16,7 @@ import pytest
 
 from megatron_rl.commands.suites import all_benchmarks
 from megatron_rl.config.checks import UserError
-from megatron_rl.config.suites import Benchmark, Rows
+from megatron_rl.config.suites import Benchmark, Made, Rows
 from megatron_rl.evaluation.benchmarks import livecodebench
 from megatron_rl.evaluation.benchmarks.problems import READERS, rows_as_items, stored
 
@@ -260,3 +260,11 @@ def test_what_was_read_is_stored_and_not_read_again(data: Path, tmp_path: Path) 
     first = stored(benchmark, tmp_path / "problems", data)
     again = stored(benchmark, tmp_path / "problems", tmp_path / "nowhere")
     assert again == first and sum(first.left_out.values()) == 2
+
+
+@pytest.mark.e2e
+def test_tasks_that_print_while_they_are_made_give_their_problems(tmp_path: Path) -> None:
+    benchmark = KNOWN["gym_code"]
+    assert isinstance(benchmark.source, Made)
+    few = dataclasses.replace(benchmark, source=dataclasses.replace(benchmark.source, num_per_task=3))
+    assert Counter(item.item["task"] for item in stored(few, tmp_path, None).items) == {"bf": 3, "codeio": 3}
