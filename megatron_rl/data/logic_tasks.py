@@ -16,15 +16,21 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from megatron_rl.rewards import logic
+from megatron_rl.rewards.sandbox.layers import die_with_parent
+from megatron_rl.runtime.log import get_logger
 
 # The registrations of reasoning-gym at the commit that the papers' task counts and averages fit, 2025-03-04; inferred,
 # as the papers give no list. `palindrome` has become `palindrome_generation`.
@@ -55,15 +61,17 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 OUT_OF_DISTRIBUTION = ("acre", "boxnet", "game_of_life_halting", "puzzle24")  # evaluated, never trained on
 
 SEEDS: Mapping[str, range] = {"train": range(10**9), "held_out": range(10**9, 2 * 10**9)}
+PART = 20  # seeds that a process makes at a time: a tenth of the tasks takes nine tenths of the time
 INSTRUCTION = "\n\nPut your final answer between <answer> and </answer>."
 
 
-def make_rows(task: str, split: str, first: int, number: int) -> list[dict[str, Any]]:
+def make_rows(task: str, split: str, first: int, number: int, part: range | None = None) -> list[dict[str, Any]]:
     """The rows of seeds `first` to `first + number - 1` of a split, counted from the start of its span.
 
-    Fewer where an entry has no usable answer: an empty one, or one that its own scorer does not call right.
-    Raises ValueError for seeds outside the split's span, or a task that it may not have; RuntimeError unless
-    PYTHONHASHSEED is 0.
+    With a `part` of range(number) those alone, as they are among all: an entry does not depend on which others are
+    drawn, but says which of its dataset it is. Fewer where an entry has no usable answer: an empty one, or one that its
+    own scorer does not call right. Raises ValueError for seeds outside the split's span, or a task that it may not
+    have; RuntimeError unless PYTHONHASHSEED is 0.
     """
     if task not in logic.ACCEPTED:
         raise ValueError(f"logic task '{task}' is not accepted; see TASKS in rewards/puzzles/tasks.py")
@@ -81,7 +89,7 @@ def make_rows(task: str, split: str, first: int, number: int) -> list[dict[str, 
     rows = []
     with _one_day(), redirect_stdout(io.StringIO()):  # the compiler of `bf` prints points, among rows on stdout
         dataset = create_dataset(task, seed=span[first], size=number)
-        for index in range(number):
+        for index in range(number) if part is None else part:
             random.seed(span[first + index])
             rows.append(_row(task, span[first + index], dataset[index]))
     return [row for row in rows if _is_usable(row["item"])]
@@ -116,14 +124,45 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed, counted from the start of the span")
     parser.add_argument("--tasks", nargs="+", help="these alone; all of the split if not given")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="all cores if not given")
     arguments = parser.parse_args()
-    tasks: list[str] = arguments.tasks or [task for names in TASKS.values() for task in names]
+    for name in ("per_task", "processes"):
+        if (value := getattr(arguments, name)) < 1:
+            parser.error(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    tasks: list[str] = list(dict.fromkeys(arguments.tasks or [task for names in TASKS.values() for task in names]))
     if arguments.split == "held_out" and not arguments.tasks:
         tasks += OUT_OF_DISTRIBUTION
     with arguments.out.open("w", encoding="utf-8") as file:
-        for task in tasks:
-            rows = make_rows(task, arguments.split, arguments.first, arguments.per_task)
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in without_shared(rows, ()))
+        made = _shared(tasks, arguments.split, arguments.first, arguments.per_task, arguments.processes)
+        for number, (task, rows) in enumerate(zip(tasks, made, strict=True), 1):
+            kept = without_shared(rows, ())
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+            get_logger().info("task %d of %d, %s: %d rows", number, len(tasks), task, len(kept))
+
+
+def _shared(
+    tasks: Sequence[str], split: str, first: int, number: int, processes: int
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each task, made by several processes. Raises BrokenProcessPool where one of them was killed."""
+    parts = [
+        (task, split, first, number, range(start, min(start + PART, number)))
+        for task in tasks
+        for start in range(0, number, PART)
+    ]
+    context, count = multiprocessing.get_context("spawn"), min(processes, len(parts))
+    with ProcessPoolExecutor(count, context, initializer=_begin, initargs=(os.getpid(),)) as pool:
+        try:
+            found = pool.map(make_rows, *zip(*parts, strict=True))
+            for _, made in groupby(zip(parts, found, strict=True), key=lambda one: one[0][0]):
+                yield [row for _, rows in made for row in rows]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _begin(parent: int) -> None:
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; these end with the one that made them
 
 
 @contextmanager

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +100,47 @@ def test_rows_are_problems_that_their_own_answer_solves(tmp_path: Path) -> None:
 def test_a_row_does_not_depend_on_how_many_are_made() -> None:
     three, two = (logic_tasks.make_rows("dice", "train", *seeds) for seeds in ((5, 3), (6, 2)))
     assert [(row["id"], row["prompt"]) for row in three[1:]] == [(row["id"], row["prompt"]) for row in two]
+
+
+@pytest.mark.usefixtures("fixed_hash_seed")
+@pytest.mark.parametrize("task", ["dice", "ab", "gsm_symbolic", "rush_hour"])
+def test_a_part_of_the_rows_is_as_it_is_among_all(task: str) -> None:
+    whole = logic_tasks.make_rows(task, "train", 14, 8)
+    second, first = (logic_tasks.make_rows(task, "train", 14, 8, part) for part in (range(3, 8), range(3)))
+    assert [*first, *second] == whole
+
+
+@pytest.mark.e2e
+def test_any_number_of_processes_writes_the_same_file(tmp_path: Path) -> None:
+    written = []
+    for processes in ("1", "3"):
+        words = ["--split", "train", "--per-task", "45", "--tasks", "ab", "dice", "gcd", "--processes", processes]
+        done = subprocess.run(
+            [sys.executable, "-m", "megatron_rl.data.logic_tasks", *words, "--out", str(tmp_path / processes)],
+            env=os.environ | {"PYTHONHASHSEED": "0"}, check=True, capture_output=True,
+            text=True,
+        )  # fmt: skip
+        assert re.search(r"INFO task 3 of 3, gcd: 45 rows$", done.stderr, re.MULTILINE) and done.stdout == ""
+        written.append((tmp_path / processes).read_bytes())
+    assert written[0] == written[1]
+    tasks = [json.loads(line)["item"]["task"] for line in written[0].splitlines()]
+    assert list(dict.fromkeys(tasks)) == ["ab", "dice", "gcd"] and len(tasks) > 2 * 45
+
+
+@pytest.mark.usefixtures("fixed_hash_seed")
+def test_what_reasoning_gym_prints_is_not_among_the_rows(capfd: pytest.CaptureFixture[str]) -> None:
+    assert logic_tasks.make_rows("bf", "held_out", 0, 2)
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("words", ["--per-task 0", "--per-task 1 --processes 0"])
+def test_a_number_of_nothing_is_refused(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["logic_tasks", "--split", "train", "--out", "none", *words.split()])
+    with pytest.raises(SystemExit):
+        logic_tasks.main()
+    assert f"{' '.join(words.split()[-2:])}: must be at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("fixed_hash_seed")
