@@ -28,8 +28,10 @@ from megatron_rl.runtime.ranks import process_environment
 
 if TYPE_CHECKING:
     from megatron_rl.data.prompts import PromptStream
+    from megatron_rl.device import Device
     from megatron_rl.rollout.collect import Rollouts
     from megatron_rl.rollout.engine import Engine
+    from megatron_rl.runtime.parallel import Ranks
     from megatron_rl.types import Collected
 
 GROUPS = (16, 512)  # samples of a prompt: ProRL's and BroRL's
@@ -58,15 +60,22 @@ def main() -> None:
     parser.add_argument("--model", choices=("both", TINY.name, TWENTY_MILLION.name), default="both")
     options = parser.parse_args()
     figures: Figures = {}
+    # The environment is read when torch is imported, and no import of torch comes before this line.
+    first = make_run(DEMO_MODEL, TINY, GROUPS[0])
+    os.environ.update(process_environment(first.scale))
+    from megatron_rl import device
+    from megatron_rl.runtime import parallel
+
+    hardware = device.select(first.scale)
+    ranks = parallel.start(first.scale, hardware, first.stall_seconds)
     with tempfile.TemporaryDirectory(prefix="megatron-rl-rollout-") as temporary:
         for case in (TINY, TWENTY_MILLION):
             if options.model in ("both", case.name):
-                # The environment is read when torch is imported, and no import of torch comes before this line.
-                os.environ.update(process_environment(make_run(DEMO_MODEL, case, GROUPS[0]).scale))
                 if options.quick:
                     case = dataclasses.replace(case, num_samples=max(GROUPS), response_tokens=4)
                 folder = DEMO_MODEL if case.name == TINY.name else make_20m(Path(temporary))
-                found = measure(case, folder, options.repeats or (1 if options.quick else case.repeats))
+                repeats = options.repeats or (1 if options.quick else case.repeats)
+                found = measure(case, folder, ranks, hardware, repeats)
                 figures |= {f"{name}_{case.name}": value for name, value in found.items()}
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     print(json.dumps({**{name: float(f"{value:.4g}") for name, value in figures.items()}, **versions}))
@@ -90,22 +99,19 @@ def make_run(model_folder: Path, case: Case, samples_per_prompt: int) -> Run:
     return build_run("prorl_v2", "cpu", words, model_folder / "no_run", needs_files=True)
 
 
-def measure(case: Case, folder: Path, repeats: int) -> Figures:
+def measure(case: Case, folder: Path, ranks: Ranks, hardware: Device, repeats: int) -> Figures:
     """All figures of one model, on an engine made for it."""
     from safetensors.torch import load_file
 
-    from megatron_rl import device
     from megatron_rl.data.prompts import load_tokenizer
     from megatron_rl.rewards.score import Scorer
     from megatron_rl.rollout.collect import Rollouts
     from megatron_rl.rollout.engine import Engine
-    from megatron_rl.runtime import parallel
     from megatron_rl.runtime.preempt import Preemption
 
     say(f"{case.name}: starting the engine")
     run = make_run(folder, case, GROUPS[0])
-    hardware = device.select(run.scale)
-    engine = Engine(run, parallel.start(run.scale, hardware, run.stall_seconds), hardware)
+    engine = Engine(run, ranks, hardware)
     engine.load(load_file(folder / "model.safetensors").items(), 0)
     tokenizer = load_tokenizer(DEMO_MODEL)  # also for the other model, whose words it does not know: they are as long
     figures = decoding_figures(case, engine)
