@@ -17,6 +17,7 @@ from megatron_rl.config.pretrained import unknown_fields
 from megatron_rl.config.records import Scale
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.config.tokenizer import prompt_lengths
+from megatron_rl.data.files import missing_parts
 from megatron_rl.estimate.memory import RESERVED_BYTES, estimate, shortage
 from megatron_rl.estimate.step import OURS, parts_of_run
 from megatron_rl.runtime.rundir import check_free
@@ -36,7 +37,7 @@ def warnings(run: Run, lacking: Sequence[str]) -> Iterator[str]:
             "which is at once; give more, or set less"
         )
     yield from (f"`train` would refuse this: {refusal}" for refusal in refusals)
-    if run.data_folder.is_dir() and run.scale.miniature is None:  # the demo's model knows no words
+    if not missing_parts(run.data_folder) and run.scale.miniature is None:  # the demo's model knows no words
         yield from unasked(run)
     if (lacks := shortage(estimate(run), run.scale)) > 0:
         yield (
@@ -74,10 +75,11 @@ def show(run: Run, out: Console) -> None:
     out.print(batch_algebra(run), soft_wrap=True)
     show_memory(run, out)
     for kind, folder in (("model", run.model_folder), ("data", run.data_folder)):
-        out.print(f"{kind}: {folder}" + ("" if folder.is_dir() else " (not on this machine)"))
+        is_cut = kind == "data" and bool(missing_parts(folder))
+        out.print(f"{kind}: {folder}" + (is_cut * " (incomplete)" if folder.is_dir() else " (not on this machine)"))
     if run.model_folder.is_dir() and (unknown := unknown_fields(run.model_folder)):
         out.print(f"config.json has fields that nothing is known to read: {', '.join(unknown)}", soft_wrap=True)
-    if run.data_folder.is_dir():
+    if not missing_parts(run.data_folder):
         out.print(f"prompts: {prompts(run)}", soft_wrap=True)
         for line, is_large in too_long(run):
             out.print(line, style="yellow" if is_large else "", soft_wrap=True)

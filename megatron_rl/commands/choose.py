@@ -30,6 +30,7 @@ from megatron_rl.config.tokenizer import check_tokenizer
 from megatron_rl.config.typed import check_types
 from megatron_rl.config.variant import domains_of, shortened, variant_of
 from megatron_rl.config.weights import check_tensors, digest_of_weights
+from megatron_rl.data.files import missing_parts
 from megatron_rl.runtime import rundir
 
 NO_RECIPES = ("domains", "models", "scales")  # modules of recipes/ that recipes are made of, or placed by
@@ -60,7 +61,7 @@ def build_run(
     of_scale, of_run, of_recipe = sort_settings(settings)
     scale = change(scale, of_scale, "scale.")
     check_scale(scale)
-    lacking = None if needs_files else lacking if lacking is not None else []
+    is_shown, lacking = lacking is not None, None if needs_files else lacking if lacking is not None else []
     fields = {name: parse(f"run.{name}", RUN_FIELDS[name], text) for name, text in of_run.items()}
     if not needs_files:
         fields = {name: seen_here(value) if isinstance(value, Path) else value for name, value in fields.items()}
@@ -80,7 +81,7 @@ def build_run(
     if older is not None and scale.miniature is not None:  # not its folder: that may move while the run goes on
         model = dataclasses.replace(model, name=f"{older.release} after step {older.step}")
     recipe = change(fitted(published, model, scale), of_recipe)
-    data_folder = choose_data(published, scale, fields.pop("data_folder", None), lacking)
+    data_folder = choose_data(published, scale, fields.pop("data_folder", None), lacking, is_shown=is_shown)
     check_directory(directory := directory or Path("runs") / f"{recipe.name}-{scale.name}")
     run = Run(
         recipe=recipe,
@@ -306,20 +307,26 @@ def _folder(text: str) -> Path | None:
     return path if path.is_dir() else None
 
 
-def choose_data(recipe: Recipe, scale: Scale, given: Path | None, lacking: list[str] | None) -> Path:
-    """The folder of prompts, its files read once to find what is wrong with them. Raises UserError."""
+def choose_data(recipe: Recipe, scale: Scale, given: Path | None, lacking: list[str] | None, *, is_shown: bool) -> Path:
+    """The folder of prompts, its files read once to find what is wrong with them. Raises UserError.
+
+    Where all that is lacking `is_shown`, a folder that was given may lack files or domains, too.
+    """
+    from megatron_rl.commands.data import check_whole, making
+
     default = Path("data") if scale.miniature is None else REPOSITORY / scale.miniature.data_folder
     folder = given or default
     may_lack = given is None and scale.miniature is None
     with noted(lacking if may_lack else None):
         require(
             folder.is_dir(),
-            f"data folder {folder}: there is no such folder; give the one with {recipe.name}'s prompts with "
-            f"--set run.data_folder=FOLDER{MOUNTS_UNKNOWN * mounts_are_unknown()}",
+            f"data folder {folder}: there is no such folder; {making(folder, recipe)} makes it, or give the one with "
+            f"{recipe.name}'s prompts with --set run.data_folder=FOLDER{MOUNTS_UNKNOWN * mounts_are_unknown()}",
         )
-    if not folder.is_dir():
-        return folder
-    check_data(folder, recipe, needs_all=scale.miniature is None)
+    if folder.is_dir():
+        with noted(lacking if may_lack or is_shown else None):
+            check_whole(folder, recipe)
+            check_data(folder, recipe, needs_all=scale.miniature is None)
     return folder
 
 
@@ -358,7 +365,7 @@ def digest_of_data(folder: Path) -> str:
     """The SHA-256 of the prompts to train on; empty where there are none on this machine."""
     from megatron_rl.data.items import read_data
 
-    return read_data(folder).digest if folder.is_dir() else ""
+    return "" if missing_parts(folder) else read_data(folder).digest
 
 
 def check_resume(run: Run) -> None:

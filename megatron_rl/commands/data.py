@@ -20,9 +20,12 @@ from megatron_rl.commands.modules import run_module
 from megatron_rl.commands.settings import require_known
 from megatron_rl.config.checks import UserError, require
 from megatron_rl.config.mixture import Mixture
+from megatron_rl.data.files import missing_parts
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from megatron_rl.config.records import Recipe
 
 app = typer.Typer(help="Make the prompts that a recipe trains on.", no_args_is_help=True)
 command = partial(app.command, cls=OneLineCommand)
@@ -107,10 +110,34 @@ def _group() -> None:
     """Make the prompts that a recipe trains on."""
 
 
+def check_whole(folder: Path, recipe: Recipe) -> None:
+    """Raises UserError where a folder lacks files of prompts: which, and what makes them."""
+    files = " and no ".join(f"{part}.jsonl" for part in missing_parts(folder))
+    others = [str(path) for path in sorted(folder.iterdir()) if path.is_dir() and not missing_parts(path)]
+    known = f"{' and '.join(others)} has them, for --set run.data_folder={others[0]}; " if others else ""
+    remedy = f"{making(folder, recipe)} makes them, or give another folder with --set run.data_folder=FOLDER"
+    require(not files, f"data folder {folder}: has no {files}; {known}{remedy}")
+
+
+def making(folder: Path, recipe: Recipe) -> str:
+    """The command that writes a recipe's prompts to a folder; that of ProRL's where no mixture has its sources."""
+    sources = {domain.source for domain in recipe.domains}
+    of_recipe = [
+        name
+        for name in sorted(_mixture_files(), reverse=True)
+        if sources.intersection(source.repository for source in find_mixture(name).train)
+    ]
+    return f"`megatron-rl data prepare {(of_recipe or ['prorl'])[0]} --to {folder}`"
+
+
+def _mixture_files() -> dict[str, Path]:
+    folder = Path(recipes.mixtures.__file__).parent
+    return {module.name: folder / f"{module.name}.py" for module in pkgutil.iter_modules([str(folder)])}
+
+
 def find_mixture(name: str) -> Mixture:
     """The MIXTURE of a module of `recipes.mixtures`, or of a file when `name` ends with .py. Raises UserError."""
-    folder = Path(recipes.mixtures.__file__).parent
-    known = {module.name: folder / f"{module.name}.py" for module in pkgutil.iter_modules([str(folder)])}
+    known = _mixture_files()
     if not name.endswith(".py"):
         require_known(name, known, f"mixture '{name}': there is none")
     mixture = getattr(run_module("mixture", name, known.get(name, Path(name))), "MIXTURE", None)

@@ -20,11 +20,7 @@ PACKED_BYTES = 4096  # read at once: what they unpack to is in memory
 
 def files_of(folder: Path, part: Part) -> tuple[Path, ...]:
     """`part`.jsonl and all `part`-NAME.jsonl of a folder, packed ones too, by name. Raises UserError for none."""
-    found = sorted(
-        path
-        for pattern in (f"{part}.jsonl", f"{part}-*.jsonl")
-        for path in (*folder.glob(pattern), *folder.glob(pattern + PACKED))
-    )
+    found = _found(folder, part)
     if not found:
         raise UserError(
             f"{folder / part}.jsonl: no such file; a data folder holds train.jsonl and validation.jsonl, or several of "
@@ -34,6 +30,19 @@ def files_of(folder: Path, part: Part) -> tuple[Path, ...]:
     if twice := [name for name in plain if plain.count(name) > 1]:
         raise UserError(f"{folder / twice[0]}: is there plain and packed; remove one of the two")
     return tuple(found)
+
+
+def missing_parts(folder: Path) -> list[Part]:
+    """The parts that a folder has no file of; all where there is no folder."""
+    return [part for part in PARTS if not _found(folder, part)]
+
+
+def _found(folder: Path, part: Part) -> list[Path]:
+    return sorted(
+        path
+        for pattern in (f"{part}.jsonl", f"{part}-*.jsonl")
+        for path in (*folder.glob(pattern), *folder.glob(pattern + PACKED))
+    )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from megatron_rl.commands.choose import build_run, check_data, find_recipe, find_scale, rebuild_run
+from megatron_rl.commands.data import making
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.lineage import FILE_NAME, model_folder_of
 from megatron_rl.config.published import cached_snapshot, revision_of
@@ -532,6 +533,34 @@ def test_a_directory_that_tells_of_no_run_is_named(text: str, tmp_path: Path) ->
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(UserError, match="run.json: cannot be read; start the run once more"):
         rebuild_run(tmp_path)
+
+
+def test_a_preview_names_the_files_that_a_data_folder_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megatron_rl.commands.choose.cached_snapshot", lambda revision: None)
+    monkeypatch.chdir(tmp_path)
+
+    def noted_of(*settings: str) -> str:
+        lacking: list[str] = []
+        build_run("prorl_v2", "h100x64", list(settings), None, needs_files=False, lacking=lacking)
+        return lacking[-1]
+
+    other = write_data(tmp_path / "data" / "prorl")
+    found = noted_of()
+    assert found.startswith("data folder data: has no train.jsonl and no validation.jsonl; data/prorl has them, for ")
+    assert "`megatron-rl data prepare prorl --to data` makes them" in found
+    assert noted_of("run.data_folder=data") == found
+    assert noted_of("run.data_folder=data/prorl").startswith("data folder data/prorl: holds math, but from step 0 on")
+    (other / "validation.jsonl").unlink()
+    assert noted_of("run.data_folder=data/prorl").startswith("data folder data/prorl: has no validation.jsonl; `mega")
+    assert "data/prorl has them" not in noted_of()
+    for needs_files in (True, False):  # what shows nothing of it refuses a folder that was given
+        with pytest.raises(UserError, match=r"has no validation.jsonl|is not in the Hugging Face cache"):
+            build_run("prorl_v2", "h100x64", ["run.data_folder=data/prorl"], None, needs_files=needs_files)
+
+
+def test_the_command_that_makes_a_recipe_s_prompts_has_its_mixture() -> None:
+    assert making(Path("data"), find_recipe("justrl")) == "`megatron-rl data prepare justrl --to data`"
+    assert making(Path("/a/b"), find_recipe("brorl")) == "`megatron-rl data prepare prorl --to /a/b`"
 
 
 def test_every_stage_needs_a_domain_that_the_data_has(tmp_path: Path) -> None:

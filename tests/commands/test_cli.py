@@ -97,7 +97,7 @@ def test_a_broken_data_file_ends_in_one_line(text: str, pattern: str, setting: S
 def test_a_missing_data_folder_or_file_ends_in_one_line(setting: Setting) -> None:
     setting.fails("there is no such folder", f"run.data_folder={setting.folder / 'none'}")
     (setting.data / "validation.jsonl").unlink()
-    setting.fails("validation.jsonl: no such file")
+    setting.fails("has no validation.jsonl; `megatron-rl data prepare prorl --to")
 
 
 def test_resuming_under_another_fingerprint_ends_in_one_line(setting: Setting) -> None:
