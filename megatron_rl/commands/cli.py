@@ -318,7 +318,9 @@ def theory(
     with one_line_errors():
         chosen = simulations(with_variants=with_variants, seed=seed)
         made(directory)
-        figures = reproduce(directory, track(chosen, "simulating", console=Console(stderr=True), transient=True))
+        to_terminal = Console(stderr=True)
+        progress = partial(track, description="simulating", total=len(chosen), console=to_terminal, transient=True)
+        figures = reproduce(directory, chosen, progress=progress)
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
     else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ from megatron_rl.report.simulation import write_png
 if TYPE_CHECKING:
     from rich.console import Console
 
+Progress = Callable[[Iterator[Curves]], Iterable[Curves]]
 REWARDS = ((1.0, -1.0), (1.0, 0.0), (0.0, -1.0), (0.3, -2.0))  # of correct and of incorrect tokens
 NUM_SAMPLES = (1, 4, 16, 64)  # of theorem 1's check
 LARGEST_LOGIT_CHANGE = 1e-5  # of a finite difference: curvature and rounding both stay small
@@ -46,14 +49,15 @@ def simulations(*, with_variants: bool, seed: int) -> list[Simulation]:
     ]
 
 
-def reproduce(directory: Path, chosen: Iterable[Simulation]) -> dict[str, Any]:
-    """The figures by name, ready for JSON, after running the simulations and drawing them to `directory`/theory.png."""
+def reproduce(directory: Path, chosen: Sequence[Simulation], *, progress: Progress = iter) -> dict[str, Any]:
+    """The figures by name, ready for JSON, after running the simulations and drawing them to `directory`/theory.png.
+
+    `progress` is told of each that is done, in order.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     rows: dict[str, dict[int, Curves]] = {}
     settings = []
-    for simulation in chosen:
-        with one_thread():
-            curves = simulate(simulation)
+    for simulation, curves in zip(chosen, progress(all_curves(chosen)), strict=True):
         anchor = "correct" if simulation.anchor_is_correct else "incorrect"
         title = f"weight decay {simulation.weight_decay:g}, anchor {anchor}"
         rows.setdefault(title, {})[simulation.num_samples] = curves
@@ -66,6 +70,16 @@ def reproduce(directory: Path, chosen: Iterable[Simulation]) -> dict[str, Any]:
         "settings": settings,
         "picture": str(directory / "theory.png"),
     }
+
+
+def all_curves(chosen: Sequence[Simulation]) -> Iterator[Curves]:
+    """The curves of each simulation, in order; as many at once as there are processors, each the same as alone."""
+    with one_thread():
+        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            yield from pool.map(simulate, chosen)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _figures(simulation: Simulation, curves: Curves) -> dict[str, Any]:

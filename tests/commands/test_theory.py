@@ -22,7 +22,7 @@ def test_figures_are_json_and_tell_what_the_curves_show(tmp_path: Path) -> None:
     assert Path(found["picture"]).read_bytes().startswith(b"\x89PNG")
     for simulation, setting in zip(small, found["settings"], strict=True):
         with theory.one_thread():
-            curves = simulate(simulation)
+            curves = simulate(simulation)  # alone: those of several at once are the same bits
         assert (setting["num_samples"], setting["seed"], setting["num_steps"]) == (simulation.num_samples, 1, 5)
         assert setting["q_pos_start"] == curves.correct_mass[0] and setting["q_pos_end"] == curves.correct_mass[5]
         assert setting["improved_fraction_end"] == curves.improved_fraction[5]
