@@ -120,7 +120,8 @@ def simulate(simulation: Simulation) -> Curves:
     )
     generator = torch.Generator().manual_seed(simulation.seed)
     probabilities = logits.softmax(0)
-    at_start = probabilities[is_correct]
+    correct_tokens = is_correct.nonzero().squeeze(1)  # once: a mask is searched through at every step
+    at_start = probabilities[correct_tokens]
     curves = Curves(*torch.zeros(3, simulation.num_steps + 1, dtype=torch.float64))
     for step in range(simulation.num_steps + 1):
         if step > 0:
@@ -128,7 +129,7 @@ def simulate(simulation: Simulation) -> Curves:
             logits.grad = surrogate_gradient(probabilities, rewards, draws)
             optimizer.step()
             probabilities = logits.softmax(0)
-        correct = probabilities[is_correct]
+        correct = probabilities[correct_tokens]
         curves.correct_mass[step] = correct.sum()
         curves.improved_fraction[step] = (correct > at_start).double().mean()
         curves.worst_change[step] = (correct - at_start).min()
