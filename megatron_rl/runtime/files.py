@@ -32,9 +32,9 @@ def write_named(path: Path, content: bytes, option: str) -> None:
 
     Raises UserError where no file can be there; of a full disk, OSError.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name a file with {option}")
     try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; name a file with {option}")
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)
     except OSError as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_rl.runtime.files import commit, replace_file
+from megatron_rl.config.checks import UserError
+from megatron_rl.runtime.files import commit, replace_file, write_named
 
 
 def test_a_replaced_file_is_never_seen_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +54,8 @@ def test_a_full_disk_is_told_with_the_file_that_it_has_no_room_for(tmp_path: Pat
     (tmp_path / ".table.csv.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"\[Errno 28\] No space left on device: '.*/table\.csv'"):
         replace_file(tmp_path / "table.csv", b"content")
+
+
+def test_a_place_that_the_system_refuses_to_look_at_is_told_with_the_option(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be written \(.*: File name too long\); name another with --to$"):
+        write_named(tmp_path / ("x" * 300) / "page.html", b"", "--to")
