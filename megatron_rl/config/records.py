@@ -263,7 +263,7 @@ class Scale:
     max_tokens_per_microbatch: int
     kv_cache_bytes: int  # per rollout engine rank
     max_requests_in_flight: int  # sequences that one rollout engine decodes at once
-    sequences_per_wave: int  # what an engine stores at once, and a kill may cost; a larger group is several requests
+    sequences_per_wave: int  # what an engine stores at once; a kill costs those under way; a larger group is cut
     virtual_pipeline: int = 1  # model chunks per pipeline stage
     context_parallel: int = 1  # ranks that share every sequence of a microbatch, a part of its tokens each
     context_exchange: Literal["p2p", "a2a"] = "p2p"  # on a GPU: keys and values go round, or heads are dealt out

@@ -51,7 +51,7 @@ class Run:
     store_waves_longer_than_seconds: float = 1.0  # a faster wave is generated again after a kill, not read from disk
     samples_per_domain: int = 2  # of each step, written to samples.jsonl for a person to read; 0: none
     track: str | None = None  # where numbers are sent besides: tensorboard, wandb, mlflow, or several with commas
-    preemption_lead_seconds: float = 600.0  # before the time limit; a wave and a save have to fit
+    preemption_lead_seconds: float = 600.0  # before the time limit; the waves under way and a save have to fit
     asked_for: str = ""  # the recipe as it was given: its name, or its file
     modified: tuple[str, ...] = ()  # the --set arguments, as given
     parent: Parent | None = None  # the run whose policy this one starts from

@@ -39,7 +39,7 @@ class Asked:
 def samples_per_wave(num_samples: int, evaluation: Evaluation) -> int:
     """How many samples a wave has: as many as are decoded at once, but every engine has something to do.
 
-    A wave is what a kill may cost, and no more: the engine goes from one to the next without a pause.
+    A kill costs the waves under way, and no more: the engine goes from one to the next without a pause.
     """
     return min(evaluation.scale.max_requests_in_flight, -(-num_samples // evaluation.scale.num_engines))
 

@@ -1,8 +1,9 @@
 """The wave store: finished waves on disk, so that a step broken off goes on where it stood, with the same samples.
 
-A wave is a fixed list of requests that has the engine to itself: generated again it has the same bits, and so has the
-rest of a step around it. A wave is found again by what it was asked for and by the digest of the policy that
-answered, so that a run which went another way meets none of it.
+A wave is a fixed list of requests. In fp32 on a CPU it has the same bits whatever is decoded beside it, and so has the
+rest of a step that goes on from stored ones. Elsewhere, unless `scale.deterministic` gives each wave the engine to
+itself, what is generated again may be another sample of the same distribution. A wave is found again by what it was
+asked for and by the digest of the policy that answered, so that a run which went another way meets none of it.
 """
 
 from __future__ import annotations
