@@ -1,4 +1,4 @@
-"""Recipes and mixtures are Python files: one is run, and its faults become one line."""
+"""Recipes, mixtures and suites are Python files: one is run, and its faults become one line."""
 
 from __future__ import annotations
 
