@@ -211,15 +211,10 @@ def alone(place: Path, name: str) -> Iterator[None]:
             file = stack.enter_context(lock.open("a"))
         except OSError as error:
             raise UserError(f"{place}: cannot be written ({error.strerror}); name another with --folder") from None
-        until = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise UserError(f"{place}: another `track` is at work for {name}; one is enough") from None
-                time.sleep(0.2)
+        try:
+            rundir.take_lock(file, fcntl.LOCK_EX, LOCK_SECONDS)
+        except BlockingIOError:
+            raise UserError(f"{place}: another `track` is at work for {name}; one is enough") from None
         yield
 
 

@@ -43,7 +43,7 @@ def locked(directory: Path, option: str = "--directory") -> Iterator[None]:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(lock.open("a", encoding="utf-8"))
-            _take(file, fcntl.LOCK_EX)
+            take_lock(file, fcntl.LOCK_EX, HANDOVER_SECONDS)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -54,9 +54,9 @@ def locked(directory: Path, option: str = "--directory") -> Iterator[None]:
         yield
 
 
-def _take(file: IO[Any], kind: int) -> None:
-    """Locks an open file. Raises BlockingIOError where another process holds it for HANDOVER_SECONDS."""
-    until = time.monotonic() + HANDOVER_SECONDS
+def take_lock(file: IO[Any], kind: int, seconds: float) -> None:
+    """Locks an open file. Raises BlockingIOError where another process holds it for so long."""
+    until = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -82,7 +82,7 @@ def check_free(directory: Path, option: str = "--directory") -> None:
         if not (lock := directory / LOCK).exists():
             return
         with lock.open("rb") as file:
-            _take(file, fcntl.LOCK_SH)
+            take_lock(file, fcntl.LOCK_SH, HANDOVER_SECONDS)
     except BlockingIOError:
         raise UserError(in_use(directory, option)) from None
     except OSError as error:
