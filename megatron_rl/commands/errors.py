@@ -133,10 +133,10 @@ def _is_of_a_full_disk(error: Exception) -> bool:
 
 
 def _keep_traceback(path: Path | None) -> Path | None:
-    if path is None or not path.parent.parent.is_dir():
+    if path is None:
         return None
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(traceback.format_exc(), encoding="utf-8")
     except OSError:  # a disk that is full or read-only may be what the error is about
         return None

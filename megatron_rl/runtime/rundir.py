@@ -14,7 +14,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import IO, Any
@@ -35,15 +35,14 @@ HANDOVER_SECONDS, POLL_SECONDS = 5.0, 0.1
 def locked(directory: Path, option: str = "--directory") -> Iterator[None]:
     """Holds the directory for this process; the lock goes with the process, however it ends.
 
+    A holder that puts nothing there leaves nothing: neither the lock nor a folder that was made for it.
+
     `option` gives another one. Raises UserError when another live process holds it for HANDOVER_SECONDS, and when it
     cannot be written to or locked.
     """
-    lock = directory / LOCK
     with ExitStack() as stack:
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(lock.open("a", encoding="utf-8"))
-            take_lock(file, fcntl.LOCK_EX, HANDOVER_SECONDS)
+            file = stack.enter_context(_held(directory))
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -52,6 +51,46 @@ def locked(directory: Path, option: str = "--directory") -> Iterator[None]:
         except OSError as error:
             raise UserError(not_writable(directory, error.strerror or str(error), option)) from None
         yield
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[IO[str]]:
+    """The directory's lock, open and taken; made anew where the holder before removed it meanwhile.
+
+    Raises OSError, of which BlockingIOError where another process holds it.
+    """
+    while True:
+        before, made = _names(directory), [path for path in (directory, *directory.parents) if not path.exists()]
+        directory.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError), ExitStack() as stack:
+            stack.callback(_remove_empty, made)
+            file = stack.enter_context((directory / LOCK).open("a", encoding="utf-8"))
+            take_lock(file, fcntl.LOCK_EX, HANDOVER_SECONDS)
+            if os.path.samestat(os.fstat(file.fileno()), (directory / LOCK).stat()):
+                if LOCK not in before:
+                    stack.callback(_remove_unused, directory, before | {LOCK})
+                holding = stack.pop_all()
+                break
+    with holding:
+        yield file
+
+
+def _remove_unused(directory: Path, before: set[str]) -> None:
+    """Removes the lock of a directory where its holder, who still has it, has put nothing else."""
+    with suppress(OSError):  # a disk may be what its holder failed of
+        if _names(directory) == before:
+            (directory / LOCK).unlink()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Removes folders, the inner ones first, as long as they are empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()} if directory.is_dir() else set()
 
 
 def take_lock(file: IO[Any], kind: int, seconds: float) -> None:
@@ -79,9 +118,7 @@ def check_free(directory: Path, option: str = "--directory") -> None:
                 raise UserError(not_writable(directory, f"{path} is not writable", option))
         if directory.is_symlink() and not directory.exists():
             raise UserError(not_writable(directory, "it is a link that leads nowhere", option))
-        if not (lock := directory / LOCK).exists():
-            return
-        with lock.open("rb") as file:
+        with suppress(FileNotFoundError), (directory / LOCK).open("rb") as file:
             take_lock(file, fcntl.LOCK_SH, HANDOVER_SECONDS)
     except BlockingIOError:
         raise UserError(in_use(directory, option)) from None
@@ -91,7 +128,9 @@ def check_free(directory: Path, option: str = "--directory") -> None:
 
 def in_use(directory: Path, option: str = "--directory") -> str:
     """The message of a directory that another process holds."""
-    holder = (directory / LOCK).read_text(encoding="utf-8")
+    holder = "which has just ended"
+    with suppress(FileNotFoundError):
+        holder = (directory / LOCK).read_text(encoding="utf-8")
     return (
         f"directory {directory}: another run is using it ({holder}); wait for its end, or choose another with {option}"
     )

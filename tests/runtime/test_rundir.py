@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,49 @@ def test_a_holder_that_is_ending_is_waited_for(tmp_path: Path) -> None:
     with rundir.locked(directory):
         holder.communicate()
         assert holder.returncode == -signal.SIGKILL
+
+
+def test_a_holder_that_puts_nothing_there_leaves_nothing(tmp_path: Path) -> None:
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    own.mkdir()
+    shared.mkdir()
+    (shared / "notes").touch()
+    for directory in (tmp_path / "new" / "run", own, shared):
+        with pytest.raises(RuntimeError), rundir.locked(directory):
+            assert (directory / rundir.LOCK).exists()
+            raise RuntimeError
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["own", "shared", "shared/notes"], "folders of others stay"
+
+
+def test_a_directory_with_a_run_keeps_its_lock(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    with rundir.locked(directory):
+        (directory / "run.json").touch()
+    inode = (directory / rundir.LOCK).stat().st_ino
+    with rundir.locked(directory):
+        assert (directory / rundir.LOCK).stat().st_ino == inode
+    assert (directory / rundir.LOCK).exists()
+
+
+def test_who_waits_for_a_holder_that_leaves_nothing_holds_the_new_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, take = tmp_path / "run", rundir.take_lock
+    first = rundir.locked(directory)
+    first.__enter__()
+
+    def take_late(file: Any, kind: int, seconds: float) -> None:
+        monkeypatch.setattr(rundir, "take_lock", take)
+        first.__exit__(None, None, None)  # removes the file that the second has opened by now
+        assert not directory.exists()
+        take(file, kind, seconds)
+
+    monkeypatch.setattr(rundir, "take_lock", take_late)
+    monkeypatch.setattr(rundir, "HANDOVER_SECONDS", 0.0)
+    with rundir.locked(directory), pytest.raises(UserError, match="another run is using it"):
+        rundir.check_free(directory)
+    assert not directory.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only file system needs root")
