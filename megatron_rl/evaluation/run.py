@@ -68,7 +68,7 @@ def asked_by(evaluation: Evaluation, ranks: Ranks) -> list[tuple[Policy, list[As
     tokenizer, trouble = load_tokenizer(evaluation.model_folder), None
     if ranks.is_main:
         try:
-            sizes = _noted(evaluation, tokenizer)
+            sizes = noted(evaluation, tokenizer)
         except UserError as error:
             trouble = str(error)
     parallel.raise_together(trouble, UserError)
@@ -86,15 +86,21 @@ def asked_by(evaluation: Evaluation, ranks: Ranks) -> list[tuple[Policy, list[As
     ]
 
 
-def _noted(evaluation: Evaluation, tokenizer: Any) -> dict[tuple[str, str], int]:
-    """Notes who is asked what, and returns the samples of a wave by policy and benchmark. Raises UserError."""
-    sizes = {}
+def noted(evaluation: Evaluation, tokenizer: Any) -> dict[tuple[str, str], int]:
+    """Notes who is asked what, and returns the samples of a wave by policy and benchmark.
+
+    Raises UserError, and then has noted nothing: what is refused binds no later start.
+    """
+    asks = evaluation.asks
+    num_prompts = {ask.name: len(prompts_of(ask, items_of(evaluation, ask), tokenizer)) for ask in asks}
+    notes, sizes = [], {}
     for policy in evaluation.policies:
-        store.note_policy(evaluation, policy)
-        for ask in evaluation.asks:
-            num_prompts = len(prompts_of(ask, items_of(evaluation, ask), tokenizer))
-            size = samples_per_wave(num_prompts * ask.answering.samples_per_problem, evaluation)
-            sizes[policy.name, ask.name] = store.note_ask(evaluation, policy, ask, size)
+        notes.append(store.note_of_policy(evaluation, policy))
+        for ask in asks:
+            size = samples_per_wave(num_prompts[ask.name] * ask.answering.samples_per_problem, evaluation)
+            notes.append(store.note_of_ask(evaluation, policy, ask, size))
+            sizes[policy.name, ask.name] = notes[-1][1]["samples_per_wave"]
+    store.keep(notes)
     return sizes
 
 

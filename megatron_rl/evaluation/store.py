@@ -26,6 +26,7 @@ from megatron_rl.runtime.files import replace_file
 
 SAMPLES = "samples"
 Line = dict[str, Any]
+Note = tuple[Path, Line]  # a file and what it says, or is to say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +54,14 @@ def folder_of(directory: Path, policy: str, benchmark: str) -> Path:
     return directory / "policies" / policy / benchmark
 
 
-def note_policy(evaluation: Evaluation, policy: Policy) -> None:
-    """Notes whose samples lie in a policy's folder. Raises UserError where they are of other weights."""
+def note_of_policy(evaluation: Evaluation, policy: Policy) -> Note:
+    """Whose samples lie in a policy's folder. Raises UserError where they are of other weights."""
     facts = {"title": policy.title, "step": policy.step, "weights": policy.digest()}
-    _same(evaluation.directory / "policies" / policy.name / "policy.json", facts, f"policy {policy.name}")
+    return _same(evaluation.directory / "policies" / policy.name / "policy.json", facts, f"policy {policy.name}")
 
 
-def note_ask(evaluation: Evaluation, policy: Policy, ask: Ask, samples_per_wave: int) -> int:
-    """Notes how a benchmark is asked, and returns the samples of a wave, which stay those of the first start.
+def note_of_ask(evaluation: Evaluation, policy: Policy, ask: Ask, samples_per_wave: int) -> Note:
+    """How a benchmark is asked; the samples of a wave stay those of the first start.
 
     Raises UserError where it was asked otherwise before.
     """
@@ -75,8 +76,14 @@ def note_ask(evaluation: Evaluation, policy: Policy, ask: Ask, samples_per_wave:
         "problems": hashlib.sha256(problems.read_bytes()).hexdigest()[:16],
         "samples_per_wave": samples_per_wave,
     }
-    _same(path, facts, f"benchmark {ask.name}")
-    return samples_per_wave
+    return _same(path, facts, f"benchmark {ask.name}")
+
+
+def keep(notes: Sequence[Note]) -> None:
+    """Writes the notes that are not there yet."""
+    for path, facts in notes:
+        if not path.is_file():
+            write_text(path, json.dumps(facts, indent=1))
 
 
 def policies_in(directory: Path) -> list[tuple[str, Line]]:
@@ -110,12 +117,10 @@ def all_lines(folder: Path, what: str) -> Iterator[Line]:
         yield from read_lines(path)
 
 
-def _same(path: Path, facts: Line, what: str) -> None:
-    if not path.is_file():
-        write_text(path, json.dumps(facts, indent=1))
-        return
-    if differing := differences(_read(path), json.loads(json.dumps(facts))):
+def _same(path: Path, facts: Line, what: str) -> Note:
+    if path.is_file() and (differing := differences(_read(path), json.loads(json.dumps(facts)))):
         raise UserError(f"{what}: {path} says otherwise ({'; '.join(differing)}); ask as before, or into another --to")
+    return path, facts
 
 
 def _read(path: Path) -> Line:

@@ -153,15 +153,17 @@ def test_a_folder_that_was_asked_otherwise_is_refused_by_what_differs(
     first = planned(*words)
     (ask, *_) = first.asks
     store.write_text(store.problems_folder(first.directory) / f"{ask.name}.jsonl", "{}")
-    assert store.note_ask(first, first.policies[0], ask, 64) == 64
-    assert store.note_ask(first, first.policies[0], ask, 32) == 64, "waves stay those of the first start"
+    policy = first.policies[0]
+    store.keep([store.note_of_ask(first, policy, ask, 64)])
+    _, facts = store.note_of_ask(first, policy, ask, 32)
+    assert facts["samples_per_wave"] == 64, "waves stay those of the first start"
     for other, differing in (
         (["--samples", "8"], "answering.samples_per_problem: 256 -> 8"),
         (["--set", "run.seed=2"], "seed: 1 -> 2"),
     ):
         asked = planned(*words, *other)
         with pytest.raises(UserError, match=rf"benchmark mini_math: .*{differing}.*ask as before, or into"):
-            store.note_ask(asked, asked.policies[0], asked.asks[0], 64)
+            store.note_of_ask(asked, policy, asked.asks[0], 64)
 
 
 def test_the_commands_of_the_page_are_taken_as_written(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def write_evaluation(folder: Path) -> Evaluation:
     for ask in asks:
         rows = [{"id": str(i), "domain": "math", "prompt": "?", "item": {"answer": "1"}} for i in range(PROBLEMS)]
         store.write_lines(store.problems_folder(folder) / f"{ask.name}.jsonl", rows)
-        facts = json.dumps({"left_out": {"too odd": 2}})
+        facts = json.dumps({"source": dataclasses.asdict(ask.benchmark.source), "left_out": {"too odd": 2}})
         store.write_text(store.problems_folder(folder) / f"{ask.name}.json", facts)
         for place, (policy, rate) in enumerate(RATES.items()):
             samples, verdicts = [], []

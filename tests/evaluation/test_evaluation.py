@@ -15,6 +15,12 @@ import pytest
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 
+from megatron_rl.commands.suites import find_suite
+from megatron_rl.config.checks import UserError
+from megatron_rl.data.prompts import load_tokenizer
+from megatron_rl.evaluation.plan import Evaluation, Policy, asks_of
+from megatron_rl.evaluation.run import noted
+from recipes.scales import SCALES
 from tests.report.browser import LOADED, PROGRAM, open_page
 from tests.test_end_to_end import alive_after, descendants
 
@@ -175,3 +181,24 @@ def evaluated_of(target: Path, *words: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
+
+
+def test_a_start_that_is_refused_binds_no_later_one(tmp_path: Path) -> None:
+    model = ROOT / "demo" / "model"
+    policy = Policy(name="model", title="model", folder=model, step=None, shape_folder=model)
+    suites, tokenizer = [find_suite("mini_logic"), find_suite("mini_math")], load_tokenizer(model)
+    refused, taken = (
+        Evaluation(
+            directory=tmp_path,
+            policies=(policy,),
+            asks=asks_of(suites, max_prompt_tokens=number, max_response_tokens=24),
+            scale=SCALES["cpu"],
+        )
+        for number in (10, 30)
+    )
+    with pytest.raises(UserError, match=r"none of 12 prompts has at most 10 tokens; .* a suite without mini_math"):
+        noted(refused, tokenizer)
+    assert not (tmp_path / "policies").exists()
+    sizes = noted(taken, tokenizer)
+    assert noted(taken, tokenizer) == sizes and len(sizes) == 2
+    assert len(list(tmp_path.rglob("asked.json"))) == 2

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.config.checks import UserError, require
+from megatron_rl.config.records import differences
 from megatron_rl.config.suites import Benchmark, Layout, Made, Rows
 from megatron_rl.data import logic_tasks
 from megatron_rl.data.items import Item, read_items
@@ -55,19 +56,25 @@ class Problems:
 def stored(benchmark: Benchmark, folder: Path, mirror: Path | None) -> Problems:
     """The problems of a benchmark as `folder` holds them; read or made, and written there, where it does not yet.
 
-    Raises UserError where the rows are not the published ones.
+    Raises UserError where the rows are not the published ones, and where `folder` holds those of another source.
     """
     path = folder / f"{benchmark.name}.jsonl"
+    source = json.loads(json.dumps(dataclasses.asdict(benchmark.source)))
     if not path.is_file():
         left_out: Counter[str] = Counter()
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows_as_items(benchmark, mirror, left_out)]
         require(bool(lines), f"benchmark {benchmark.name}: no row is left of {dict(left_out)}; there is nothing to ask")
         folder.mkdir(parents=True, exist_ok=True)
-        facts = {"source": dataclasses.asdict(benchmark.source), "left_out": dict(left_out)}
+        facts = {"source": source, "left_out": dict(left_out)}
         replace_file(path.with_suffix(".json"), json.dumps(facts, indent=1).encode())
         replace_file(path, "".join(lines).encode())
-    left = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["left_out"]
-    return Problems(items=read_items(path), left_out=left)
+    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    if differing := differences(facts["source"], source):
+        raise UserError(
+            f"benchmark {benchmark.name}: {path} is of another source ({'; '.join(differing)}); evaluate into "
+            "another --to"
+        )
+    return Problems(items=read_items(path), left_out=facts["left_out"])
 
 
 def rows_as_items(benchmark: Benchmark, mirror: Path | None, left_out: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -260,6 +260,9 @@ def test_what_was_read_is_stored_and_not_read_again(data: Path, tmp_path: Path) 
     first = stored(benchmark, tmp_path / "problems", data)
     again = stored(benchmark, tmp_path / "problems", tmp_path / "nowhere")
     assert again == first and sum(first.left_out.values()) == 2
+    other = over("humaneval_plus", "humaneval_plus.jsonl", 4)
+    with pytest.raises(UserError, match=r"is of another source \(num_rows: 3 -> 4\); evaluate into another --to"):
+        stored(other, tmp_path / "problems", data)
 
 
 @pytest.mark.e2e
