@@ -48,6 +48,7 @@ class ScriptedEngine:
         self.tokenizer, self.answers, self.version, self.ranks = tokenizer, answers, version, ONE
         self.stop_tokens = (tokenizer.eos_token_id,)
         self.asked: list[tuple[list[int], list[int], dict[str, Any]]] = []
+        self.streams: list[int] = []  # waves of each
 
     def generate(self, requests: Sequence[Request], **options: Any) -> list[tuple[Sample, ...]]:
         self.asked.append(([r.prompt.serial for r in requests], [r.seed for r in requests], options))
@@ -59,7 +60,9 @@ class ScriptedEngine:
         return made
 
     def stream(self, waves: Iterable[Wanted]) -> Iterator[tuple[int, list[tuple[Sample, ...]]]]:
+        self.streams.append(0)
         for place, wave in enumerate(waves):
+            self.streams[-1] += 1
             yield place, self.generate(wave.requests, **wave.options)
 
     def sample(self, text: str) -> Sample:
@@ -263,6 +266,18 @@ def test_waves_are_of_the_fixed_size_and_change_nothing(rollouts, stream: Prompt
     assert [asked for asked, _, _ in at_once.engine.asked] == [[0, 1, 2, 3], [4, 5]]
     assert serials(waved.groups) == serials(whole.groups) == [0, 2, 3, 5]
     assert dict(waved.groups.samples) == dict(whole.groups.samples)
+
+
+@pytest.mark.parametrize(("deterministic", "streams"), [(False, [2, 1]), (True, [1, 1, 1])])
+def test_waves_of_a_round_share_the_engine_unless_each_is_to_come_out_the_same(
+    deterministic: bool, streams: list[int], rollouts, stream: PromptStream, recipe: Recipe
+) -> None:
+    found = rollouts({0, 2, 3, 5}, sequences_per_wave=9)
+    found.run = dataclasses.replace(found.run, scale=dataclasses.replace(found.run.scale, deterministic=deterministic))
+    found.engine.prompt_tokens, found.engine.cached_tokens = 10, 3
+    collected = found.collect(stream, recipe, at(0))
+    assert (found.engine.streams, serials(collected.groups)) == (streams, [0, 2, 3, 5])
+    assert found.spent[1:] == (10 * len(streams), 3 * len(streams))
 
 
 def test_a_group_larger_than_a_wave_is_the_same_in_parts(rollouts, stream: PromptStream, recipe: Recipe) -> None:
