@@ -33,8 +33,8 @@ PATIENCE_SECONDS = 86400.0  # engines that are done wait for the last one's wave
 def answer_and_judge(evaluation: Evaluation) -> bool:
     """Makes what is missing of samples and verdicts; True on the rank that shows them. Collective over the world.
 
-    Raises UserError where rows or an earlier start do not fit, RuntimeError where the directory is in use or verifiers
-    are broken, Preempted where the job has to leave and would go on if it were started again.
+    Raises UserError where rows or an earlier start do not fit and where the directory is in use, RuntimeError where
+    verifiers are broken, Preempted where the job has to leave and would go on if it were started again.
     """
     hardware = device.select(evaluation.scale)
     preemption = Preemption(evaluation.scale.time_limit_hours, evaluation.preemption_lead_seconds)
