@@ -79,6 +79,11 @@ def constants_of(run: Run, from_run: Path | None) -> tuple[Constants, str]:
         return OURS, "published, or chosen where nothing is"
     if from_run.is_file():
         return constants_of_check(run, from_run)
+    require(
+        (from_run / "run.json").is_file(),
+        f"--from {from_run}: is no run's directory, for it holds no run.json, and no file that benchmarks/gpu.py wrote; "
+        "name one",
+    )
     from megatron_rl.report.journal import read_rows
 
     rows: list[Mapping[str, float]] = list(read_rows(from_run / "metrics.jsonl"))

@@ -158,7 +158,7 @@ def export_missing(evaluation: Evaluation) -> None:
             export_run(run, policy.folder, policy.checkpoint)
 
 
-def show(figures: Figures, out: Console) -> None:
+def show(figures: Figures, page: Path, out: Console) -> None:
     """Prints pass@1 and pass@k with their intervals for every policy, and where the page is."""
     from rich.table import Table
 
@@ -171,6 +171,7 @@ def show(figures: Figures, out: Console) -> None:
     out.print(table)
     for note in figures.notes:
         out.print(note, style="dim", soft_wrap=True)
+    out.print(str(page), soft_wrap=True)
 
 
 def figures_of(evaluation: Evaluation) -> Figures:

@@ -85,10 +85,11 @@ def evaluate(
     )
 
     def action(evaluation: Evaluation) -> None:
+        from megatron_rl.evaluation.page import PAGE_NAME
         from megatron_rl.evaluation.run import answer_and_judge
 
         export_missing(evaluation)
         if answer_and_judge(evaluation):
-            show(figures_of(evaluation), console())
+            show(figures_of(evaluation), evaluation.directory / PAGE_NAME, console())
 
     on_every_rank(wanted.plan, lambda _: wanted.words(), action, owns_directory=True)

@@ -67,9 +67,10 @@ def read_run_file(directory: Path) -> dict[str, Any]:
     path = directory / FILE_NAME
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{directory}: is no run's directory, for it holds no {FILE_NAME}; give the one of a run"
+            f"{directory}: is no run's directory, for it holds no {FILE_NAME}; give the one of a run, or wait until it "
+            "has started"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); start the run again, which writes it anew") from None

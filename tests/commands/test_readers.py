@@ -42,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("trace . --to trace.json", ".: is no run's directory, for it holds no run.json; give the one of a run"),
         ("report .", ".: is no run's directory"),
+        ("report file", "file: is no run's directory, for it holds no run.json; give the one of a run, or wait until"),
         ("watch .", ".: is no run's directory"),
         ("watch . --serve 0", ".: is no run's directory"),
         ("watch run --serve 0 --once", "--once: shows where it stands and leaves, and --serve stays; give one of them"),

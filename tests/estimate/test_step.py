@@ -123,5 +123,9 @@ def test_the_command_says_step_run_disk_and_gains_and_check_says_the_total() -> 
 def test_a_device_of_which_nothing_is_published_needs_a_run_of_its_own(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["estimate", "prorl_v2", "--scale", "cpu"])
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1) and "give --from RUN" in result.stderr
-    result = CliRunner().invoke(app, ["estimate", "prorl_v2", "--scale", "cpu", "--from", str(tmp_path)])
+    words = ["estimate", "prorl_v2", "--scale", "cpu", "--from", str(tmp_path)]
+    result = CliRunner().invoke(app, words)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1) and "is no run's directory" in result.stderr
+    (tmp_path / "run.json").write_text("{}")
+    result = CliRunner().invoke(app, words)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1) and "has no step" in result.stderr

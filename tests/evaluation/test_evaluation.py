@@ -68,6 +68,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("whole")
     said = evaluated(to, "--set", ONE)
     assert "pass@1" in said and "Medians" in said and "as_published" in said
+    assert said.splitlines()[-1] == str(to / "evaluation.html")
     return to
 
 
