@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 from megatron_rl.config.checks import UserError
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, writer: str = "") -> None:
     """Puts `content` in the place of a file: readers, kills and power cuts meet the old one whole or the new one whole.
 
-    Raises OSError, which names the file.
+    Each of several processes that may write the file at once is a `writer` of its own. Raises OSError, which names the
+    file.
     """
-    aside = path.with_name(f".{path.name}.partial")
+    aside = path.with_name(f".{path.name}{writer}.partial")
     try:
         with aside.open("wb") as file:
             file.write(content)
@@ -22,6 +25,8 @@ def replace_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         commit(aside, path)
     except OSError as error:
+        with suppress(OSError):
+            aside.unlink()
         if error.errno is None or error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # the kernel does not say on a full disk
@@ -30,13 +35,14 @@ def replace_file(path: Path, content: bytes) -> None:
 def write_named(path: Path, content: bytes, option: str) -> None:
     """Puts `content` in the place of a file that a user may name by `option`, and makes its folder.
 
-    Raises UserError where no file can be there; of a full disk, OSError.
+    Another process, such as the run that is looked at, may write the same file. Raises UserError where no file can be
+    there; of a full disk, OSError.
     """
     try:
         if path.is_dir():
             raise UserError(f"{path}: is a folder; name a file with {option}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content)
+        replace_file(path, content, writer=f".{socket.gethostname()}.{os.getpid()}")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise

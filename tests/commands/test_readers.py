@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (
             "report run --to /proc/page.html",
-            "/proc/page.html: cannot be written (/proc/.page.html.partial: No",
+            "/proc/page.html: cannot be written (/proc/.page.html.",
         ),
         ("trace run --to .", ".: is a folder; name a file with --to"),
         (

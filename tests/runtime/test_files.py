@@ -50,10 +50,27 @@ def test_content_is_synced_before_the_rename_and_the_folder_after(
     assert done == ["sync step.partial", "rename step.partial step", "sync run"]
 
 
+def test_who_names_a_file_and_the_run_that_owns_it_may_write_it_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, fsync = tmp_path / "report.html", os.fsync
+
+    def meanwhile(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        replace_file(path, b"of the run")
+        assert path.read_bytes() == b"of the run"
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_named(path, b"of the command", "--to")
+    assert path.read_bytes() == b"of the command" and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_full_disk_is_told_with_the_file_that_it_has_no_room_for(tmp_path: Path) -> None:
     (tmp_path / ".table.csv.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"\[Errno 28\] No space left on device: '.*/table\.csv'"):
         replace_file(tmp_path / "table.csv", b"content")
+    assert not list(tmp_path.iterdir()), "what was written aside of it is gone"
 
 
 def test_a_place_that_the_system_refuses_to_look_at_is_told_with_the_option(tmp_path: Path) -> None:
