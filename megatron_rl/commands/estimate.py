@@ -81,7 +81,7 @@ def constants_of(run: Run, from_run: Path | None) -> tuple[Constants, str]:
         return constants_of_check(run, from_run)
     require(
         (from_run / "run.json").is_file(),
-        f"--from {from_run}: is no run's directory, for it holds no run.json, and no file that benchmarks/gpu.py wrote; "
+        f"--from {from_run}: is no run's directory, for it holds no run.json, and no file of benchmarks/gpu.py; "
         "name one",
     )
     from megatron_rl.report.journal import read_rows

@@ -10,7 +10,6 @@ numbers, from which only the measured ones differ.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -207,14 +206,11 @@ def alone(place: Path, name: str) -> Iterator[None]:
     lock = place / f".{name}.lock"
     with ExitStack() as stack:
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(lock.open("a"))
-        except OSError as error:
-            raise UserError(f"{place}: cannot be written ({error.strerror}); name another with --folder") from None
-        try:
-            rundir.take_lock(file, fcntl.LOCK_EX, LOCK_SECONDS)
+            stack.enter_context(rundir.held(lock, LOCK_SECONDS))
         except BlockingIOError:
             raise UserError(f"{place}: another `track` is at work for {name}; one is enough") from None
+        except OSError as error:
+            raise UserError(f"{place}: cannot be written ({error.strerror}); name another with --folder") from None
         yield
 
 

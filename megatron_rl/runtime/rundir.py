@@ -42,7 +42,7 @@ def locked(directory: Path, option: str = "--directory") -> Iterator[None]:
     """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(_held(directory))
+            file = stack.enter_context(held(directory / LOCK, HANDOVER_SECONDS))
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -54,32 +54,35 @@ def locked(directory: Path, option: str = "--directory") -> Iterator[None]:
 
 
 @contextmanager
-def _held(directory: Path) -> Iterator[IO[str]]:
-    """The directory's lock, open and taken; made anew where the holder before removed it meanwhile.
+def held(lock: Path, seconds: float) -> Iterator[IO[str]]:
+    """A directory's lock, open and taken; made anew where the holder before removed it meanwhile.
 
-    Raises OSError, of which BlockingIOError where another process holds it.
+    A holder that puts nothing beside it leaves nothing: neither the lock nor a folder that was made for it.
+
+    Raises OSError, of which BlockingIOError where another process holds it for so long.
     """
+    directory = lock.parent
     while True:
         before, made = _names(directory), [path for path in (directory, *directory.parents) if not path.exists()]
         directory.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError), ExitStack() as stack:
             stack.callback(_remove_empty, made)
-            file = stack.enter_context((directory / LOCK).open("a", encoding="utf-8"))
-            take_lock(file, fcntl.LOCK_EX, HANDOVER_SECONDS)
-            if os.path.samestat(os.fstat(file.fileno()), (directory / LOCK).stat()):
-                if LOCK not in before:
-                    stack.callback(_remove_unused, directory, before | {LOCK})
+            file = stack.enter_context(lock.open("a", encoding="utf-8"))
+            take_lock(file, fcntl.LOCK_EX, seconds)
+            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                if lock.name not in before:
+                    stack.callback(_remove_unused, lock, before | {lock.name})
                 holding = stack.pop_all()
                 break
     with holding:
         yield file
 
 
-def _remove_unused(directory: Path, before: set[str]) -> None:
-    """Removes the lock of a directory where its holder, who still has it, has put nothing else."""
+def _remove_unused(lock: Path, before: set[str]) -> None:
+    """Removes a lock where its holder, who still has it, has put nothing beside it."""
     with suppress(OSError):  # a disk may be what its holder failed of
-        if _names(directory) == before:
-            (directory / LOCK).unlink()
+        if _names(lock.parent) == before:
+            lock.unlink()
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -232,8 +232,9 @@ def test_what_cannot_be_tracked_is_one_line(
     words: list[str], line: str, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
+    before = sorted(directory.rglob("*"))
     result = CliRunner().invoke(app, ["track", str(directory), *words])
-    assert result.exit_code == 2
+    assert result.exit_code == 2 and sorted(directory.rglob("*")) == before
     assert line in " ".join(result.stderr.split()) and "Traceback" not in result.stderr
 
 
