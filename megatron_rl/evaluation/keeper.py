@@ -179,11 +179,11 @@ class _Work:
     def _judge(self, scorer: Scorer) -> None:
         while not self.is_leaving:
             job = self.jobs.get()
-            if job.ask not in self.items:
-                folder = store.problems_folder(self.evaluation.directory)
-                known = problems.stored(self.asks[job.ask].benchmark, folder, self.evaluation.mirror).items
-                self.items[job.ask] = {item.id: item for item in known}
             try:
+                if job.ask not in self.items:
+                    folder = store.problems_folder(self.evaluation.directory)
+                    known = problems.stored(self.asks[job.ask].benchmark, folder, self.evaluation.mirror).items
+                    self.items[job.ask] = {item.id: item for item in known}
                 for name in job.scorers:
                     judge(job.wave, name, self.items[job.ask], scorer)
             except (OSError, RuntimeError, UserError) as error:

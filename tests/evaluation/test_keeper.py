@@ -105,6 +105,20 @@ def test_a_full_disk_is_named_and_what_was_written_is_whole(
         assert small.has("ours") and not dataclasses.replace(small, number=1).has(SAMPLES)
 
 
+def test_problems_that_cannot_be_read_are_an_error_and_nothing_waits_for_ever(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    ask, wave, parts = wave_of(evaluation, 0, "1")
+    (store.problems_folder(tmp_path) / f"{ask.name}.jsonl").mkdir(parents=True)
+    deadline = time.monotonic() + 60
+    with (
+        Keeper(dataclasses.replace(evaluation, directory=tmp_path)) as keeper,
+        pytest.raises(OSError, match="Is a directory"),
+    ):
+        keeper.keep(ask, dataclasses.replace(wave, folder=tmp_path / "samples"), parts)
+        keeper.wait(lambda: time.monotonic() > deadline)
+
+
 def test_a_process_that_was_killed_is_named_and_nothing_waits_for_ever(evaluation: Evaluation, keeper: Keeper) -> None:
     wave = wave_of(evaluation, 9, "1")
     os.kill(keeper.process_id, signal.SIGKILL)
