@@ -35,10 +35,9 @@ HANDOVER_SECONDS, POLL_SECONDS = 5.0, 0.1
 def locked(directory: Path, option: str = "--directory") -> Iterator[None]:
     """Holds the directory for this process; the lock goes with the process, however it ends.
 
-    A holder that puts nothing there leaves nothing: neither the lock nor a folder that was made for it.
-
-    `option` gives another one. Raises UserError when another live process holds it for HANDOVER_SECONDS, and when it
-    cannot be written to or locked.
+    A holder that puts nothing there leaves nothing: neither the lock nor a folder that was made for it. `option` is the
+    one by which another directory is given. Raises UserError when another live process holds it for HANDOVER_SECONDS,
+    and when it cannot be written to or locked.
     """
     with ExitStack() as stack:
         try:

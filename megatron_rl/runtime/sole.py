@@ -13,8 +13,10 @@ from megatron_rl.runtime.parallel import Ranks
 
 @contextmanager
 def only_one(directory: Path, ranks: Ranks, option: str = "--directory") -> Iterator[None]:
-    """Holds a directory against others. Collective over the world; all ranks end where it is not free; `option` gives
-    another one."""
+    """Holds a directory against others. Collective over the world.
+
+    `option` is the one by which another directory is given. Raises UserError, on all ranks, where it is not free.
+    """
     with ExitStack() as stack:
         trouble = None
         try:
