@@ -13,7 +13,7 @@ import pytest
 
 from megatron_rl.rewards.sandbox import slots
 from megatron_rl.rewards.sandbox.layers import MAX_TASKS, NOT_ALONE, Level
-from megatron_rl.rewards.sandbox.slots import ALL_TAKEN, FIRST_UID, spare_users
+from megatron_rl.rewards.sandbox.slots import ALL_TAKEN, FIRST_UID, MOST_TRIED, NONE_ALONE, spare_users
 from tests.rewards.interpreters import readable_python
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +107,18 @@ input()
         claim.close()
 
 
-@pytest.mark.parametrize(("reason", "lacks"), [(ALL_TAKEN, True), (NOT_ALONE, False), ("only root can", False)])
+@needs_root
+def test_not_every_user_is_tried_where_none_is_alone() -> None:
+    held: list[socket.socket] = []
+    *users, reason = spare_users(held)
+    assert len({*users}) == MOST_TRIED == len(held) and reason == NONE_ALONE
+    for claim in held:
+        claim.close()
+
+
+@pytest.mark.parametrize(
+    ("reason", "lacks"), [(ALL_TAKEN, True), (NONE_ALONE, True), (NOT_ALONE, False), ("only root can", False)]
+)
 def test_a_node_without_a_user_left_runs_no_programs(reason: str, lacks: bool) -> None:
     lacking = Level(missing={"uid": reason}).lacking
-    assert lacking == (f"uid ({ALL_TAKEN})" if lacks else "")
+    assert lacking == (f"uid ({reason})" if lacks else "")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from megatron_rl.rewards.sandbox import landlock, seccomp
 from megatron_rl.rewards.sandbox.kernel import libc
-from megatron_rl.rewards.sandbox.slots import ALL_TAKEN
+from megatron_rl.rewards.sandbox.slots import ALL_TAKEN, NONE_ALONE
 
 LAYERS = ("rlimits", "uid", "landlock", "seccomp", "bubblewrap")
 MAX_DESCRIPTORS = 64
@@ -49,8 +49,8 @@ class Level:
         reasons = [f"{layer} ({self.missing[layer]})" for layer in ("rlimits", "seccomp") if layer in self.missing]
         if {"uid", "landlock"} <= self.missing.keys():
             reasons.append(f"uid ({self.missing['uid']}) or landlock ({self.missing['landlock']})")
-        elif self.missing.get("uid") == ALL_TAKEN:
-            reasons.append(f"uid ({ALL_TAKEN})")
+        elif (reason := self.missing.get("uid")) in (ALL_TAKEN, NONE_ALONE):
+            reasons.append(f"uid ({reason})")
         return "; ".join(reasons)
 
 

@@ -14,7 +14,12 @@ import socket
 from collections.abc import Iterator
 
 FIRST_UID, NUM_UIDS = 62_000, 3_000  # below 65,536, which is all that some containers map
+MOST_TRIED = 20  # chosen: as many in a row are not found taken by chance, and each costs a process's start
 ALL_TAKEN = f"users {FIRST_UID} to {FIRST_UID + NUM_UIDS - 1} are all taken; end other runs on this node"
+NONE_ALONE = (
+    f"of {MOST_TRIED} users from {FIRST_UID} to {FIRST_UID + NUM_UIDS - 1} none is alone, or no process can start; "
+    "end other runs on this node, or raise its limit of processes"
+)
 
 
 def spare_users(held: list[socket.socket]) -> Iterator[int | str]:
@@ -37,6 +42,9 @@ def spare_users(held: list[socket.socket]) -> Iterator[int | str]:
         else:
             held.append(claim)
             yield uid
+            if len(held) == MOST_TRIED:
+                yield NONE_ALONE
+                return
     yield ALL_TAKEN
 
 
