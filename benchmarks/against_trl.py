@@ -211,6 +211,7 @@ def ended(side: str, processes: list[subprocess.Popen[bytes]], log: Path, limit_
                 process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
     if any(codes):
         raise Failed(f"{side} ended with {', '.join(map(str, codes))}; {last_line(log)}")
 
