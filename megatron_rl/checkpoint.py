@@ -26,6 +26,7 @@ from torch import Tensor
 
 from megatron_rl.actor.actor import Actor
 from megatron_rl.actor.reshard import WEIGHTS
+from megatron_rl.config.checks import UserError
 from megatron_rl.config.records import differences
 from megatron_rl.config.run import Run
 from megatron_rl.data.prompts import PromptStream
@@ -184,10 +185,11 @@ def is_due(step: int, every: int, last: int) -> bool:
 
 
 def resume(run: Run, actor: Actor, prompts: PromptStream | None, only: Path | None = None) -> State:
-    """Restores the newest undamaged checkpoint and returns its state; a fresh state when there is none at all.
+    """Restores the newest undamaged checkpoint, or `only` that one, and returns its state; a fresh one without any.
 
     Collective over the world. A damaged checkpoint is passed over for the one before, with a warning. Raises
-    UserError when it was made by another recipe, precision, seed, model or data, RuntimeError when all are damaged.
+    UserError when it was made by another recipe, precision, seed, model or data, or is damaged and the `only` one,
+    RuntimeError when all are damaged.
     """
     folders = _as_rank_0(actor, rundir.checkpoints, run.directory) if only is None else [only]
     for folder in reversed(folders):
@@ -195,6 +197,8 @@ def resume(run: Run, actor: Actor, prompts: PromptStream | None, only: Path | No
         if manifest is not None:
             rundir.check_manifest(folder, manifest, run)
         if damage := _damage_of(folder, manifest, actor):
+            if only is not None:
+                raise UserError(f"{folder}: cannot be used ({damage}); name another checkpoint of its run")
             get_logger().warning("%s cannot be used (%s); trying the one before", folder, damage)
             continue
         actor.load_state(_state_for(actor, folder, manifest, run))

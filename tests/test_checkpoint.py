@@ -193,11 +193,11 @@ def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
     one.run = dataclasses.replace(one.run, parent=parent_facts("prorl_v1 1.2.0"))
     found: dict[str, Any] = {}
 
-    def resume(run: Run = one.run) -> dict[str, Any]:
+    def resume(run: Run = one.run, only: Path | None = None) -> dict[str, Any]:
         one.actor, one.prompts = one.make_actor(), some_prompts()
         with warnings_kept() as kept:
             try:
-                state = checkpoint.resume(run, one.actor, one.prompts)
+                state = checkpoint.resume(run, one.actor, one.prompts, only)
             except (ValueError, RuntimeError) as error:
                 return {"error": str(error), "warnings": kept}
         weights = digest(one.actor.state()["weights"])
@@ -243,6 +243,7 @@ def odd_checkpoints(folder: str, directory: str) -> dict[str, Any]:
     manifest.write_text(whole_manifest)
     flip_a_byte(folders[1] / checkpoint.file_of(0))
     found["all_damaged"] = resume()
+    found["named"] = resume(only=folders[2])
     return found
 
 
@@ -314,6 +315,12 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(odd: dict[str, Any],
 def test_a_run_whose_checkpoints_are_all_damaged_ends_and_says_so(odd: dict[str, Any]) -> None:
     assert "none of its 2 checkpoints can be used" in odd["all_damaged"]["error"]
     assert len(odd["all_damaged"]["warnings"]) == 2
+
+
+@pytest.mark.ranks
+def test_a_checkpoint_that_was_named_and_is_damaged_is_refused(odd: dict[str, Any]) -> None:
+    assert odd["named"]["error"].endswith("has another checksum); name another checkpoint of its run")
+    assert not odd["named"]["warnings"]
 
 
 @pytest.mark.ranks
