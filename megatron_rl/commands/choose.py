@@ -317,16 +317,16 @@ def choose_data(recipe: Recipe, scale: Scale, given: Path | None, lacking: list[
     default = Path("data") if scale.miniature is None else REPOSITORY / scale.miniature.data_folder
     folder = given or default
     may_lack = given is None and scale.miniature is None
-    with noted(lacking if may_lack else None):
-        require(
-            folder.is_dir(),
-            f"data folder {folder}: there is no such folder; {making(folder, recipe)} makes it, or give the one with "
-            f"{recipe.name}'s prompts with --set run.data_folder=FOLDER{MOUNTS_UNKNOWN * mounts_are_unknown()}",
-        )
     if folder.is_dir():
         with noted(lacking if may_lack or is_shown else None):
             check_whole(folder, recipe)
             check_data(folder, recipe, needs_all=scale.miniature is None)
+        return folder
+    with noted(lacking if may_lack else None):
+        raise UserError(
+            f"data folder {folder}: there is no such folder; {making(folder, recipe)} makes it, or give the one with "
+            f"{recipe.name}'s prompts with --set run.data_folder=FOLDER{MOUNTS_UNKNOWN * mounts_are_unknown()}"
+        )
     return folder
 
 

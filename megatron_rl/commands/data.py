@@ -112,11 +112,14 @@ def _group() -> None:
 
 def check_whole(folder: Path, recipe: Recipe) -> None:
     """Raises UserError where a folder lacks files of prompts: which, and what makes them."""
-    files = " and no ".join(f"{part}.jsonl" for part in missing_parts(folder))
+    missing = missing_parts(folder)
+    if not missing:
+        return
+    files = " and no ".join(f"{part}.jsonl" for part in missing)
     others = [str(path) for path in sorted(folder.iterdir()) if path.is_dir() and not missing_parts(path)]
     known = f"{' and '.join(others)} has them, for --set run.data_folder={others[0]}; " if others else ""
     remedy = f"{making(folder, recipe)} makes them, or give another folder with --set run.data_folder=FOLDER"
-    require(not files, f"data folder {folder}: has no {files}; {known}{remedy}")
+    raise UserError(f"data folder {folder}: has no {files}; {known}{remedy}")
 
 
 def making(folder: Path, recipe: Recipe) -> str:

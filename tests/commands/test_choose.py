@@ -575,3 +575,11 @@ def test_every_stage_needs_a_domain_that_the_data_has(tmp_path: Path) -> None:
         UserError, match="from step 0 on prorl_v1 trains on .*; add prompts of all of these, or write a"
     ):
         check_data(data, PRORL_V1, needs_all=True)
+
+
+def test_a_broken_mixture_is_no_matter_to_who_has_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.py").write_text("MIXTURE =", encoding="utf-8")
+    monkeypatch.setattr("megatron_rl.commands.data._mixture_files", lambda: {"broken": tmp_path / "broken.py"})
+    build_run("prorl_v2", "cpu", [], tmp_path / "run", needs_files=True)
+    with pytest.raises(UserError, match=r"mixture.*broken.*"):
+        making(tmp_path, RECIPE)
