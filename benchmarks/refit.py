@@ -44,11 +44,11 @@ Figures = dict[str, float]
 def main() -> None:
     """Starts both ranks; prints what the first one measured."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", default=",".join(SIZES), help="of " + ", ".join(SIZES))
+    parser.add_argument("--sizes", type=sizes_of, default=",".join(SIZES), help="of " + ", ".join(SIZES))
     parser.add_argument("--repeats", type=int, default=7, help="turns of each measurement")
     options = parser.parse_args()
     if "RANK" in os.environ:
-        figures = measured(options.sizes.split(","), options.repeats)
+        figures = measured(options.sizes, options.repeats)
         if os.environ["RANK"] == "0":
             print(json.dumps({name: float(f"{value:.4g}") for name, value in figures.items()}))
         return
@@ -57,6 +57,14 @@ def main() -> None:
         subprocess.Popen([sys.executable, *sys.argv], env=os.environ | place | {"RANK": str(rank)}) for rank in (0, 1)
     ]
     sys.exit(max(abs(rank.wait()) for rank in ranks))
+
+
+def sizes_of(words: str) -> list[str]:
+    """The sizes that are named, with commas. Raises argparse's error for one that there is not."""
+    sizes = words.split(",")
+    if unknown := [size for size in sizes if size not in SIZES]:
+        raise argparse.ArgumentTypeError(f"there is no {unknown[0]!r}; there are {', '.join(SIZES)}")
+    return sizes
 
 
 def measured(sizes: list[str], repeats: int) -> Figures:

@@ -80,7 +80,14 @@ def test_a_row_s_options_are_the_script_s(name: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "words", ["loop.py --quik", "refit.py 20m", "kills.py --kills many", "gpu.py --only imports none"]
+    "words",
+    [
+        "loop.py --quik",
+        "refit.py 20m",
+        "refit.py --sizes 20m,3b",
+        "kills.py --kills many",
+        "gpu.py --only imports none",
+    ],
 )
 def test_a_word_that_a_script_does_not_know_would_be_seen(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
