@@ -54,6 +54,15 @@ def test_a_product_is_right_and_has_the_same_bits_again(left: Tensor, right: Ten
     assert ONEDNN in operations(lambda: product(left, right))
 
 
+@pytest.mark.parametrize("right", [drawn(48, 70)[:, 4:37], drawn(33, 70)[:, 4:52].t(), drawn(48, 66)[:, ::2]])
+def test_a_part_of_a_wider_matrix_is_copied_first(right: Tensor) -> None:
+    """As it stands it would be multiplied by oneDNN's reference, number by number."""
+    left, whole = drawn(70, 48), right.contiguous()
+    torch.testing.assert_close(product(left, right).double(), left.double() @ right.double(), rtol=1e-5, atol=1e-5)
+    assert "aten::clone" in operations(lambda: product(left, right))
+    assert "aten::clone" not in operations(lambda: product(left, whole))
+
+
 def test_other_precisions_and_nothing_at_all_are_torch_s_own() -> None:
     for dtype in (torch.float64, torch.bfloat16):
         left, right = drawn(6, 8, dtype=dtype), drawn(8, 5, dtype=dtype)
