@@ -11,6 +11,9 @@ from torch import Tensor
 
 from megatron_rl import chunks
 
+LEAST_SHARE = 0.75  # of the longest sequence of a batch, to which the others are padded
+SHORT = 32  # tokens, up to which padding costs less than another batch
+
 
 class RMSNorm(torch.nn.Module):
     """Root-mean-square norm in fp32; Megatron's own wrapper refuses sequence parallelism."""
@@ -131,25 +134,52 @@ class PackedAttention(torch.nn.Module):
         self.group = pg_collection.cp
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *_: Any, packed_seq_params: Any, **__: Any) -> Tensor:
-        longest, degree = int(packed_seq_params.max_seqlen_q), self.group.size()
+        degree, rank = self.group.size(), self.group.rank()
         if degree == 1:
-            lengths = packed_seq_params.cu_seqlens_q.long().diff()
-            rows, mask = _rows(lengths, longest), None
-            queries, keys, values = (_padded(x, rows, len(lengths), longest) for x in (q, k, v))
+            starts = packed_seq_params.cu_seqlens_q.long()
         else:
             starts = packed_seq_params.cu_seqlens_q_padded.long()
-            lengths, own = starts.diff(), starts.diff() // degree
             everyone = _OfAllRanks.apply(torch.cat([k, v], 1), chunks.gathered(starts, degree), self.group)
-            rows, all_rows = _rows(own, longest // degree), _rows(lengths, longest)
-            queries = _padded(q, rows, len(lengths), longest // degree)
-            keys, values = (_padded(x, all_rows, len(lengths), longest) for x in everyone.chunk(2, 1))
-            positions = chunks.positions(starts, degree, self.group.rank())
-            at = _padded(positions, rows, len(lengths), longest // degree)
+            k, v = everyone.chunk(2, 1)
+        batches = [torch.tensor(lengths) for lengths in _batches(starts.diff().tolist())]
+        sizes = [int(lengths.sum()) for lengths in batches]
+        own = [size // degree for size in sizes]
+        parts = zip(batches, q.split(own), k.split(sizes), v.split(sizes), strict=True)
+        return torch.cat([self._attended(lengths, *part, degree, rank) for lengths, *part in parts])
+
+    def _attended(self, lengths: Tensor, q: Tensor, k: Tensor, v: Tensor, degree: int, rank: int) -> Tensor:
+        """Of sequences of these lengths, all padded to the longest."""
+        longest, own = int(lengths.max()), lengths // degree
+        rows, all_rows, mask = _rows(own, longest // degree), _rows(lengths, longest), None
+        queries = _padded(q, rows, len(lengths), longest // degree)
+        keys, values = (_padded(x, all_rows, len(lengths), longest) for x in (k, v))
+        if degree > 1:
+            starts = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+            at = _padded(chunks.positions(starts, degree, rank), rows, len(lengths), longest // degree)
             mask = torch.arange(longest) <= at[:, None, :, None]
         out = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=self.scale, enable_gqa=True
         )
         return out.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, rows)
+
+
+def _batches(lengths: list[int]) -> list[list[int]]:
+    """Sequences that follow each other and waste little when they are padded to the longest of them.
+
+    A short one that fills up a pack of long ones would otherwise cost as much as they do.
+
+    >>> _batches([1000, 900, 300, 20, 20, 9])
+    [[1000, 900], [300], [20, 20, 9]]
+    """
+    batches: list[list[int]] = []
+    longest = shortest = 0
+    for length in lengths:
+        longest, shortest = max(longest, length), min(shortest, length)
+        if not batches or (shortest < LEAST_SHARE * longest and longest > SHORT):
+            batches.append([])
+            longest = shortest = length
+        batches[-1].append(length)
+    return batches
 
 
 def _rows(lengths: Tensor, longest: int) -> Tensor:

@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.nn.functional as F
 
-from megatron_rl.device.attention_on_cpu import PackRotation, gated_silu
+from megatron_rl.device.attention_on_cpu import PackedAttention, PackRotation, gated_silu
 
 LENGTHS, HEADS, DIMENSIONS = (3, 1, 4), 2, 6
 
@@ -68,3 +71,21 @@ def test_megatron_calls_both() -> None:
     adapt_megatron()
     assert isinstance(rope_utils._apply_rotary_pos_emb_thd, PackRotation)
     assert mlp.bias_swiglu_impl is gated_silu
+
+
+@pytest.mark.parametrize("lengths", [(50, 47, 12, 3, 1), (1, 70, 2, 69), (9,)])
+def test_each_sequence_of_a_pack_attends_to_itself_alone(lengths: tuple[int, ...]) -> None:
+    """Whatever other lengths it is padded with."""
+    q, k, v = (torch.randn(sum(lengths), heads, DIMENSIONS).double().requires_grad_() for heads in (4, 2, 2))
+    attention = PackedAttention(None, pg_collection=SimpleNamespace(cp=SimpleNamespace(size=lambda: 1, rank=lambda: 0)))
+    found = attention(q, k, v, packed_seq_params=SimpleNamespace(cu_seqlens_q=starts(lengths)))
+    parts = [x.split(lengths) for x in (q, k, v)]
+    alone = [
+        F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in part), is_causal=True, enable_gqa=True)
+        for part in zip(*parts, strict=True)
+    ]
+    expected = torch.cat([out.transpose(0, 1).flatten(1) for out in alone])
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn(expected.shape).double()
+    for one, other in zip(*(torch.autograd.grad(x, (q, k, v), upstream) for x in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other)

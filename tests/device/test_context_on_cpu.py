@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from tests.ranks import run_ranks
 
-LENGTHS = (1, 5, 3, 17, 8)  # shorter than the chunks of four ranks, one token, whole chunks
+LENGTHS = (40, 1, 5, 3, 17, 8)  # longer than the rest, shorter than the chunks of four ranks, one token, whole chunks
 HEADS, GROUPS, DIMENSIONS = 4, 2, 6
 
 
