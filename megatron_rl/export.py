@@ -75,10 +75,10 @@ def _found(
     folder: Path, facts: lineage.Parent
 ) -> Literal["nothing", "another policy", "this policy", "something else"]:
     """What stands in the place of the export."""
-    if not folder.exists():
-        return "nothing"
-    if not (folder / lineage.FILE_NAME).is_file():
+    if lineage.is_taken(folder):
         return "something else"
+    if not (folder / lineage.FILE_NAME).is_file():
+        return "nothing"
     is_same = (folder / lineage.FILE_NAME).read_text(encoding="utf-8") == facts.to_json()
     return "this policy" if is_same else "another policy"
 

@@ -13,6 +13,7 @@ from megatron_rl.commands.choose import build_run, find_recipe
 from megatron_rl.config.checks import UserError, require
 from megatron_rl.config.recipe_checks import check_parent
 from megatron_rl.config.records import Recipe
+from megatron_rl.runtime.contents import CAMPAIGN, check_contents
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.preempt import SIGNALS
 from megatron_rl.runtime.ranks import die_with_parent
@@ -25,6 +26,7 @@ PAGE = "comparison.html"
 def check_campaign(recipes: Sequence[str], scale: str, settings: Sequence[str], directory: Path) -> None:
     """Raises UserError unless each run can be, and goes on with what an earlier one makes."""
     check_free(directory)
+    check_contents(directory, CAMPAIGN, "--directory")
     parents = parents_of([find_recipe(name) for name in recipes])
     for (name, own, its_settings), parent in zip(runs_of(recipes, settings, directory), parents, strict=True):
         if parent is None or not own.exists():  # the name of an older run's policy is part of what a later one is

@@ -32,6 +32,7 @@ from megatron_rl.config.variant import domains_of, shortened, variant_of
 from megatron_rl.config.weights import check_tensors, digest_of_weights
 from megatron_rl.data.files import missing_parts
 from megatron_rl.runtime import rundir
+from megatron_rl.runtime.contents import RUN, check_contents
 
 NO_RECIPES = ("domains", "models", "scales")  # modules of recipes/ that recipes are made of, or placed by
 REPOSITORY = Path(recipes.__file__).resolve().parent.parent
@@ -102,9 +103,10 @@ def build_run(
 
 
 def check_directory(directory: Path) -> None:
-    """Raises UserError where a file stands in the way of a run's directory."""
+    """Raises UserError where a file stands in the way of a run's directory, or it holds something else than a run."""
     for path in (directory, *directory.parents):
         require(path.is_dir() or not path.exists(), f"directory {directory}: {path} is a file; choose another")
+    check_contents(directory, RUN, "--directory")
 
 
 def rebuild_run(directory: Path) -> Run:

@@ -17,6 +17,7 @@ from megatron_rl.config.lineage import FILE_NAME, model_folder_of, read_parent
 from megatron_rl.config.records import Scale
 from megatron_rl.evaluation.plan import MAX_POLICY_NAME, Evaluation, Policy, asks_of
 from megatron_rl.runtime import rundir
+from megatron_rl.runtime.contents import EVALUATION, check_contents
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,6 +68,7 @@ class Wanted:
         if found.to is None:
             raise UserError(f"{self.target}: --to is not given; name the folder for the results")
         require(not found.to.is_file(), f"--to {found.to}: is a file; name a folder")
+        check_contents(found.to, EVALUATION, "--to")
         require(
             self.mirror is None or self.mirror.is_dir(),
             f"--mirror {self.mirror}: there is no such folder; give that of the downloads, OWNER/NAME/FILE",

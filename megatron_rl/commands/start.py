@@ -154,7 +154,7 @@ def check_export(run: Run, folder: Path, name: str | None) -> None:
         check_name(name)
     if not rundir.checkpoints(run.directory):
         raise UserError(f"{run.directory}: has no checkpoint yet; wait for the first")
-    if folder.exists() and not (folder / lineage.FILE_NAME).is_file():
+    if lineage.is_taken(folder):
         raise UserError(f"{folder}: is there and is no export of a run; move it away, or export to another folder")
     place = next(path for path in folder.resolve().parents if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):

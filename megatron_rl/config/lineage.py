@@ -55,6 +55,13 @@ def model_folder_of(directory: Path) -> Path:
     return directory / "model"
 
 
+def is_taken(folder: Path) -> bool:
+    """True where something else than an export of a run or an empty folder stands in the place of an export."""
+    if not folder.is_dir():
+        return folder.exists()
+    return not (folder / FILE_NAME).is_file() and any(folder.iterdir())
+
+
 def read_parent(directory: Path) -> tuple[Parent, Path]:
     """The run whose directory or exported folder this is, and the folder with its policy. Raises UserError."""
     for folder in (directory, model_folder_of(directory)):

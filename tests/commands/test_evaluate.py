@@ -65,6 +65,21 @@ def test_a_second_evaluation_is_refused_and_told_of_its_own_option(
     assert result.stderr.rstrip().endswith("wait for its end, or choose another with --to")
 
 
+def test_results_are_not_put_among_what_is_something_else(tmp_path: Path, planned: Callable[..., Evaluation]) -> None:
+    run, to = write_run(tmp_path / "run"), tmp_path / "to"
+    for folder, held in ((run, "run.json"), (tmp_path / "run_start", "config.json")):
+        with pytest.raises(UserError, match=f"{folder}: holds .*{held}.*, and not an evaluation; .* with --to$"):
+            planned(str(run), "--suite", "mini", "--to", str(folder))
+    (to / "models").mkdir(parents=True)  # the start before was killed
+    planned(str(run), "--suite", "mini", "--to", str(to))
+    (to / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"holds notes\.txt, and not"):
+        planned(str(run), "--suite", "mini", "--to", str(to))
+    (to / "policies" / "start").mkdir(parents=True)
+    (to / "policies" / "start" / "policy.json").write_text("{}")
+    planned(str(run), "--suite", "mini", "--to", str(to))
+
+
 def test_a_run_is_its_first_and_its_last_policy(tmp_path: Path, planned: Callable[..., Evaluation]) -> None:
     run = write_run(tmp_path / "run")
     found = planned(str(run), "--suite", "mini")

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from megatron_rl.commands.choose import build_run
+from megatron_rl.commands import start
+from megatron_rl.commands.choose import build_run, rebuild_run
 from megatron_rl.commands.cli import app
 from megatron_rl.config.lineage import FILE_NAME, model_folder_of
 from megatron_rl.report.provenance import write_run_file
@@ -90,6 +91,23 @@ def test_a_directory_that_cannot_be_is_found_before_ranks_start(tmp_path: Path) 
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1) and "is a file" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "names",
+    [["config.json", "model.safetensors"], [".bashrc", "thesis.tex"], ["1_prorl_v1/run.json"], ["logs", "x.py"]],
+)
+def test_a_folder_of_something_else_is_left_as_it_is(names: list[str], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    before = entries(tmp_path)
+    for command in ("train", "check"):
+        result = CliRunner().invoke(app, words(command, tmp_path))
+        assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.output
+        assert result.stderr.startswith(f"error: directory {tmp_path}: holds ")
+        assert "a run begins in a new or empty folder, or goes on in its own; name another with --dir" in result.stderr
+    assert entries(tmp_path) == before
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_a_directory_of_somebody_else_is_found_before_ranks_start(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
@@ -139,6 +157,8 @@ def test_an_export_that_cannot_be_starts_nothing(tmp_path: Path) -> None:
     finished(directory)
     write_run_file(build_run("prorl_v2", "cpu", ["num_steps=3"], directory, needs_files=True), 0)
     assert "is there and is no export of a run" in line(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    start.check_export(rebuild_run(directory), tmp_path / "empty", None)
     assert "for " + str(tmp_path / "file") + " is no folder to write in" in line(tmp_path / "file" / "policy")
     (directory / "checkpoints").rename(directory / "elsewhere")
     assert "has no checkpoint yet" in line(tmp_path / "policy")
