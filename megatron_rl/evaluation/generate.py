@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,13 +124,14 @@ class Generator:
             for how, requests in ((ask.answering, requests) for ask, _, requests in waves)
         ]
         num_whole = 0
-        made = self.engine.stream(wanted, keeps_logprobs=False, has_to_leave=self._has_to_leave, tells=tells)
-        for number, samples in made:
-            num_whole += 1
-            if self.ranks.engine_rank == 0:
-                ask, wave, requests = waves[number]
-                parts = [self._part(ask, *one) for one in zip(requests, samples, strict=True)]
-                keeps(ask, wave, tuple(parts))
+        streamed = self.engine.stream(wanted, keeps_logprobs=False, has_to_leave=self._has_to_leave, tells=tells)
+        with closing(streamed):
+            for number, samples in streamed:
+                num_whole += 1
+                if self.ranks.engine_rank == 0:
+                    ask, wave, requests = waves[number]
+                    parts = [self._part(ask, *one) for one in zip(requests, samples, strict=True)]
+                    keeps(ask, wave, tuple(parts))
         return num_whole == len(waves)
 
     def _has_to_leave(self) -> bool:

@@ -7,8 +7,8 @@ import itertools
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -160,7 +160,7 @@ class Engine:
         keeps_logprobs: bool = True,
         has_to_leave: Callable[[], bool] = lambda: False,
         tells: Callable[[int], None] = lambda _: None,
-    ) -> Iterator[tuple[int, list[tuple[Sample, ...]]]]:
+    ) -> Generator[tuple[int, list[tuple[Sample, ...]]], None, None]:
         """(place among `waves`, the samples of its requests) of each wave, as it is finished.
 
         The engine never runs dry: requests are added while those before are answered, and a wave is taken when there is
@@ -168,8 +168,9 @@ class Engine:
         they are; elsewhere kernels may round otherwise in another batch.
 
         `tells` is given the number of samples of each request as it is finished. All that is under way is dropped where
-        `has_to_leave` says so on all ranks of the engine, which are asked together. Torch's random state stays as it
-        was, whatever is drawn between two waves.
+        `has_to_leave` says so on all ranks of the engine, which are asked together, and where the generator is closed,
+        as by a reader that fails between two waves. Torch's random state stays as it was, whatever is drawn between two
+        waves.
         """
         version = self.version
         assert version is not None, "the engine has no weights before its first refit"
@@ -180,7 +181,8 @@ class Engine:
         under_way: dict[str, tuple[int, int, int]] = {}  # by vLLM's name: wave, place in it, size of it
         made: defaultdict[int, dict[int, tuple[Sample, ...]]] = defaultdict(dict)
         # On a CPU vLLM also draws from torch's own generator, whose state is the actor's and lies in its checkpoints.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), ExitStack() as ending:
+            ending.callback(lambda: core.abort_request(sorted(under_way)))
             for num_steps in itertools.count():
                 while core.get_num_unfinished_requests() < room and (following := next(waiting, None)) is not None:
                     place, wave, i = following
@@ -190,7 +192,6 @@ class Engine:
                 if not under_way:
                     break
                 if num_steps % STEPS_BETWEEN_LOOKS == 0 and has_to_leave():
-                    core.abort_request(sorted(under_way))
                     break
                 for output in core.step():
                     if output.finished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ def facts(folder: str) -> dict[str, Any]:
     looks = iter([False, True])
     found["left_later"] = tokens(engine.stream(wanted, has_to_leave=lambda: next(looks)))
     found["after_leaving"] = tokens(engine.stream(wanted[::-1]))
+    failing = engine.stream(wanted)
+    with pytest.raises(OSError, match="no room"), closing(failing):
+        for _ in failing:
+            raise OSError("no room")
+    found["left_by_a_failure"] = core.get_num_unfinished_requests()
+    found["after_a_failure"] = tokens(engine.stream(wanted))
     found["nothing"] = tokens(engine.stream([]))
     engine.close()
     return found
@@ -97,6 +104,12 @@ def test_a_stream_that_has_to_leave_drops_the_rest_and_the_engine_is_as_before(f
     assert [backward[place] for place in sorted(backward, reverse=True)] == [
         found["alone"][place] for place in sorted(found["alone"])
     ]
+
+
+@pytest.mark.ranks
+def test_who_fails_between_two_waves_leaves_nothing_in_the_engine(found: dict[str, Any]) -> None:
+    assert found["left_by_a_failure"] == 0
+    assert found["after_a_failure"] == found["alone"]
 
 
 @pytest.mark.ranks
