@@ -16,7 +16,10 @@ _LETTERS = "mgshlLNJWVAKCF"
 _FILLERS = re.compile(
     r"[,;:'\"]|(?<![A-Za-z\\])(?:of|the|an?|each|about|approximately|exactly|total|only)(?![A-Za-z])", re.IGNORECASE
 )
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALES = {
+    "hundred": 2, "thousand": 3, "lakh": 5, "lac": 5, "million": 6, "mn": 6, "crore": 7, "billion": 9, "bn": 9,
+    "trillion": 12,
+}  # fmt: skip
 _TEMPERATURES = {"C": "celsius", "F": "fahrenheit"}  # no coulombs and farads in mathematics
 PERCENT = {"%": 1}
 
@@ -47,8 +50,8 @@ def split_unit(text: str, single_letters: bool) -> tuple[str, Mapping[str, int]]
         are_units = all(len(word) > 1 or word in _LETTERS for word in words)
         if are_units and len(words) <= 6 and not is_no_unit(words):
             value, names = value[:start].strip(), f"{names} {trailing}"
-            if words and words[0] in _SCALES:
-                value, names = f"{value} \\cdot 10^{_SCALES[words[0]]}", names.replace(words[0], "", 1)
+            if words and (scale := _SCALES.get(words[0].lower().removesuffix("s"))):
+                value, names = f"{value} \\cdot 10^{scale}", names.replace(words[0], "", 1)
     powers = _powers(_FILLERS.sub(" ", names))
     return (text, {}) if powers is None else (value, powers)
 

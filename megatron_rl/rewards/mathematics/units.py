@@ -120,6 +120,8 @@ _UNITS = """
     ppm                              = 1/1000000
     ppb                              = 1/1000000000
     dozen                            = 12
+    lakh lac                         = 100000
+    crore                            = 10000000
     hundred                          = 100
     thousand                         = 1000
     million                          = 1000000
@@ -157,14 +159,19 @@ _HEDGES = """
     or and not no nor none if when where for mod modulo base to from with but is are was plus minus times over between
     through maybe perhaps possibly however unless except instead rather alternatively any all either less more than
     least most even odd one two three four five six seven eight nine ten eleven twelve half undefined infinity infinite
-    answer false true wrong below above under off sin cos tan log exp sqrt pi
+    answer false true wrong below above under off sin cos tan log exp sqrt pi thirteen fourteen fifteen sixteen
+    seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
 """
 _NUMERALS = """
-    negative imaginary root zero factorial inverse reciprocal binary octal hex hexadecimal repeating recurring dozen
-    remainder dozens quarter halves thirds fourths fifths sixths sevenths eighths ninths tenths elevenths twelfths
-    twentieths hundredths thousandths millionths billionths
+    negative imaginary root zero factorial inverse reciprocal binary octal hex hexadecimal repeating recurring
+    remainder quarter halves
 """
-_ANYWHERE, _AT_THE_END, _AT_THE_START = frozenset(_HEDGES.split()), frozenset(_NUMERALS.split()), ("squared", "cubed")
+_ANYWHERE, _AT_THE_END = frozenset(_HEDGES.split()), frozenset(_NUMERALS.split())
+_AT_THE_START = frozenset(("squared", "cubed", "dozen", "dozens"))  # a dozen eggs are twelve, too
+_PART = re.compile(
+    r"third|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|[a-z]{3,6}teen|[a-z]{3,5}tie|"
+    r"hundred|thousand|million|billion)th"
+)
 
 _SPELLINGS = [
     (re.compile(pattern), replacement)
@@ -181,6 +188,7 @@ _SPELLINGS = [
         (r"° ?K\b", "K"),
         (r"([A-Za-z])[ -](years?|volts?)\b", r"\1\2"),
         (r"\bper ?cents?\b", "%"),
+        (r"\b[Dd]ecibels?\b", "dB"),
         (r"\b(?i:mph)\b", "mi h^-1"),
         (r"\b(?i:km?ph)\b", "km h^-1"),
         (r"\b(?:square|sq\.?) ([A-Za-z]+)", r"\1^2"),
@@ -231,9 +239,15 @@ def is_no_unit(words: Sequence[str]) -> bool:
 
     >>> [is_no_unit(words.split()) for words in ("negative", "negative numbers", "cm or so", "squared", "cm squared")]
     [True, False, True, True, False]
+    >>> [is_no_unit(words.split()) for words in ("dozen eggs", "eighths of a mile", "eighth graders")]
+    [True, True, False]
     """
     words = [word.lower() for word in words]
-    return bool(words) and (not _ANYWHERE.isdisjoint(words) or words[-1] in _AT_THE_END or words[0] in _AT_THE_START)
+    if not words or not _ANYWHERE.isdisjoint(words) or words[-1] in _AT_THE_END or words[0] in _AT_THE_START:
+        return bool(words)
+    # Three eighths of a mile and 3 eighth are parts, three fifth graders and three quarters, of coins, are things.
+    is_part = len(words) == 1 or words[0].endswith("s")
+    return is_part and bool(_PART.fullmatch(words[0].removesuffix("s"))) or words[:2] == ["quarters", "of"]
 
 
 def split_currency(text: str) -> tuple[str, str]:
