@@ -36,6 +36,10 @@ _LATIN = """
 _SINGULARS = frozenset(_LATIN.split())
 _COUNTS = "two three four five six seven eight nine ten eleven twelve"
 _SMALL_NUMBERS = {word: str(number) for number, word in enumerate(_COUNTS.split(), 2)}
+_RANKS = {
+    "0th": "zeroth", "1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth", "5th": "fifth", "6th": "sixth",
+    "7th": "seventh", "8th": "eighth",
+}  # fmt: skip
 _IRREGULAR = {
     "teeth": "tooth",
     "feet": "foot",
@@ -105,6 +109,8 @@ def _singular(word: str) -> str:
     """The singular of a plural; an element's name, and what would become one, stays: silica is no silicon."""
     if word in _SMALL_NUMBERS:
         return _SMALL_NUMBERS[word]
+    if word in _RANKS:
+        return _RANKS[word]
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     if len(word) < 4 or word in SYMBOLS:

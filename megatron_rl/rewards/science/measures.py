@@ -36,6 +36,8 @@ _DECIMAL = re.compile(
     r"[+-]? ?([0-9, ]*)\.([0-9]+)(?: ?(?:[eE]|(?:\\times|\\cdot|\*|x) ?10 ?\^) ?\{? ?([+-]?[0-9]+) ?\}?)?"
 )
 _ONE = Unit(Fraction(1))
+_CYCLES = re.compile(r"(?:[0-9/]+ )?Hz|cycle")  # by the names of units.py
+_ANGLES = re.compile(r"(?:[0-9/]+ )?rad|rev|rpm|deg|arc(?:min|sec)")
 PI = Fraction(3141592653589793238462643383279502884197, 10**39)  # angles are converted within CONVERSION_TOLERANCE
 _SAME_IRRATIONAL = Fraction(1, 10**36)  # between two ways to write one
 _FACTOR = re.compile(
@@ -145,9 +147,18 @@ def _agree_in_value(answer: Quantity, reference: Quantity, tolerance: Fraction) 
     if answer.is_difference or reference.is_difference:
         mine, its = replace(mine, zero=Fraction(0)), replace(its, zero=Fraction(0))
     value = (answer.number * mine.factor + mine.zero - its.zero) / its.factor
-    if not _is_power_of_ten(mine.factor / its.factor):
+    turns = _cycles(answer, reference) - _cycles(reference, answer) if any(mine.dimension) else 0
+    value *= (2 * PI) ** turns  # 1 Hz is a turn in a second, and no radian
+    if turns or not _is_power_of_ten(mine.factor / its.factor):
         tolerance = max(tolerance, CONVERSION_TOLERANCE)
     return _near(value, reference, tolerance)
+
+
+def _cycles(one: Quantity, other: Quantity) -> int:
+    """The power of cycles in the unit of the one, where the other's says an angle; else 0."""
+    mine, its = (factors(side.unit_text) or {} for side in (one, other))
+    says_angle = any(_ANGLES.fullmatch(name) for name in its)
+    return sum(power for name, power in mine.items() if says_angle and _CYCLES.fullmatch(name))
 
 
 def leeway(reference: Quantity, tolerance: Fraction) -> Fraction:

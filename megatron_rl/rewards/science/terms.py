@@ -16,6 +16,7 @@ TERMS = """
     red blood cell | erythrocyte | rbc
     white blood cell | leukocyte | wbc
     platelet | thrombocyte
+    counterclockwise | anticlockwise | counter-clockwise | anti-clockwise
     deoxyribonucleic acid | dna
     ribonucleic acid | rna
     messenger rna | mrna | messenger ribonucleic acid

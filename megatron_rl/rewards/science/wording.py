@@ -80,7 +80,7 @@ _BOLD_HAT = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec) ?\{ ?(\\hat ?\{ ?[A-Za-z
 _MATHEMATICAL = re.compile(r"\\(?:frac|sqrt)(?![A-Za-z])")
 _HYPHEN = re.compile(r"(?<=[^\W\d])-(?=\w)|(?<=\d)-(?=[^\W\d])|(?<!\d)\s+|\s+(?!\d)")  # or space, but not in 1-2
 _MARKUP = re.compile(r"[{}$\\\"'`]+|\*+(?!\w)|(?<!\w)\*+")
-_ORBITALS = re.compile(r"(?:\[[A-Z][a-z]?\])?(?:sp\^?[23]?(?:d\^?2?)?|(?:[1-7][spdf]\^?[0-9]+)+)")
+_ORBITALS = re.compile(r"(?:\[[A-Z][a-z]?\])?(?:d\^?2?sp\^?[23]|sp\^?[23]?(?:d\^?2?)?|(?:[1-7][spdf]\^?[0-9]+)+)")
 _FUNCTIONS = r"(?:sin|cos|tan|cot|log|exp|sqrt|frac|mod|max|min)"
 # A word, but no product: nRT and mgh are none.
 _PHRASE = re.compile(
