@@ -17,7 +17,7 @@ from megatron_rl.config import lineage
 from megatron_rl.config.run import Run
 from megatron_rl.data.files import mixture_of
 from megatron_rl.runtime import parallel
-from megatron_rl.runtime.files import commit, sync
+from megatron_rl.runtime.files import own_aside, replace_folder, sync
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.spans import span
 from megatron_rl.types import State
@@ -50,7 +50,8 @@ def export(run: Run, state: State, actor: Actor, folder: Path) -> None:
         raise RuntimeError(f"{folder}: is there and is no export of a run; move it away, or export to another folder")
     if found == "this policy":
         return
-    aside, broken = folder.with_name(f".{folder.name}.partial"), list[str]()
+    folder = folder.resolve()  # what a link leads to is replaced, not the link
+    aside, broken = own_aside(folder), list[str]()
     if actor.ranks.is_main:
         _write(run.model_folder, aside, _on_host(actor.stream(), broken), facts)
     else:
@@ -65,8 +66,7 @@ def export(run: Run, state: State, actor: Actor, folder: Path) -> None:
         else None
     )
     if actor.ranks.is_main:
-        shutil.rmtree(folder, ignore_errors=True)
-        commit(aside, folder)
+        replace_folder(aside, folder)
         get_logger().info("the policy after step %d: %s", state.step, folder)
     parallel.barrier()
 

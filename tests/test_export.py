@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import stat
 import weakref
 from collections.abc import Iterator
@@ -64,6 +65,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     (folder / "taken").mkdir()
     (folder / "taken" / "thesis.tex").write_text("mine")
+    for name in ("one", "parts"):  # of an export that was killed
+        (folder / f".{name}.{socket.gethostname()}.{2**22 + 1}.partial").mkdir()
     errors = run_ranks("tests.test_export:exported", 4, to=str(folder), max_file_bytes=400_000, **FOUR)
     (folder / "errors.json").write_text(json.dumps(errors))
     return folder

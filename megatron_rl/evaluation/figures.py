@@ -16,6 +16,7 @@ from megatron_rl.evaluation.benchmarks import problems
 from megatron_rl.evaluation.plan import Evaluation
 from megatron_rl.evaluation.store import SAMPLES
 from megatron_rl.evaluation.table import Estimate, Mean, Result, means_of, result_of
+from megatron_rl.runtime.files import replace_file
 
 SHOWN_KS = (16, 128, 256)  # of those there are; the page has all
 CSV_NAME = "table.csv"
@@ -157,8 +158,8 @@ def write(evaluation: Evaluation, published: Published) -> Figures:
     from megatron_rl.evaluation.page import PAGE_NAME, page_of
 
     figures = read(evaluation, published)
-    store.write_text(evaluation.directory / CSV_NAME, csv_of(figures))
-    store.write_text(evaluation.directory / PAGE_NAME, page_of(figures))
+    for name, text in ((CSV_NAME, csv_of(figures)), (PAGE_NAME, page_of(figures))):  # nobody holds the folder by now
+        replace_file(evaluation.directory / name, text.encode(errors="backslashreplace"), is_shared=True)
     return figures
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.runtime.files import own_aside, replace_folder
 
 SIZES = range(5, 13)
 BUCKET_BITS = 8  # a corpus larger than memory is cut into buckets by the first bits of its hashes, and each is sorted
@@ -42,13 +43,13 @@ def index_of(corpus: Sequence[Path], folder: Path) -> Path:
     final = folder / f"corpus_{name}"
     if final.is_dir():
         return final
-    aside = folder / f".corpus_{name}.partial"
+    aside = own_aside(final)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for size in SIZES:
         _build(files, size, aside)
     (aside / "corpus.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    aside.rename(final)
+    replace_folder(aside, final)
     return final
 
 

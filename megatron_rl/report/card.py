@@ -20,6 +20,7 @@ from megatron_rl.report.curves import Curves
 from megatron_rl.report.journal import FILE_NAME as JOURNAL
 from megatron_rl.report.journal import Row, is_validation, read_rows
 from megatron_rl.report.plots import write_png
+from megatron_rl.runtime.files import replace_file
 
 FILE_NAME, PICTURE_NAME = "README.md", "curves.png"
 SCORES = Path("evaluation") / "table.csv"  # in a run directory; see docs/evaluation.md
@@ -39,7 +40,7 @@ def write_card(folder: Path, directory: Path) -> None:
     scores = read_scores(directory, parent.step)
     text = card_of(facts, parent, rows, scores, has_picture=(folder / PICTURE_NAME).is_file())
     front = front_matter(directory.resolve().name, facts, scores, license_of(Path(facts["run"]["model_folder"])))
-    (folder / FILE_NAME).write_text(f"---\n{front}\n---\n{text}", encoding="utf-8")
+    replace_file(folder / FILE_NAME, f"---\n{front}\n---\n{text}".encode(), is_shared=True)
 
 
 def front_matter(name: str, facts: Mapping[str, Any], scores: Sequence[Mapping[str, str]], licence: str | None) -> str:

@@ -84,7 +84,7 @@ def save_png(figure: Figure, path: Path) -> None:
     """Writes a figure; the file is replaced as a whole."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
-    replace_file(path, buffer.getvalue())
+    replace_file(path, buffer.getvalue(), is_shared=True)
 
 
 def neighbour_means(values: Sequence[float], reach: int) -> list[float]:

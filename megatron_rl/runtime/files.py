@@ -1,23 +1,62 @@
-"""Files that outlive a kill and a power cut: written aside, synced to the disk, renamed into place."""
+"""Files that outlive a kill and a power cut: written aside, synced to the disk, renamed into place.
+
+Not covered: containers that share a host name and count their processes apart, where a writer that lives may be taken
+for one that was killed.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from megatron_rl.config.checks import UserError
 
+LEFT_AFTER_SECONDS = 3600.0  # chosen: a writer that lives does not pause for long
+_OF_A_WRITER = re.compile(r"(.+)\.([1-9]\d{0,8})(?:\.old)?\.partial")  # its machine and process
 
-def replace_file(path: Path, content: bytes, writer: str = "") -> None:
+
+def own_aside(path: Path) -> Path:
+    """Where this process, one of several that may write `path` at once, writes it before it is renamed into place.
+
+    What writers that were killed have left of theirs is removed: of this machine those whose process is no more, of
+    others what none has written to for LEFT_AFTER_SECONDS.
+    """
+    host, name = socket.gethostname(), f".{path.name}."
+    for other in path.parent.iterdir() if path.parent.is_dir() else ():
+        found = _OF_A_WRITER.fullmatch(other.name.removeprefix(name)) if other.name.startswith(name) else None
+        with suppress(OSError):  # somebody else may remove it, too
+            if found and (not _is_alive(int(found[2])) if found[1] == host else _is_old(other)):
+                shutil.rmtree(other) if other.is_dir() else other.unlink()
+    return path.with_name(f"{name}{host}.{os.getpid()}.partial")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _is_old(path: Path) -> bool:
+    inside = path.iterdir() if path.is_dir() else ()
+    return time.time() - max(one.stat().st_mtime for one in (path, *inside)) > LEFT_AFTER_SECONDS
+
+
+def replace_file(path: Path, content: bytes, *, is_shared: bool = False) -> None:
     """Puts `content` in the place of a file: readers, kills and power cuts meet the old one whole or the new one whole.
 
-    Each of several processes that may write the file at once is a `writer` of its own. Raises OSError, which names the
-    file.
+    Several processes may write one that `is_shared` at once. Raises OSError, which names the file.
     """
-    aside = path.with_name(f".{path.name}{writer}.partial")
+    aside = own_aside(path) if is_shared else path.with_name(f".{path.name}.partial")
     try:
         with aside.open("wb") as file:
             file.write(content)
@@ -42,7 +81,7 @@ def write_named(path: Path, content: bytes, option: str) -> None:
         if path.is_dir():
             raise UserError(f"{path}: is a folder; name a file with {option}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content, writer=f".{socket.gethostname()}.{os.getpid()}")
+        replace_file(path, content, is_shared=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -59,6 +98,26 @@ def commit(aside: Path, path: Path) -> None:
         sync(aside)
     aside.replace(path)
     sync(path.parent)
+
+
+def replace_folder(aside: Path, folder: Path) -> None:
+    """Puts what lies in `own_aside(folder)`, synced, in the place of a folder; of several at once the last one stays.
+
+    Raises OSError.
+    """
+    old = aside.with_suffix(".old.partial")
+    while True:
+        shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            folder.rename(old)
+        try:
+            commit(aside, folder)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            continue  # another was put there meanwhile
+        shutil.rmtree(old, ignore_errors=True)
+        return
 
 
 def sync(path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from megatron_rl.config.checks import UserError
-from megatron_rl.runtime.files import commit, replace_file, write_named
+from megatron_rl.runtime.files import LEFT_AFTER_SECONDS, commit, own_aside, replace_file, replace_folder, write_named
 
 
 def test_a_replaced_file_is_never_seen_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +67,56 @@ def test_who_names_a_file_and_the_run_that_owns_it_may_write_it_at_once(
     monkeypatch.setattr(os, "fsync", meanwhile)
     write_named(path, b"of the command", "--to")
     assert path.read_bytes() == b"of the command" and list(tmp_path.iterdir()) == [path]
+
+
+def killed() -> int:
+    """The number of a process that is no more."""
+    process = subprocess.Popen(["sleep", "60"])
+    process.kill()
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize("kind", [".partial", ".old.partial"])
+def test_what_a_killed_writer_left_goes_with_the_next_one(kind: str, tmp_path: Path) -> None:
+    path, here, gone = tmp_path / "page.html", socket.gethostname(), killed()
+    live = f".page.html.{here}.{os.getppid()}{kind}"
+    writing, left = f".page.html.elsewhere.9{kind}", f".page.html.elsewhere.8{kind}"
+    (tmp_path / live).write_text("half")
+    (tmp_path / writing).mkdir()
+    (tmp_path / f".page.html.{here}.{gone}{kind}").write_text("half")
+    (tmp_path / left).mkdir()
+    (tmp_path / left / "weights").write_text("half")
+    for one in (tmp_path / left / "weights", tmp_path / left):
+        os.utime(one, (0, time.time() - LEFT_AFTER_SECONDS - 1))
+    others = {f".other.html.{here}.{gone}{kind}", f"page.html.{here}.{gone}{kind}", ".page.html.partial"}
+    for name in others:
+        (tmp_path / name).write_text("not its own")
+    write_named(path, b"whole", "--to")
+    assert {one.name for one in tmp_path.iterdir()} == {"page.html", live, writing, *others}
+
+
+def test_of_several_that_replace_a_folder_at_once_one_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, replace = tmp_path / "policy", Path.replace
+    folder.mkdir()
+    (folder / "weights").write_text("before")
+    one = own_aside(folder)
+    monkeypatch.setattr(os, "getpid", os.getppid)
+    other = own_aside(folder)
+    for aside in (one, other):
+        aside.mkdir()
+        (aside / "weights").write_text(aside.name)
+
+    def meanwhile(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        replace_folder(other, folder)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", meanwhile)
+    replace_folder(one, folder)
+    assert list(tmp_path.iterdir()) == [folder] and (folder / "weights").read_text() == one.name
 
 
 def test_a_full_disk_is_told_with_the_file_that_it_has_no_room_for(tmp_path: Path) -> None:
