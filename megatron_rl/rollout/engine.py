@@ -182,6 +182,7 @@ class Engine:
         made: defaultdict[int, dict[int, tuple[Sample, ...]]] = defaultdict(dict)
         # On a CPU vLLM also draws from torch's own generator, whose state is the actor's and lies in its checkpoints.
         with torch.random.fork_rng(devices=[]), ExitStack() as ending:
+            ending.callback(self._settle)
             ending.callback(lambda: core.abort_request(sorted(under_way)))
             for num_steps in itertools.count():
                 while core.get_num_unfinished_requests() < room and (following := next(waiting, None)) is not None:
@@ -203,6 +204,12 @@ class Engine:
                             yield place, [found[i] for i in range(size)]
         asked = self.cache.make_prefix_cache_stats()
         self.prompt_tokens, self.cached_tokens = asked.queries, asked.hits
+
+    def _settle(self) -> None:
+        """Waits for what vLLM has launched ahead of its answers: on a GPU a step, which reads the weights."""
+        core = self.llm.llm_engine
+        while core.engine_core.engine_core.batch_queue:
+            core.step()
 
     def prompt(self, request: Request) -> Any:
         """A request's prompt as vLLM takes it."""

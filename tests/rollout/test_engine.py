@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def waves(folder: str) -> dict[str, Any]:
     engine.load(weights_of(folder), 0)
     found["alone"] = {name: group for prompt in prompts for name, group in wave(engine, [prompt]).items()}
     found["other_company"] = wave(engine, prompts[::-1][:4])
+    found |= launching_ahead(engine, prompts)
     found["greedy"] = wave(engine, prompts, temperature=0.0)
     state = torch.get_rng_state()
     wave(engine, some_prompts())
@@ -121,6 +123,32 @@ def waves(folder: str) -> dict[str, Any]:
     found["next_version"] = wave(engine, prompts)
     engine.close()
     return found
+
+
+def launching_ahead(engine: Any, prompts: list[Prompt]) -> dict[str, Any]:
+    """The same of an engine that launches a step before it has the answer of the last one, as it does on a GPU."""
+    from megatron_rl.rollout.engine import Wanted
+
+    core = engine.llm.llm_engine.engine_core.engine_core
+    before = core.batch_queue, core.batch_queue_size, core.step_fn
+    core.batch_queue, core.batch_queue_size, core.step_fn = deque(maxlen=2), 2, core.step_with_batch_queue
+    lengths = []
+    launch = core.step_with_batch_queue
+
+    def step() -> Any:
+        launched = launch()
+        lengths.append(len(core.batch_queue))
+        return launched
+
+    core.step_fn = step
+    whole = wave(engine, prompts)
+    left = [len(core.batch_queue)]
+    wanted = Wanted([Request(prompt=prompts[0], seed=0, num_samples=2)], MAX_TOKENS, TEMPERATURE, 1.0)
+    looks = iter((False, True))
+    assert not list(engine.stream([wanted], has_to_leave=lambda: next(looks)))
+    left.append(len(core.batch_queue))
+    core.batch_queue, core.batch_queue_size, core.step_fn = before
+    return {"ahead": whole, "ahead_at_most": max(lengths), "left_ahead": left}
 
 
 def fresh_waves(folder: str) -> dict[str, Any]:
@@ -184,6 +212,14 @@ def test_an_engine_without_weights_does_not_generate(found: dict[str, Any]) -> N
 @pytest.mark.ranks
 def test_the_same_wave_gives_the_same_bits(found: dict[str, Any]) -> None:
     assert found["first"] == found["again"] == found["later"]
+
+
+@pytest.mark.ranks
+def test_nothing_that_was_launched_ahead_is_under_way_when_an_engine_is_done(found: dict[str, Any]) -> None:
+    """Weights are replaced next, and their memory may be given to the actor."""
+    assert found["ahead_at_most"] == 1  # there was something to wait for
+    assert found["left_ahead"] == [0, 0]
+    assert found["ahead"] == found["first"]
 
 
 @pytest.mark.ranks
