@@ -270,6 +270,7 @@ def test_a_killed_run_leaves_no_process(interruptions: dict[str, Any]) -> None:
 def test_ctrl_c_leaves_no_process_and_no_shared_memory(interruptions: dict[str, Any]) -> None:
     stopped = interruptions["stopped"]
     assert stopped["code"] == 130
+    assert "Ctrl-C: start the same command again to go on" in stopped["output"]
     assert stopped["num_processes"] >= 4
     assert stopped["left"] == []
     assert stopped["shared_memory"] == []

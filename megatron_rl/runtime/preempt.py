@@ -15,6 +15,9 @@ from megatron_rl.config.checks import UserError
 
 REQUEUE_EXIT_CODE = 85
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+# By which a launcher passes on a Ctrl-C. A rank that is still starting ends by it without a word, as by a SIGTERM; by a
+# SIGINT it would end with a traceback.
+OF_CTRL_C = signal.SIGUSR2
 CTRL_C = "Ctrl-C"  # as a reason to leave
 INTERRUPTED = f"{CTRL_C}: the run stops where it loses nothing, saves and ends; press it again to leave at once"
 SAME_PRESS_SECONDS = 0.5  # a terminal and a launcher may both pass on one Ctrl-C
@@ -35,7 +38,7 @@ def listen() -> None:
 
     A second Ctrl-C ends the process at once.
     """
-    for number in SIGNALS:
+    for number in (*SIGNALS, OF_CTRL_C):
         signal.signal(number, _remember)
 
 
@@ -70,7 +73,7 @@ class Preemption:
     def reason(self) -> str | None:
         """Why this process should leave; None while it may go on."""
         if _received:
-            return CTRL_C if _received[0] == signal.SIGINT else f"{_received[0].name} was received"
+            return CTRL_C if _received[0] in (signal.SIGINT, OF_CTRL_C) else f"{_received[0].name} was received"
         return "the time limit is near" if time.time() >= self.deadline else None
 
 

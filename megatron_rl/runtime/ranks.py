@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.records import Scale
 from megatron_rl.runtime.log import get_logger
-from megatron_rl.runtime.preempt import INTERRUPTED
+from megatron_rl.runtime.preempt import INTERRUPTED, OF_CTRL_C
 
 # What a rank may take to end by itself after a signal, before it is killed: it finishes what is worth finishing, and
 # saves. SIGUSR1 is the notice that a limit is near; Ctrl-C can be pressed again; after SIGTERM others kill soon.
@@ -245,7 +245,7 @@ def launch_ranks(
 
     With a `module` that is imported here, once, and each rank is a copy of this process that does `work` instead, where
     a copy can be made. 0 when all ended well, else the code of the first that did not: 128 + n for one ended by
-    signal n, 130 after Ctrl-C. SIGTERM and SIGUSR1 are passed on once, Ctrl-C as a SIGTERM; what is asked twice is done
+    signal n, 130 after Ctrl-C. SIGTERM and SIGUSR1 are passed on once, Ctrl-C as OF_CTRL_C; what is asked twice is done
     at once. A rank that outlives its grace period is killed, as are all when this function ends or this process dies.
     Each rank leads a process group, which is killed with it. Not covered: a process that a rank put into a session of
     its own.
@@ -314,9 +314,8 @@ def _wait(ranks: Sequence[Process], received: Sequence[int]) -> int:
             if number == signal.SIGINT:
                 get_logger().warning("%s", INTERRUPTED)
             for process in running:
-                # Popen.send_signal would reap one that has just ended. One that is still starting ends by SIGTERM
-                # without a word, by SIGINT with a traceback.
-                os.kill(process.pid, signal.SIGTERM if number == signal.SIGINT else number)
+                # Popen.send_signal would reap one that has just ended.
+                os.kill(process.pid, OF_CTRL_C if number == signal.SIGINT else number)
         for process in [process for process in running if _has_ended(process)]:
             running.remove(process)
             code = _kill_group(process)

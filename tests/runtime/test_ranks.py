@@ -207,25 +207,40 @@ def test_a_rank_that_was_killed_is_named(tmp_path: Path, launched: list[Launched
 @pytest.mark.parametrize("forks", [False, True])
 def test_ctrl_c_lets_all_ranks_save_and_says_so(tmp_path: Path, launched: list[Launched], forks: bool) -> None:
     program = """
-    def finish(number, frame):
-        (folder / f'{rank}.saved').touch()
-        sys.exit(85)
-    signal.signal(signal.SIGTERM, finish)
+    from megatron_rl.runtime.preempt import Preemption, listen
+    listen()
     child = subprocess.Popen(['sleep', '60'])
     (folder / f'{rank}c.pid').write_text(str(child.pid))
+    (folder / f'{rank}.pid').write_text(str(os.getpid()))
+    while (reason := Preemption(None, 0.0).reason) is None:
+        time.sleep(0.01)
+    (folder / f'{rank}.saved').write_text(reason)
+    sys.exit(85)
     """
-    launched.append(Launched(tmp_path, 2, textwrap.dedent(program) + SLEEP, forks=forks))
+    launched.append(Launched(tmp_path, 2, program, grace_seconds=20.0, forks=forks))
     pids = launched[0].wait_for(4)
     launched[0].process.send_signal(signal.SIGINT)
     code, errors = launched[0].end()
     assert (code, errors.count("\n")) == (130, 1)
     assert errors.endswith("saves and ends; press it again to leave at once\n")
-    assert len(list(tmp_path.glob("*.saved"))) == 2
+    assert [path.read_text() for path in tmp_path.glob("*.saved")] == ["Ctrl-C"] * 2
+    assert all_gone(pids)
+
+
+@pytest.mark.parametrize("forks", [False, True])
+def test_ctrl_c_ends_ranks_that_are_still_starting_without_a_word(
+    tmp_path: Path, launched: list[Launched], forks: bool
+) -> None:
+    launched.append(Launched(tmp_path, 2, SLEEP, grace_seconds=20.0, forks=forks))
+    pids = launched[0].wait_for(2)
+    launched[0].process.send_signal(signal.SIGINT)
+    code, errors = launched[0].end()
+    assert (code, errors.count("\n")) == (130, 1)
     assert all_gone(pids)
 
 
 def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path, launched: list[Launched]) -> None:
-    ignores = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    ignores = "signal.signal(signal.SIGUSR2, signal.SIG_IGN)\n"
     launched.append(Launched(tmp_path, 2, ignores + SLEEP, grace_seconds=60.0))
     pids = launched[0].wait_for(2)
     launched[0].process.send_signal(signal.SIGINT)
