@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.runtime.orphans import die_with_parent
 from megatron_rl.runtime.ranks import (
     Forked,
     World,
-    die_with_parent,
     import_ahead,
     launch_ranks,
     process_environment,
@@ -64,7 +64,7 @@ class _Origin:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=die_with_parent(os.getpid()),
+            preexec_fn=partial(die_with_parent, os.getpid()),
         )
         atexit.register(self.end)
 
@@ -117,7 +117,7 @@ def _outcome(request: dict[str, Any]) -> str:
 
 def _launch(request: dict[str, Any], parent: int) -> int:
     """Starts the ranks and waits for them, in a process of its own; returns the exit code of them all."""
-    die_with_parent(parent)()
+    die_with_parent(parent)
     folder = Path(request["folder"])
     with (folder / "output").open("w") as output, Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from megatron_rl.commands.choose import build_run, find_recipe
@@ -15,8 +16,8 @@ from megatron_rl.config.recipe_checks import check_parent
 from megatron_rl.config.records import Recipe
 from megatron_rl.runtime.contents import CAMPAIGN, check_contents
 from megatron_rl.runtime.log import get_logger
+from megatron_rl.runtime.orphans import die_with_parent
 from megatron_rl.runtime.preempt import SIGNALS
-from megatron_rl.runtime.ranks import die_with_parent
 from megatron_rl.runtime.rundir import check_free
 
 PUBLISHED = ("prorl_v1", "prorl_v2_after_v1", "brorl")  # as the model card and BroRL tell the lineage
@@ -97,7 +98,7 @@ def campaign(recipes: Sequence[str], scale: str, settings: Sequence[str], direct
 
 def run_to_its_end(command: Sequence[str]) -> int:
     """The exit code of a command, to which the signals to leave are passed on; it dies with this process."""
-    process = subprocess.Popen(command, start_new_session=True, preexec_fn=die_with_parent(os.getpid()))
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=partial(die_with_parent, os.getpid()))
     before = {number: signal.signal(number, lambda one, _: process.send_signal(one)) for number in SIGNALS}
     try:
         return process.wait()

@@ -20,9 +20,9 @@ from megatron_rl.data.files import open_lines
 from megatron_rl.data.origins import Chunk
 from megatron_rl.data.similar import Overlaps, words_of
 from megatron_rl.data.sources import read_draft
-from megatron_rl.rewards.sandbox.layers import die_with_parent
 from megatron_rl.rewards.score import VERIFIERS, Case, Scorer
 from megatron_rl.runtime.files import replace_file
+from megatron_rl.runtime.orphans import die_with_parent
 
 MAX_LISTED_REASON = 300
 ITEM_SECONDS = 5.0  # that a verifier has for a reference answer

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.rewards import logic
-from megatron_rl.rewards.sandbox.layers import die_with_parent
 from megatron_rl.runtime.log import get_logger
+from megatron_rl.runtime.orphans import die_with_parent
 
 # The registrations of reasoning-gym at the commit that the papers' task counts and averages fit, 2025-03-04; inferred,
 # as the papers give no list. `palindrome` has become `palindrome_generation`.

@@ -28,9 +28,9 @@ from megatron_rl.evaluation.benchmarks import problems
 from megatron_rl.evaluation.judge import judge
 from megatron_rl.evaluation.plan import Ask, Evaluation
 from megatron_rl.evaluation.store import SAMPLES, Line, Wave
-from megatron_rl.rewards.sandbox.layers import die_with_parent
 from megatron_rl.rewards.sandbox.run import source_root
 from megatron_rl.rewards.score import Scorer
+from megatron_rl.runtime.orphans import die_with_parent
 from megatron_rl.runtime.preempt import SIGNALS
 from megatron_rl.types import Sample
 

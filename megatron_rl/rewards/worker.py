@@ -27,6 +27,7 @@ from megatron_rl.rewards.sandbox.run import Sandbox, SandboxError, source_root
 from megatron_rl.rewards.sandbox.slots import spare_users
 from megatron_rl.rewards.score import AS_PUBLISHED, VERIFIERS
 from megatron_rl.rewards.workers import OWN, PATIENCE
+from megatron_rl.runtime.orphans import die_with_parent
 from megatron_rl.types import Verdict
 
 MAX_ADDRESS_BYTES = 4 << 30
@@ -38,7 +39,7 @@ JudgeFirst = Callable[[Sequence[str], Mapping[str, Any]], list[Verdict]]  # of s
 def main() -> None:
     """Judges cases until the input ends."""
     parent, max_seconds = int(sys.argv[1]), float(sys.argv[2])
-    layers.die_with_parent(parent)
+    die_with_parent(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to a whole job; the parent decides
         signal.signal(number, signal.SIG_IGN)
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -94,7 +95,7 @@ def _confine(parent: int) -> dict[str, str]:
     silence = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # nothing a verifier prints may look like a verdict, or fill a disk
         os.dup2(silence, descriptor)
-    layers.die_with_parent(parent)  # the change of user has undone it
+    die_with_parent(parent)  # the change of user has undone it
     if "seccomp" not in missing:
         layers.seal()
     return missing | {"bubblewrap": "only for programs"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import os
@@ -23,6 +22,7 @@ from typing import Any, Protocol
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.records import Scale
 from megatron_rl.runtime.log import get_logger
+from megatron_rl.runtime.orphans import die_with_parent
 from megatron_rl.runtime.preempt import INTERRUPTED, OF_CTRL_C
 
 # What a rank may take to end by itself after a signal, before it is killed: it finishes what is worth finishing, and
@@ -34,7 +34,6 @@ POLL_SECONDS = 0.05
 MAX_PORT = 65535
 RENDEZVOUS_PORTS = (20000, 30000)  # below those that a system hands out by itself
 COMMAND = (sys.executable, "-m", "megatron_rl")
-PR_SET_PDEATHSIG = 1
 
 DEVICE_VARIABLES: Mapping[str, Mapping[str, str]] = {
     # Compiling small functions takes 17 s of a start on a CPU; torch reads this once, when it is imported.
@@ -264,7 +263,7 @@ def launch_ranks(
             return 128 + received[0]
         for rank in range(num_ranks):
             world = World(rank=rank, local_rank=rank, size=num_ranks, address="127.0.0.1", port=port)
-            environment, dies = {**variables, **world.variables}, die_with_parent(os.getpid())
+            environment, dies = {**variables, **world.variables}, partial(die_with_parent, os.getpid())
             if work is not None and can_fork:
                 ranks.append(Forked(partial(_work_as, world, environment, before, dies, work)))
             else:
@@ -332,18 +331,6 @@ def _wait(ranks: Sequence[Process], received: Sequence[int]) -> int:
         return 128 + signal.SIGINT
     # What was left was killed: that is no success, whatever the others said.
     return first_failure or (128 + signal.SIGKILL if running else 0)
-
-
-def die_with_parent(parent: int) -> Callable[[], None]:
-    """A function that asks the kernel, in the child, to kill it when `parent` dies."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def ask() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(128 + signal.SIGKILL)
-
-    return ask
 
 
 def _has_ended(process: Process) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import site
 import struct
 import sys
@@ -22,7 +21,7 @@ MAX_TASKS = 64  # of what the kernel counts for a process that is alone there; t
 NOT_ALONE = "other processes have the user"
 _SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache")
 _DEVICES = ("/dev/urandom", "/dev/zero")
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _CLONE_NEWUSER = 0x10000000
 
@@ -103,18 +102,6 @@ def python_folders(*, without: Sequence[str] = ()) -> list[str]:
     libraries = [f"{prefix}/{name}" for prefix in (sys.base_prefix, sys.prefix) for name in ("lib", "lib64")]
     folders = dict.fromkeys([*libraries, *site.getsitepackages(), *sys.path])
     return [folder for folder in folders if Path(folder).is_dir() and folder not in ("", *without)]
-
-
-def die_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when the thread that started it ends, even from within a C call.
-
-    To be called after the last change of user, which undoes it, and before `seal`. Ends the process if `parent` is no
-    more. The kernel asks whether the parent may signal this process, so a parent that became another user may not.
-    """
-    if sys.platform == "linux" and libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise RuntimeError("the kernel refuses PR_SET_PDEATHSIG; the process is sealed already")
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def _limit(limits: Mapping[int, int]) -> None:

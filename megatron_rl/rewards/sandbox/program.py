@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from megatron_rl.rewards.sandbox import layers
 from megatron_rl.rewards.sandbox.protocol import READY
+from megatron_rl.runtime.orphans import die_with_parent
 
 CHANNEL = 3  # the descriptor of the channel
 MAX_CPU_SECONDS = 600  # a backstop for the supervisor's clock, which stops a program long before
@@ -56,7 +57,7 @@ def run(parent: int, channel: int, source: int, sink: int, *, seals: bool) -> No
         os.dup2(sink, 1)
         os.dup2(os.dup(channel), CHANNEL)
         os.closerange(CHANNEL + 1, layers.MAX_DESCRIPTORS)
-        layers.die_with_parent(parent)
+        die_with_parent(parent)
         resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
         if seals:
             layers.seal()
