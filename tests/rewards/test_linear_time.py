@@ -45,6 +45,7 @@ from megatron_rl.rewards.score import VERIFIERS
 
 FIRST_CHARACTERS, LAST_CHARACTERS = 1_024, 65_536  # the last where growth looks suspicious
 MAX_GROWTH = 2.8  # of the time when the text is doubled: 2 is linear, 4 is quadratic
+MAX_FOURFOLD_GROWTH = 5.0  # when it is four times as long: 4 is linear, 16 is quadratic
 MAX_SECONDS = 0.2  # of the processor for each 1,024 characters, thirty times what the slowest reader takes
 CHEAP = 5.0  # times the yardstick: what costs less may grow as it likes
 TRIES, SHORT_SECONDS = 5, 0.0005  # what takes less is often disturbed by half as much again
@@ -333,27 +334,44 @@ def seconds(reader: Reader, text: str, tries: int) -> float:
 def growth(reader: Reader, unit: str, end: str, max_characters: int) -> str:
     """Where the time of a text grows faster than its length twice in a row, an empty text if nowhere.
 
-    Once is no sign: another length may be read in another way. A text that is long enough is looked at first; while a
-    doubling looks suspicious, it is doubled again.
+    Once is no sign: another length may be read in another way. A text that is long enough is looked at first, beside
+    its quarter; if that looks suspicious, all is doubled, and while a doubling looks suspicious, it is doubled again.
     """
-    enough, num_strikes = min(FIRST_CHARACTERS, max_characters), 0
-    size = FIRST_CHARACTERS
-    while 2 * size > max_characters:  # there would be no longer one to confirm it
-        size //= 2
-    while size <= max_characters:
-        try:
+    enough, num_strikes = FIRST_CHARACTERS, 0
+    while enough > max_characters:
+        enough //= 2
+    size = enough
+    try:
+        if looks_linear(reader, unit, end, size):
+            return ""
+        if 2 * size > max_characters:  # there would be no longer one to confirm it
+            size //= 2
+        while size <= max_characters:
             now, least, most = doubled(reader, unit, end, size)
-        except TooLong:
-            return f"{unit!r} to {size} characters, then {end!r}: takes more than {MAX_SECONDS} s for each 1,024"
-        text = text_of(unit, end, size)
-        is_strike = now > MAX_GROWTH * most and now > CHEAP * seconds(YARDSTICK.findall, text, TRIES)
-        num_strikes = num_strikes + 1 if is_strike else 0
-        if num_strikes == 2:
-            return f"{unit!r} to {size} characters, then {end!r}: {now / most:.1f} times the half's time"
-        if now <= MAX_GROWTH * least and 2 * size > enough:
-            break
-        size *= 2
+            text = text_of(unit, end, size)
+            is_strike = now > MAX_GROWTH * most and now > CHEAP * seconds(YARDSTICK.findall, text, TRIES)
+            num_strikes = num_strikes + 1 if is_strike else 0
+            if num_strikes == 2:
+                return f"{unit!r} to {size} characters, then {end!r}: {now / most:.1f} times the half's time"
+            if now <= MAX_GROWTH * least and 2 * size > enough:
+                break
+            size *= 2
+    except TooLong:
+        return f"{unit!r} to {size} characters, then {end!r}: takes more than {MAX_SECONDS} s for each 1,024"
     return ""
+
+
+def looks_linear(reader: Reader, unit: str, end: str, size: int) -> bool:
+    """Whether a text takes hardly longer than four times its quarter, the least of two tries. Raises TooLong.
+
+    Says so of nothing that passes `doubled` as suspicious: what is fixed, linear and quadratic in the time of a text
+    are weighed here as 4, 0.25 and -0.69, there as 1.8, 0.4 and -0.3; and costs half as much.
+    """
+    quarter = text_of(unit, end, size // 4)
+    before = seconds(reader, quarter, 1)
+    if before < SHORT_SECONDS:
+        before = min(before, seconds(reader, quarter, 1))
+    return seconds(reader, text_of(unit, end, size), 1) <= MAX_FOURFOLD_GROWTH * before
 
 
 def text_of(unit: str, end: str, size: int) -> str:
