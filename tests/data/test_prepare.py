@@ -280,13 +280,22 @@ def test_a_packed_file_that_is_cut_short_is_never_read_as_a_shorter_one(tmp_path
             list(origins.chunks("x", [(path.name, path)], ()))
 
 
-@pytest.mark.parametrize("name", ["cut.parquet", "cut.jsonl.zst", "cut.jsonl.gz", "cut.json"])
-def test_a_file_that_cannot_be_read_at_all_is_named(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "source"),  # the first, before a process is started; or one behind it
+    [
+        ("cut.parquet", "deepscaler"),
+        ("cut.parquet", "aime_2024"),
+        ("cut.jsonl.zst", "aime_2024"),
+        ("cut.jsonl.gz", "aime_2024"),
+        ("cut.json", "aime_2024"),
+    ],
+)
+def test_a_file_that_cannot_be_read_at_all_is_named(tmp_path: Path, name: str, source: str) -> None:
     rows = b'[{"problem": "2+3?", "answer": "5"}, {"pro'
     packed = {"zst": zstandard.compress(rows)[:-8], "gz": gzip.compress(rows)[:-8], "parquet": b"PAR1"}
     (tmp_path / name).write_bytes(packed.get(name.rpartition(".")[2], rows))
     with pytest.raises(UserError, match=rf"{name}: .*fetch it again"):
-        made(tmp_path / "data", given={"deepscaler": [tmp_path / name]})
+        made(tmp_path / "data", replace(MIXTURE, validation=MIXTURE.validation[:1]), given={source: [tmp_path / name]})
 
 
 @pytest.mark.parametrize("error", [OSError, *origins._connection_errors()])

@@ -15,6 +15,7 @@ from megatron_rl.commands.cli import app
 from megatron_rl.rewards import cases
 from megatron_rl.rewards.cases import check_cases, score_cases
 from megatron_rl.rewards.score import Scorer
+from tests.rewards.light import plant
 
 ROOT = Path(__file__).parents[2]
 ENTRY = {"question": "?", "answer": "olleh", "metadata": {"word": "hello"}}
@@ -44,6 +45,12 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that start in half a second; for cases that math-verify is not asked about."""
+    plant(tmp_path, monkeypatch)
+
+
 def verify(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "megatron_rl", "verify", *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
@@ -58,6 +65,7 @@ def test_every_case_has_one_line_in_the_order_of_the_file(path: Path) -> None:
     assert [(row["outcome"], row["score"]) for row in rows] == [("judged", case[3]) for case in CASES]
 
 
+@pytest.mark.usefixtures("light")
 def test_a_case_says_whether_its_prompt_has_opened_a_thought(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
     case = {"id": "a", "domain": "math", "response": r"\boxed{5}, but", "item": {"answer": "5"}}
@@ -67,6 +75,7 @@ def test_a_case_says_whether_its_prompt_has_opened_a_thought(tmp_path: Path) -> 
     assert found == [1.0, 0.0, 1.0]
 
 
+@pytest.mark.usefixtures("light")
 def test_batches_of_bounded_size_give_what_one_gives(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Plain:
         sizes: list[int] = []
@@ -84,11 +93,12 @@ def test_batches_of_bounded_size_give_what_one_gives(path: Path, monkeypatch: py
     assert [json.loads(row)["score"] for row in whole] == [0.0, 1.0] * 5, "and the same id throughout"
 
 
+@pytest.mark.usefixtures("light")
 def test_verdicts_go_to_a_file_and_never_over_the_cases(path: Path) -> None:
     path.write_text(line(0, "math", r"\boxed{5}", {"answer": "5"}))
     before, output = path.read_text(), path.with_name("verdicts.jsonl")
-    done = verify(str(path), "--output", str(output))
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    done = CliRunner().invoke(app, ["verify", str(path), "--processes", "1", "--output", str(output)])
+    assert (done.exit_code, done.stdout) == (0, ""), done.stderr
     assert json.loads(output.read_text()) == {"id": "case-0", "score": 1.0, "outcome": "judged", "detail": "right"}
     for wrong in (path, path.parent, path.parent / "none" / "verdicts.jsonl"):
         result = CliRunner().invoke(app, ["verify", str(path), "--output", str(wrong)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,20 @@ from megatron_rl.rewards.own import check_items, digests, read_sources
 from megatron_rl.rewards.score import Case, Scorer
 from megatron_rl.types import Verdict
 from tests.rewards import attacks
+from tests.rewards.light import plant
 
 EXAMPLE = Path(__file__).parents[2] / "demo" / "own_reward"
 DOMAIN = "my_rewards.py:Sum"
 ITEM = {"numbers": [2, 3]}
 FINE = "check_item = lambda self, item: None\n    load = lambda self: None\n    prepare = lambda self, text, item: text"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A dozen of workers are started here."""
+    with pytest.MonkeyPatch.context() as patch:
+        plant(tmp_path_factory.mktemp("modules"), patch)
+        yield
 
 
 def class_of(judge: str, first: str = "") -> str:

@@ -16,21 +16,13 @@ import pytest
 from megatron_rl.rewards import workers
 from megatron_rl.rewards.score import Case, Scorer
 from tests.rewards.interpreters import readable_python
+from tests.rewards.light import plant
 
 ROOT = Path(__file__).parents[2]
 HANG = Case("math", r"\boxed{x}", {"answer": r"\nabla h"})  # no grammar of ours: math-verify is asked
 FAIL = Case("math", r"\boxed{x}", {"answer": r"\nabla f"})
 RIGHT = Case("math", r"\boxed{1+x}", {"answer": "x+1"})
 WRONG = Case("math", r"\boxed{2+x}", {"answer": "x+1"})
-MATH_VERIFY = """
-import collections, itertools
-class LatexExtractionConfig: pass
-def parse(text, *_, **__):
-    if "nabla h" in text: collections.deque(itertools.repeat(0), maxlen=0)  # in C, for ever, deaf to signals
-    if "nabla f" in text: raise ArithmeticError("planted")
-    return [text]
-def verify(gold, value, **_): return gold == value
-"""
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +43,6 @@ def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def real(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing planted."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
-
-
-def plant(folder: Path, patch: pytest.MonkeyPatch) -> Path:
-    (folder / "math_verify.py").write_text(MATH_VERIFY)
-    (folder / "langdetect.py").write_text("raise ImportError('left out')")  # it takes a second
-    patch.setenv("PYTHONPATH", str(folder))
-    return folder
 
 
 def spelled(text: str) -> Case:
