@@ -9,7 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run, batch_algebra
@@ -19,6 +19,10 @@ from megatron_rl.rewards import own
 from megatron_rl.runtime.files import replace_file
 
 FILE_NAME = "run.json"
+_KEYS = """
+    release variant_of differences data scale fingerprint published_fingerprint modified batch attempts sources run
+"""
+KEYS = frozenset(_KEYS.split())
 PACKAGES = (
     "megatron-rl",
     "torch",
@@ -41,8 +45,8 @@ def write_run_file(run: Run, from_step: int) -> dict[str, Any]:
     """
     path = run.directory / FILE_NAME
     try:
-        attempts = json.loads(path.read_text(encoding="utf-8"))["attempts"]
-    except (FileNotFoundError, ValueError, KeyError):
+        attempts = _read(path)["attempts"]
+    except (FileNotFoundError, ValueError):
         attempts = []
     content = {
         "release": run.recipe.release,
@@ -66,7 +70,9 @@ def read_run_file(directory: Path) -> dict[str, Any]:
     """What run.json of a run directory holds. Raises UserError where there is none that can be read."""
     path = directory / FILE_NAME
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = _read(path)
+        if missing := sorted(KEYS - found.keys()):
+            raise ValueError(f"it has no {missing[0]}")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{directory}: is no run's directory, for it holds no {FILE_NAME}; give the one of a run, or wait until it "
@@ -75,6 +81,15 @@ def read_run_file(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); start the run again, which writes it anew") from None
     return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The object that a file holds. Raises FileNotFoundError, and ValueError where it tells of no attempts."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    attempts = found.get("attempts") if isinstance(found, dict) else None
+    if not isinstance(attempts, list) or not attempts or not all(isinstance(one, dict) for one in attempts):
+        raise ValueError("it holds no list of attempts")
+    return cast("dict[str, Any]", found)
 
 
 def rewards_of(run: Run) -> dict[str, Any]:

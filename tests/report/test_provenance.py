@@ -5,7 +5,17 @@ import json
 import subprocess
 from pathlib import Path
 
-from megatron_rl.report.provenance import FILE_NAME, git_commit, package_versions, write_run_file
+import pytest
+
+from megatron_rl.config.checks import UserError
+from megatron_rl.report.provenance import (
+    FILE_NAME,
+    KEYS,
+    git_commit,
+    package_versions,
+    read_run_file,
+    write_run_file,
+)
 from tests.report.runs import make_run
 
 
@@ -23,10 +33,24 @@ def test_the_file_holds_the_resolved_run_and_every_attempt(tmp_path: Path) -> No
     assert "torch" in content["attempts"][0]["packages"]
 
 
-def test_a_damaged_file_is_written_anew(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_text('{"attempts": [')
+@pytest.mark.parametrize("text", ['{"attempts": [', "[]", "3", '{"attempts": 3}', '{"attempts": [1]}', "\udcff"])
+def test_a_damaged_file_is_said_in_one_line_and_written_anew(text: str, tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text(text, errors="surrogateescape")
+    with pytest.raises(UserError, match=r"run\.json: cannot be read .*; start the run again, which writes it anew"):
+        read_run_file(tmp_path)
     write_run_file(make_run(tmp_path), 3)
     assert len(json.loads((tmp_path / FILE_NAME).read_text())["attempts"]) == 1
+
+
+def test_a_file_of_another_version_is_said_in_one_line(tmp_path: Path) -> None:
+    content = write_run_file(make_run(tmp_path), 0)
+    assert read_run_file(tmp_path).keys() == content.keys() == KEYS
+    for key in content:
+        (tmp_path / FILE_NAME).write_text(
+            json.dumps({name: content[name] for name in content if name != key}, default=str)
+        )
+        with pytest.raises(UserError, match="cannot be read .it (has no|holds no list of) "):
+            read_run_file(tmp_path)
 
 
 def test_only_installed_packages_are_named() -> None:
