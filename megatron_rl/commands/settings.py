@@ -30,6 +30,7 @@ GIVEN_OTHERWISE = {
     "data_digest",
     "identity",
 }
+GROUPS = ("scale", "run")
 RUN_FIELDS = {
     **{name: kind for name, kind in field_types(Run).items() if name not in GIVEN_OTHERWISE},
     "model_folder": Path,
@@ -57,6 +58,9 @@ def sort_settings(settings: Sequence[str]) -> tuple[dict[str, str], dict[str, st
         name, equals, text = setting.partition("=")
         name = name.strip()
         require(bool(equals), f"--set '{setting}': write it as name=value")
+        require(
+            name not in GROUPS, f"--set {name}={text.strip()}: not a single value; set a field of it, as {name}.NAME"
+        )
         fixed = [key for key in FIXED if name not in VARIED and (name == key or name.startswith(f"{key}."))]
         require(not fixed, f"--set {name}: {fixed and fixed[0]} cannot be set; write a recipe or scale of your own")
         require_known(name, known, f"--set {name}: there is no such key")
@@ -68,7 +72,7 @@ def sort_settings(settings: Sequence[str]) -> tuple[dict[str, str], dict[str, st
     sorted_out: dict[str, dict[str, str]] = {"scale": {}, "run": {}, "": {}}
     for name, text in given.items():
         top, _, rest = name.partition(".")
-        sorted_out[top if rest and top in sorted_out else ""][rest if top in ("scale", "run") else name] = text
+        sorted_out[top if rest and top in sorted_out else ""][rest if top in GROUPS else name] = text
     return sorted_out["scale"], sorted_out["run"], sorted_out[""]
 
 

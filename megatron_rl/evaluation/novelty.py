@@ -114,15 +114,14 @@ def _hash(word: str) -> int:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of a part of a corpus. Raises UserError where it has none."""
+    """The files of a part of a corpus. Raises UserError where it has none, or only empty ones."""
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.is_file())
     else:
         found = [path] if path.is_file() else []
-    if not found:
-        raise UserError(
-            f"--corpus {path}: holds no file; give text files, .jsonl with a text in each line, or a folder"
-        )
+    if not any(file.stat().st_size for file in found):
+        held = "only empty files" if found else "no file"
+        raise UserError(f"--corpus {path}: holds {held}; give text files, .jsonl with a text in each line, or a folder")
     return found
 
 

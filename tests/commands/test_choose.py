@@ -118,6 +118,8 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         ("version=3", "version cannot be set"),
         ("scale.name=x", "scale.name cannot be set"),
         ("run.modified=x", "there is no such key"),
+        ("run=3", "not a single value; set a field of it, as run.NAME"),
+        ("scale=cpu", "not a single value; set a field of it, as scale.NAME"),
         ("sampling.top_p=0.9", "the loss needs the full distribution"),
         ("optimizer.beta1=1", r"must lie in \[0, 1\)"),
         ("run.stall_seconds=0", "must be above 0"),

@@ -117,6 +117,7 @@ WRONG = {
     "a suite's file that is none": ("MODEL --suite my.py", "suite 'my.py': there is no such file"),
     "a suite's file that fails": ("MODEL --suite SUITE", "ValueError: three"),
     "a corpus that is not there": ("MODEL --suite mini --corpus nowhere", "--corpus nowhere: holds no file"),
+    "a corpus without a text": ("MODEL --suite mini --corpus BLANK", "holds only empty files; give text files"),
     "a mirror that is not there": ("MODEL --suite mini --mirror nowhere", "--mirror nowhere: there is no"),
     "no such folder": ("NONE --suite mini", "none: there is no such folder; name a run, a checkpoint of one"),
     "an empty folder": ("EMPTY --suite mini", "empty: is no run (run.json), no checkpoint (manifest"),
@@ -143,7 +144,8 @@ def test_a_word_that_is_wrong_is_one_line_with_a_remedy(
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "run.json").write_text("{")
     places = {"MODEL": write_model(tmp_path / "model"), "NONE": tmp_path / "none"}
-    places |= {"EMPTY": tmp_path / "empty", "DAMAGED": tmp_path / "damaged"}
+    places |= {"EMPTY": tmp_path / "empty", "DAMAGED": tmp_path / "damaged", "BLANK": tmp_path / "blank"}
+    (tmp_path / "blank").write_text("")
     (tmp_path / "fails.py").write_text("raise ValueError('three')")
     places["SUITE"] = tmp_path / "fails.py"
     with pytest.raises(UserError) as error:
