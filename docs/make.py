@@ -6,6 +6,7 @@ python docs/make.py
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import types
 import typing
@@ -106,6 +107,7 @@ def record_in(kind: Any) -> type:
     return next(option for option in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(option))
 
 
+@functools.cache
 def meanings(record: type) -> dict[str, str]:
     """Field -> the comment beside it."""
     source = inspect.getsource(record)
