@@ -29,6 +29,7 @@ from megatron_rl.commands.evaluate import RESULTS  # noqa: E402
 from megatron_rl.commands.settings import VARIED  # noqa: E402
 from megatron_rl.commands.suites import find_suite  # noqa: E402
 from megatron_rl.config.checks import UserError, require  # noqa: E402
+from megatron_rl.config.lineage import model_folder_of  # noqa: E402
 from megatron_rl.config.mounts import on_host
 from megatron_rl.config.run import Run, batch_algebra  # noqa: E402
 from megatron_rl.config.variant import SUFFIX  # noqa: E402
@@ -223,14 +224,12 @@ def add_jobs(nemo_run: Any, experiment: Any, run: Run, request: Request, site: S
         runs_job = executor(nemo_run, run, request, site, tree)
         before = [experiment.add(command(nemo_run, run, request), executor=runs_job, name=name, dependencies=before)]
     if request.exports:
-        last = executor(nemo_run, run, request, site, tree)
-        last.nodes = last.ntasks_per_node = 1
-        last.gpus_per_node = last.signal = last.exclusive = None
+        last = executor(nemo_run, run, request, site, tree)  # the layout that the run's own ranks have
+        last.signal = None
         last.setup_lines = f"source {JOB_SCRIPT}"
         last.dependency_type = "afterok"
-        experiment.add(
-            script(nemo_run, "export", str(run.directory)), executor=last, name="export", dependencies=before
-        )
+        words = ["export", str(run.directory), "--to", str(model_folder_of(run.directory))]
+        experiment.add(script(nemo_run, *words), executor=last, name="export", dependencies=before)
     if request.suites:
         # A folder with attempts of its own: requeued, resumed and given up by the rules of training.
         last = executor(nemo_run, run, request, site, tree)

@@ -13,7 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from megatron_rl.commands.cli import app
 from megatron_rl.config.mounts import on_host
 from slurm import launch, sites
 from slurm.sites import Site, check_site
@@ -236,6 +238,20 @@ def test_an_evaluation_is_a_step_of_the_chain_after_the_last_training(tmp_path: 
     assert asked.dependency_type == "afterok" and asked.env_vars["REQUEUE"] == "yes"
     assert asked.setup_lines.endswith(f"begin_attempt {tmp_path / 'run' / 'evaluation'}")
     assert asked.ntasks_per_node == first["executor"].ntasks_per_node
+
+
+def test_an_export_is_a_step_of_the_chain_that_its_command_understands(tmp_path: Path) -> None:
+    chain: Any = Recorded()
+    request = launch.parse(["prorl_v2", "--scale", "cpu", "--export", "--directory", str(tmp_path / "run")])
+    site = Site(account="a", partition="p", image="", mounts=())
+    run, _ = launch.plan(request, site)
+    launch.add_jobs(chain, chain, run, request, site, "tree")
+    train, export = chain.jobs
+    assert export["words"] == ["export", str(run.directory), "--to", str(run.directory / "model")]
+    assert "is no run's directory" in CliRunner().invoke(app, export["words"]).stderr, "nothing is wrong with the words"
+    for name in ("nodes", "ntasks_per_node", "gpus_per_node"):  # it starts the run's ranks
+        assert getattr(export["executor"], name) == getattr(train["executor"], name)
+    assert (export["dependencies"], export["executor"].dependency_type) == (["train"], "afterok")
 
 
 def test_another_model_and_other_domains_reach_the_job_and_the_run_has_a_directory_of_its_own(
