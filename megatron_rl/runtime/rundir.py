@@ -24,6 +24,7 @@ from megatron_rl.config.identity import DATA_FILES, STOP_TOKENS, WEIGHTS, change
 from megatron_rl.config.run import Run
 
 CHECKPOINT_FORMAT = 3
+KEYS = ("fingerprint", "num_steps", "layout", "seed", "max_validation_prompts", "data", "identity", "state", "files")
 LOCK = ".lock"
 ENTRIES = ("checkpoints", "logs", "rollouts", "run.json", "metrics.jsonl", LOCK)  # what every attempt writes
 SHARED_MEMORY = Path("/dev/shm")
@@ -200,6 +201,11 @@ def check_manifest(folder: Path, manifest: dict[str, Any], run: Run) -> None:
         raise UserError(
             f"{folder} has checkpoint format {manifest['format']}, this version reads {CHECKPOINT_FORMAT}; "
             "go on with the version that wrote it, or use another --directory"
+        )
+    if missing := [name for name in KEYS if name not in manifest]:
+        raise UserError(
+            f"{folder} has no {missing[0]} in its manifest.json, which this version reads; go on with the version that "
+            "wrote it, or use another --directory"
         )
     _check_recipe(folder, manifest, run)
     for name, found, own in (

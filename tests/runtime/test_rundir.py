@@ -144,6 +144,13 @@ def test_the_checkpoint_of_an_older_version_is_refused_by_its_format(tmp_path: P
         rundir.check_manifest(tmp_path, manifest, make_run(ROOT / "demo" / "model"))
 
 
+@pytest.mark.parametrize("key", rundir.KEYS)
+def test_a_checkpoint_without_what_this_version_reads_is_refused_in_one_line(key: str, tmp_path: Path) -> None:
+    older = rundir.sealed({"format": rundir.CHECKPOINT_FORMAT} | {name: {} for name in rundir.KEYS if name != key})
+    with pytest.raises(ValueError, match=f"has no {key} in its manifest.json, which this version reads; go on with"):
+        rundir.check_manifest(tmp_path, older, make_run(ROOT / "demo" / "model"))
+
+
 @pytest.mark.parametrize(
     ("steps", "newest", "kept", "every", "expected"),
     [
