@@ -7,7 +7,7 @@ Not covered: decibels, pH and other logarithmic scales; radians count as the num
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -173,7 +173,21 @@ _PART = re.compile(
     r"hundred|thousand|million|billion)th"
 )
 
-_SPELLINGS = [
+_FACTOR = re.compile(r" *(?:(/)|([A-Za-zÀ-ÿμΩ°%$¢€£¥₹]+)(?: *\^ *([+-]?[0-9]+)|([+-]?[0-9]+))?)")
+
+
+def _spread(match: re.Match[str]) -> str:
+    """A power of a bracket as powers of its factors: (mol K)^-1 is mol^-1 K^-1."""
+    found, power = [], int(match[2])
+    for factor in _FACTOR.finditer(match[1]):
+        if factor[1]:  # all that follows a slash divides
+            power = -int(match[2])
+        else:
+            found.append(f"{factor[2]}^{power * int(factor[3] or factor[4] or 1)}")
+    return " ".join(found) if _FACTOR.sub("", match[1]).strip() == "" else match[0]
+
+
+_SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\^ ?\{ ?([+-]?[0-9]+) ?\}", r"^\1"),
@@ -198,11 +212,11 @@ _SPELLINGS = [
         (r"\.|(?<=[A-Za-z])-(?=[A-Za-z])", " "),
         (r"\bper\b", "/"),
         (r"\\mu ?", "μ"),
+        (r"\(([^()]*)\) ?\^ ?([+-]?[0-9]{1,2})(?![0-9])", _spread),
         (r"\\(?![A-Za-z])|[{}()]", " "),
         (r"\b1(?= ?/)", " "),
     )
 ]
-_FACTOR = re.compile(r" *(?:(/)|([A-Za-zÀ-ÿμΩ°%$¢€£¥₹]+)(?: *\^ *([+-]?[0-9]+)|([+-]?[0-9]+))?)")
 _CURRENCY = re.compile(r"(-? ?)(?:\\(\$)|([€£¥₹]|(?:Rs|USD)\b)\.?) ?")
 
 

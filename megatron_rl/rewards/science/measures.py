@@ -37,6 +37,7 @@ _DECIMAL = re.compile(
 )
 _ONE = Unit(Fraction(1))
 _CYCLES = re.compile(r"(?:[0-9/]+ )?Hz|cycle")  # by the names of units.py
+_APART = (("Hz", "Bq"), ("Hz", "Ci"), ("Gy", "Sv"), ("cd", "lm"))  # of one dimension, and never one quantity
 _ANGLES = re.compile(r"(?:[0-9/]+ )?rad|rev|rpm|deg|arc(?:min|sec)")
 PI = Fraction(3141592653589793238462643383279502884197, 10**39)  # angles are converted within CONVERSION_TOLERANCE
 _SAME_IRRATIONAL = Fraction(1, 10**36)  # between two ways to write one
@@ -142,7 +143,7 @@ def _agree_in_value(answer: Quantity, reference: Quantity, tolerance: Fraction) 
     letter = answer.unit_text.replace("\\text", "").strip("{} ")
     if its.zero and letter in ("C", "F"):  # a degree sign forgotten, not coulombs or farads
         mine = unit(f"°{letter}") or mine
-    if mine.dimension != its.dimension:
+    if mine.dimension != its.dimension or _are_apart(answer, reference):
         return False
     if answer.is_difference or reference.is_difference:
         mine, its = replace(mine, zero=Fraction(0)), replace(its, zero=Fraction(0))
@@ -152,6 +153,11 @@ def _agree_in_value(answer: Quantity, reference: Quantity, tolerance: Fraction) 
     if turns or not _is_power_of_ten(mine.factor / its.factor):
         tolerance = max(tolerance, CONVERSION_TOLERANCE)
     return _near(value, reference, tolerance)
+
+
+def _are_apart(one: Quantity, other: Quantity) -> bool:
+    mine, its = ({name.split()[-1] for name in factors(side.unit_text) or {}} for side in (one, other))
+    return any((a in mine and b in its) or (b in mine and a in its) for a, b in _APART)
 
 
 def _cycles(one: Quantity, other: Quantity) -> int:
