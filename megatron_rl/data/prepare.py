@@ -38,6 +38,7 @@ from megatron_rl.runtime.rundir import locked
 
 WORK = "work"  # folder of what is not finished, in the data folder
 PLAN = "plan.json"
+WRITTEN = ("train*.jsonl*", "validation*.jsonl*")
 MADE_AT_ONCE = 50  # rows of a logic task
 MADE_BYTES = 2_000  # that a made row stands for on the progress bar
 PACKAGES = ("reasoning-gym", "math-verify", "rensa")  # whose version can change what is kept
@@ -157,7 +158,10 @@ def _plan(
 
 
 def _begin(work: Path, plan: Mapping[str, Any]) -> None:
-    """Goes on with the parts in `work`, if they were made by the same plan."""
+    """Goes on with the parts in `work`, if they were made by the same plan. Raises UserError.
+
+    Nothing is written over that somebody else has put there, nor read with what is made.
+    """
     path, text = work / PLAN, json.dumps(plan, indent=1)
     if path.is_file():
         require(
@@ -165,8 +169,15 @@ def _begin(work: Path, plan: Mapping[str, Any]) -> None:
             f"{work}: is of a preparation of something else; remove it, or give another folder with --to",
         )
         return
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    found = [one for pattern in (*WRITTEN, f"{WORK}/*") for one in sorted(work.parent.glob(pattern))]
+    others = [str(one.relative_to(work.parent)) for one in found if one.name != f".{PLAN}.partial"]
+    held = ", ".join(others[:3]) + " and more" * (len(others) > 3)
+    require(
+        not others,
+        f"data folder {work.parent}: holds {held}, which no preparation has made; move that away, or give another "
+        "folder with --to",
+    )
+    work.mkdir(parents=True, exist_ok=True)
     replace_file(path, text.encode())
 
 

@@ -113,6 +113,17 @@ def test_the_committed_folder_is_read_and_its_manifest_tells_of_it() -> None:
     assert any("--evaluation" in line for line in manifest["not_checked"])
 
 
+@pytest.mark.parametrize("name", ["work/thesis.tex", "train.jsonl", "validation-math.jsonl.zst"])
+def test_a_folder_of_somebody_else_keeps_what_it_has(name: str, tmp_path: Path) -> None:
+    (tmp_path / "prorl").mkdir()  # data of its own, which is nobody's concern
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=rf"holds {name}, which no preparation has made; .* with --to$"):
+        made(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {name} and (tmp_path / name).read_text() == "mine"
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The manifest of a mixture with a planted row for each rule, and what was dropped."""
