@@ -18,6 +18,7 @@ from megatron_rl.estimate.generation import Lengths
 from megatron_rl.estimate.goodput import Job, goodput
 from megatron_rl.estimate.published import FIGURES, Figure, estimated
 from megatron_rl.estimate.step import OURS, from_metrics, parts_of_step, rounds
+from megatron_rl.report.provenance import KEYS
 
 SHORT = dataclasses.replace(OURS, lengths=Lengths(median_tokens=200, sigma_of_prompts=0.5, sigma_within=0.4))
 SMALL = ["sampling.prompts_per_step=64", "sampling.max_response_tokens=1024", "run.max_validation_prompts=16"]
@@ -71,11 +72,12 @@ def test_what_a_run_measured_holds_for_another_scale_of_the_same_devices(tmp_pat
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row_of(run)) + "\n")
     with pytest.raises(UserError, match="holds no run.json"):
         constants_of(run, tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps({"run": {"asked_for": "prorl_v2"}}))
+    written = dict.fromkeys(KEYS) | {"attempts": [{}]}
+    (tmp_path / "run.json").write_text(json.dumps(written | {"run": {"asked_for": "prorl_v2"}}))
     with pytest.raises(UserError, match="says nothing of recipe and scale"):
         constants_of(run, tmp_path)
     facts = {"asked_for": "prorl_v2", "scale": {"name": "h100x8"}, "modified": SMALL}
-    (tmp_path / "run.json").write_text(json.dumps({"run": facts}))
+    (tmp_path / "run.json").write_text(json.dumps(written | {"run": facts}))
     own, _ = constants_of(run, tmp_path)
     assert own.training_share == pytest.approx(SLOW.training_share)
     assert constants_of(run_of("prorl_v1", "h100x32"), tmp_path)[0] == own
