@@ -30,6 +30,11 @@ _SUBSCRIPTS = re.compile("[₀-₉]+")
 _ROOT = re.compile(r"([√∛])\s*(?:([0-9]+(?:\.[0-9]+)?|\\?[A-Za-z]+)|\(([^()]*)\))?")
 
 _END = r"(?![A-Za-z])"
+_VECTOR_FONTS = r"\\(?:vec|overrightarrow|mathbf|textbf|boldsymbol|bm|hat)(?![A-Za-z])"
+_VECTOR = (
+    rf"({_VECTOR_FONTS} ?(?:\{{ ?\\?[A-Za-z]{{1,9}} ?\}}|[A-Za-z])(?: ?_ ?(?:\{{[A-Za-z0-9]{{1,9}}\}}|[A-Za-z0-9]))?)"
+)
+_CROSSED = re.compile(rf"{_VECTOR} ?\\times ?(?={_VECTOR})")
 _FONTS = "mathrm|textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|emph|mathbf|mathit|mathsf|bm|boldsymbol|textup"
 _SPELLINGS = [
     (re.compile(pattern), replacement)
@@ -121,6 +126,19 @@ def nesting(text: str) -> int:
         elif character in ")]}":
             depth -= 1
     return deepest
+
+
+def reverses_cross_product(answer: str, reference: str) -> bool:
+    r"""Whether an answer, as it was written, crosses two vectors of the reference in the other order.
+
+    >>> reverses_cross_product(r"q\vec{B} \times \vec{v}", r"q\vec v\times\vec B"), reverses_cross_product("b", "a")
+    (True, False)
+    """
+    mine, its = (
+        {tuple(re.sub(rf"{_VECTOR_FONTS}|[{{}} ]", "", side) for side in match) for match in _CROSSED.findall(text)}
+        for text in (answer, reference)
+    )
+    return any((right, left) in mine and (left, right) not in mine for left, right in its if left != right)
 
 
 def _without_emphasis(text: str) -> str:
