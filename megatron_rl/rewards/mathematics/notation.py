@@ -61,6 +61,7 @@ _SPELLINGS = [
         (r"(?<![A-Za-z\]}^_])(?<![A-Za-z\]}^_] )\{\s*([A-Za-z]|\\[A-Za-z]+)\s*\}(?=\s*[_^])", r"\1"),
         (r"(?<=[)\]}])\s?U\s?(?=(?:[(\[]|\\\{)[^()\[\]]*,)", r"\\cup "),  # between intervals
         (r"\\%", "%"),
+        (r"\\(vec|hat|bar|tilde|overrightarrow|mathbf|boldsymbol|bm)\s+([A-Za-z0-9])", r"\\\1{\2}"),  # as TeX reads it
         (rf"\\(?:{_FONTS}|operatorname\*?)(?=\s*\{{)", r"\\text"),
         (r"(?<=[0-9])\^\s*(?:\{\s*)?\\text\s*\{\s*(?:st|nd|rd|th)\s*\}(?:\s*\})?", ""),
         (rf"\^\s*(?:\{{\s*\\circ\s*\}}|\\circ{_END})|\\(?:degree|textdegree){_END}", r"^\\circ "),
