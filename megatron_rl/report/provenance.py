@@ -19,10 +19,14 @@ from megatron_rl.rewards import own
 from megatron_rl.runtime.files import replace_file
 
 FILE_NAME = "run.json"
-_KEYS = """
-    release variant_of differences data scale fingerprint published_fingerprint modified batch attempts sources run
-"""
-KEYS = frozenset(_KEYS.split())
+KEYS = ("release", "scale", "fingerprint", "published_fingerprint", "modified", "batch", "attempts", "run")
+# What came later, with what is taken for it where an older file has none.
+LATER_KEYS: dict[str, Any] = {
+    "sources": [],
+    "variant_of": None,
+    "differences": [],
+    "data": {"digest": None, "manifest": None},
+}
 PACKAGES = (
     "megatron-rl",
     "torch",
@@ -71,7 +75,7 @@ def read_run_file(directory: Path) -> dict[str, Any]:
     path = directory / FILE_NAME
     try:
         found = _read(path)
-        if missing := sorted(KEYS - found.keys()):
+        if missing := [key for key in KEYS if key not in found]:
             raise ValueError(f"it has no {missing[0]}")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
@@ -80,7 +84,7 @@ def read_run_file(directory: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); start the run again, which writes it anew") from None
-    return found
+    return LATER_KEYS | found
 
 
 def _read(path: Path) -> dict[str, Any]:

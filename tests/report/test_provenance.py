@@ -11,6 +11,7 @@ from megatron_rl.config.checks import UserError
 from megatron_rl.report.provenance import (
     FILE_NAME,
     KEYS,
+    LATER_KEYS,
     git_commit,
     package_versions,
     read_run_file,
@@ -42,15 +43,18 @@ def test_a_damaged_file_is_said_in_one_line_and_written_anew(text: str, tmp_path
     assert len(json.loads((tmp_path / FILE_NAME).read_text())["attempts"]) == 1
 
 
-def test_a_file_of_another_version_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_file_of_an_older_version_is_read_and_what_no_version_lacks_is_named(tmp_path: Path) -> None:
     content = write_run_file(make_run(tmp_path), 0)
-    assert read_run_file(tmp_path).keys() == content.keys() == KEYS
+    assert content.keys() == {*KEYS, *LATER_KEYS}
     for key in content:
         (tmp_path / FILE_NAME).write_text(
             json.dumps({name: content[name] for name in content if name != key}, default=str)
         )
-        with pytest.raises(UserError, match="cannot be read .it (has no|holds no list of) "):
-            read_run_file(tmp_path)
+        if key in LATER_KEYS:
+            assert read_run_file(tmp_path)[key] == LATER_KEYS[key]
+        else:
+            with pytest.raises(UserError, match="cannot be read .it (has no|holds no list of) "):
+                read_run_file(tmp_path)
 
 
 def test_only_installed_packages_are_named() -> None:
