@@ -153,7 +153,7 @@ def test_the_readme_counts_the_values_of_prorl_v2_that_are_chosen() -> None:
     readme = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
     page = (FOLDER / "prorl_v2.md").read_text(encoding="utf-8")
     assert readme.startswith("# megatron-rl: prolonged RL of language models, as published, with every gap named\n")
-    (told,) = re.findall(r"as (\d+) values of ProRL v2 are", readme)
+    (told,) = re.findall(r"\((\d+) values of ProRL v2\)", readme)
     chosen = re.findall(r"^\| ([\w.]+) \| .* \| .*chosen:", page, re.MULTILINE)
     shared = [field for field in chosen if re.fullmatch(r"domains\.\w+\.weight", field)]
     assert int(told) == len(chosen) - len(shared) + 1 and len(shared) == 5  # one choice for all domains
