@@ -90,7 +90,8 @@ def rows_of(record: type, names: dict[str, Any], prefix: str) -> list[tuple[str,
         given = {one.name: one for one in dataclasses.fields(owner)}[field]
         is_given = given.default is dataclasses.MISSING or dataclasses.is_dataclass(given.default)
         default = "" if is_given else f"`{value_of(given.default)}`"
-        found.append((f"`{prefix}{name}`", type_of(kind), default, meanings(owner).get(field, "")))
+        meaning = meanings(owner).get(field) or summary(kind)
+        found.append((f"`{prefix}{name}`", type_of(kind), default, meaning[:1].upper() + meaning[1:]))
     return found
 
 
@@ -99,21 +100,31 @@ def owner_of(record: type, name: str) -> tuple[type, str]:
     first, _, rest = name.partition(".")
     if not rest:
         return record, first
-    return owner_of(record_in(typing.get_type_hints(record)[first]), rest)
+    (inner,) = records_in(typing.get_type_hints(record)[first])
+    return owner_of(inner, rest)
 
 
-def record_in(kind: Any) -> type:
-    """The record that an annotation allows."""
-    return next(option for option in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(option))
+def records_in(kind: Any) -> list[type]:
+    """The records that an annotation allows."""
+    return [option for option in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(option)]
+
+
+def summary(kind: Any) -> str:
+    """What the record that an annotation allows says of itself, without its full stop."""
+    return "; ".join((inspect.getdoc(record) or "").partition("\n")[0].removesuffix(".") for record in records_in(kind))
 
 
 @functools.cache
 def meanings(record: type) -> dict[str, str]:
-    """Field -> the comment beside it."""
+    """Field -> the comment beside it, or on the line above."""
     source = inspect.getsource(record)
-    comments = comments_of(source)
-    lines = {line: text.split(":")[0].strip() for line, text in enumerate(source.splitlines(), start=1)}
-    return {lines[line]: comment for line, comment in comments.items()}
+    lines = ["", *(line.strip() for line in source.splitlines())]
+    found = {}
+    for number, comment in comments_of(source).items():
+        stands_alone = lines[number].startswith("#")
+        field, _, _ = lines[number + stands_alone].partition(":")
+        found[field] = comment.removesuffix(".") if stands_alone else comment
+    return found
 
 
 def type_of(kind: Any) -> str:

@@ -17,8 +17,8 @@ class Difficulty:
     """A prompt whose samples are likely to be all right or all wrong is passed over more often than others."""
 
     memory: float  # share of a prompt's old pass rate in its new one, in [0, 1)
-    easy_rate: float  # from this pass rate on a prompt has nothing more to teach, in (0, 1]
-    min_probability: float  # that a prompt is met when its turn comes, whatever its pass rate, in (0, 1]
+    easy_rate: float  # a prompt with this pass rate or above has nothing more to teach, in (0, 1]
+    min_probability: float  # the least chance that a prompt is taken when its turn comes, in (0, 1]
 
 
 def check_draws(recipe: Recipe) -> None:

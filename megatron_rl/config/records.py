@@ -125,35 +125,35 @@ class Domain:
 class Sampling:
     """What is generated in a step."""
 
-    prompts_per_step: int  # trained on, after dynamic sampling
+    prompts_per_step: int  # prompts trained on, after dynamic sampling
     samples_per_prompt: int  # the size N of a group
-    temperature: float
-    top_p: float  # 1: the loss needs the full distribution
+    temperature: float  # of sampling; log-probabilities are taken at it, too
+    top_p: float  # must be 1: the loss needs the full distribution
     max_prompt_tokens: int  # longer prompts are left out
     max_response_tokens: int  # longer responses are cut off
-    difficulty: Difficulty | None = later_field(None)  # passes over prompts that teach little; none: meets all
+    difficulty: Difficulty | None = later_field(None)  # skips prompts that teach little; none: takes all
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """How held-out prompts are answered; one sample per prompt is taken greedily."""
 
-    samples_per_prompt: int
-    temperature: float
-    top_p: float
+    samples_per_prompt: int  # accuracy is their mean
+    temperature: float  # of sampling; of no effect on a single sample
+    top_p: float  # of sampling; of no effect on a single sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """AdamW with a constant learning rate after a linear warm-up; norms and biases are not decayed."""
 
-    learning_rate: float
-    warmup_steps: int
-    beta1: float
-    beta2: float
-    epsilon: float
-    weight_decay: float
-    max_grad_norm: float
+    learning_rate: float  # after the warm-up
+    warmup_steps: int  # over which the learning rate rises from 0, linearly
+    beta1: float  # decay of the mean of gradients
+    beta2: float  # decay of the mean of squared gradients
+    epsilon: float  # added to the root of the second moment
+    weight_decay: float  # decoupled; none on norms and biases
+    max_grad_norm: float  # a longer gradient is scaled down to this norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,14 +177,14 @@ class Recipe:
     name: str
     version: str
     starts_from: str | None  # the recipe whose checkpoint it continues; None: the model as published
-    model: Model
-    domains: tuple[Domain, ...]
-    num_steps: int
+    model: Model  # --model takes another one
+    domains: tuple[Domain, ...]  # --domains takes others
+    num_steps: int  # of training
     algorithm: Algorithm
     sampling: Sampling
     validation: Validation
     optimizer: Optimizer
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...]  # what changes at which step; written in a recipe's file
 
     @property
     def release(self) -> str:
@@ -227,14 +227,14 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Caps:
-    """Upper limits a scale puts on a recipe; None leaves the recipe's value."""
+    """Upper limits that a scale puts on a recipe; none leaves the recipe's value."""
 
-    prompts_per_step: int | None = None
-    samples_per_prompt: int | None = None
-    updates_per_step: int | None = None
-    max_prompt_tokens: int | None = None
-    max_response_tokens: int | None = None
-    validation_samples_per_prompt: int | None = None
+    prompts_per_step: int | None = None  # at most so many
+    samples_per_prompt: int | None = None  # at most so many
+    updates_per_step: int | None = None  # at most so many
+    max_prompt_tokens: int | None = None  # at most so many
+    max_response_tokens: int | None = None  # at most so many
+    validation_samples_per_prompt: int | None = None  # at most so many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,36 +252,39 @@ class Scale:
     """Hardware, parallel layout and size caps; never the algorithm."""
 
     name: str
-    device: Literal["cpu", "cuda"]
-    num_nodes: int
-    devices_per_node: int
-    tensor_parallel: int
-    pipeline_parallel: int
-    rollout_tensor_parallel: int
+    device: Literal["cpu", "cuda"]  # what the ranks compute on
+    num_nodes: int  # machines
+    devices_per_node: int  # ranks on each machine: one a GPU, or on a CPU processes
+    tensor_parallel: int  # ranks that share each layer of the actor
+    pipeline_parallel: int  # stages that the actor's layers are divided into
+    rollout_tensor_parallel: int  # neighbouring ranks that share a rollout engine
     precision: Literal["fp32", "bf16", "fp16"]  # of weights and activations in both engines; fp16 scales its loss
-    device_memory_bytes: int  # of one device; of one process, where that is a CPU
-    max_tokens_per_microbatch: int
-    kv_cache_bytes: int  # per rollout engine rank
+    device_memory_bytes: int  # of one device; on a CPU, of one process
+    max_tokens_per_microbatch: int  # sequences are packed up to so many tokens
+    kv_cache_bytes: int  # of each rank of a rollout engine
     max_requests_in_flight: int  # sequences that one rollout engine decodes at once
-    sequences_per_wave: int  # what an engine stores at once; a kill costs those under way; a larger group is cut
+    sequences_per_wave: int  # an engine stores so many together; a kill costs those under way; a larger group is cut
     virtual_pipeline: int = 1  # model chunks per pipeline stage
     context_parallel: int = 1  # ranks that share every sequence of a microbatch, a part of its tokens each
-    context_exchange: Literal["p2p", "a2a"] = "p2p"  # on a GPU: keys and values go round, or heads are dealt out
-    sequence_parallel: bool = False
-    recomputes_activations: bool = False  # of whole layers, in the backward pass
-    recomputes_mlp: bool = False  # of the MLP of each layer alone, its largest part
-    # To host memory while the engine generates; each together with those before it.
+    context_exchange: Literal["p2p", "a2a"] = "p2p"  # on a GPU: pass keys and values round, or deal out heads
+    sequence_parallel: bool = False  # tensor-parallel ranks share the activations between layers, too
+    recomputes_activations: bool = False  # recompute whole layers in the backward pass
+    recomputes_mlp: bool = False  # recompute only the MLP of each layer, its largest part
+    # What moves to host memory while the engine generates; each includes those before it.
     offloads: Literal["nothing", "gradients", "optimizer", "weights"] = "nothing"
-    fp8_actor: Literal["off", "blockwise", "tensorwise", "delayed"] = "off"  # on an H100: how its linear layers scale
-    fp8_rollout: bool = False  # on an H100: the engine's linear layers in FP8, scaled as the actor's; off: by block
-    allows_fp8_on_one_side: bool = False  # what is sampled is then not what is trained
-    fp32_logits: Literal["neither", "rollout", "both"] = "neither"  # whose are not rounded to bf16; the actor's last
-    deterministic: bool = False  # on a GPU: kernels add up in a fixed order, and waves share no engine; slower
+    # How the actor's linear layers scale FP8, on an H100 or newer.
+    fp8_actor: Literal["off", "blockwise", "tensorwise", "delayed"] = "off"
+    # Run the engine's linear layers in FP8, on an H100 or newer: scaled as the actor's, or by block if those are off.
+    fp8_rollout: bool = False
+    allows_fp8_on_one_side: bool = False  # the policy that samples then differs from the one that is trained
+    # Which sides keep the logits in fp32 instead of rounding them to bf16.
+    fp32_logits: Literal["neither", "rollout", "both"] = "neither"
+    deterministic: bool = False  # on a GPU: kernels that sum in a fixed order, and no two waves in one engine; slower
     fuses_rope: bool = False  # on a GPU: one kernel, with angles in fp32 where the rollout engine's are bf16
     fuses_swiglu: bool = False  # on a GPU: one compiled kernel, which keeps less for the backward pass
-    threads_per_process: int = 1
-    verifier_processes: int = 1  # per rank
-    time_limit_hours: float | None = None
+    threads_per_process: int = 1  # of torch, in each rank
+    verifier_processes: int = 1  # of each rank
+    time_limit_hours: float | None = None  # from the start on, where Slurm does not say when the job ends
     caps: Caps = Caps()
     miniature: Miniature | None = None
 

@@ -32,26 +32,26 @@ class Run:
     published: Recipe
     scale: Scale
     directory: Path
-    model_folder: Path  # a Hugging Face folder: what training starts from
-    data_folder: Path  # with train.jsonl and validation.jsonl; see docs/data.md
+    model_folder: Path  # the Hugging Face folder that training starts from
+    data_folder: Path  # holds train.jsonl and validation.jsonl; see docs/data.md
     data_digest: str = ""  # of the prompts to train on: others are another run
     identity: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of what config/identity.py names
-    seed: int = 1  # of the order of prompts and of all sampling
-    validate_every_steps: int = 10  # and before the first and after the last
+    seed: int = 1  # decides the order of prompts and all sampling
+    validate_every_steps: int = 10  # also before the first step and after the last
     max_validation_prompts: int = 1024  # taken evenly from the validation files
-    save_every_steps: int = 50  # and after the last
+    save_every_steps: int = 50  # also after the last step
     save_every_minutes: float = 30.0  # at the end of the step then under way; BroRL's steps take most of an hour
-    checkpoints_kept: int = 2  # the newest
-    keep_every_steps: int | None = None  # the checkpoints of these steps are kept besides, for ever
+    checkpoints_kept: int = 2  # so many of the newest stay
+    keep_every_steps: int | None = None  # the checkpoints of these steps are kept for good
     stall_seconds: float = 1800.0  # a collective that waits longer ends the run
-    verifier_timeout_seconds: float = 5.0  # a verdict that takes longer is counted as a timeout
+    verifier_timeout_seconds: float = 5.0  # what one verdict may take; see docs/data.md for what happens then
     max_unjudged_share: float = 0.1  # of a step's samples; beyond it the verifiers are broken, and the run ends
     max_steps_without_update: int = 10  # in a row, for want of groups worth training on; then the run ends
-    allows_unsafe_sandbox: bool = False  # code rewards even where the sandbox lacks a layer
+    allows_unsafe_sandbox: bool = False  # run code rewards even where the sandbox lacks a layer
     store_waves_longer_than_seconds: float = 1.0  # a faster wave is generated again after a kill, not read from disk
-    samples_per_domain: int = 2  # of each step, written to samples.jsonl for a person to read; 0: none
-    track: str | None = None  # where numbers are sent besides: tensorboard, wandb, mlflow, or several with commas
-    preemption_lead_seconds: float = 600.0  # before the time limit; the waves under way and a save have to fit
+    samples_per_domain: int = 2  # so many of each step go to samples.jsonl for a person to read; 0: none
+    track: str | None = None  # where to send the numbers, too: tensorboard, wandb, mlflow, or several with commas
+    preemption_lead_seconds: float = 600.0  # the run leaves so long before its time limit: to end waves, and to save
     asked_for: str = ""  # the recipe as it was given: its name, or its file
     modified: tuple[str, ...] = ()  # the --set arguments, as given
     parent: Parent | None = None  # the run whose policy this one starts from

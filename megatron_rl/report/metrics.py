@@ -108,8 +108,8 @@ METRICS: Mapping[str, Metric] = {
     "throughput/prefix_hit_fraction": Metric("prompt tokens of all samples that the prefix cache had", "fraction"),
     "throughput/updated_tokens_per_second": Metric("response tokens trained on, per second updating", "1/s"),
     "throughput/updated_samples_per_second": Metric("samples trained on, per second updating", "1/s"),
-    "throughput/generated_tokens_per_second_per_device": Metric("the first of the four, for each device", "1/s"),
-    "throughput/updated_tokens_per_second_per_device": Metric("the third of the four, for each device", "1/s"),
+    "throughput/generated_tokens_per_second_per_device": Metric("generated_tokens_per_second, for each device", "1/s"),
+    "throughput/updated_tokens_per_second_per_device": Metric("updated_tokens_per_second, for each device", "1/s"),
     "memory/device_bytes": Metric("the first rank's memory in use at the end of the step, on its device", "bytes"),
     "memory/host_bytes": Metric("the first rank's memory in use at the end of the step, on its host", "bytes"),
 }
