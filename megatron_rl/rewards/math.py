@@ -14,7 +14,7 @@ from typing import Any
 from megatron_rl.rewards.mathematics.answers import read_answer
 from megatron_rl.rewards.mathematics.boxes import boxed_answer
 from megatron_rl.rewards.mathematics.comparison import is_same_answer
-from megatron_rl.rewards.mathematics.notation import compact, nesting, plain, reverses_cross_product
+from megatron_rl.rewards.mathematics.notation import changes_cross_product, compact, nesting, plain
 from megatron_rl.rewards.mathematics.numbers import MAX_NUMBER_CHARACTERS, plain_number
 from megatron_rl.rewards.mathematics.scalars import Rules, Undecided
 from megatron_rl.rewards.verdicts import right, unanswered, wrong
@@ -64,14 +64,14 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
         return unanswered(problem)
     if len(answer) > MAX_NUMBER_CHARACTERS:
         return wrong(f"the box holds more than {MAX_NUMBER_CHARACTERS} characters")
-    is_reversed = reverses_cross_product(answer, item["answer"])
+    is_changed = changes_cross_product(answer, item["answer"])
     answer, reference = plain(answer), plain(item["answer"])
     if not answer:
         return unanswered("the box is empty")
     if compact(answer) == compact(reference):
         return right()
-    if is_reversed:
-        return wrong("a cross product in the other order")
+    if is_changed:
+        return wrong("another product of vectors")
     numbers = plain_number(reference), plain_number(answer)
     rules = Rules(may_evaluate=False, relative_tolerance=item.get("relative_tolerance", 0.0))
     if numbers[0] is None or numbers[1] is None:

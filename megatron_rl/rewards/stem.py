@@ -19,7 +19,7 @@ from typing import Any
 from megatron_rl.rewards import math
 from megatron_rl.rewards.mathematics.boxes import boxed_answer, same_value
 from megatron_rl.rewards.mathematics.expressions import UnreadableError, read_expression
-from megatron_rl.rewards.mathematics.notation import compact, plain, reverses_cross_product
+from megatron_rl.rewards.mathematics.notation import changes_cross_product, compact, plain
 from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.units import unit
 from megatron_rl.rewards.response import after_thinking
@@ -139,7 +139,7 @@ def _formula(answer: str, item: Mapping[str, Any]) -> Verdict | str:
     text, reference = plain(in_one_notation(answer)), plain(item["answer"])
     if compact(text) == compact(reference):
         return right()
-    if reverses_cross_product(answer, item["answer"]):
+    if changes_cross_product(answer, item["answer"]):
         return wrong("a cross product in the other order")
     bracketed = with_brackets(in_letters(text, reference))
     if bracketed is None:

@@ -34,7 +34,9 @@ _VECTOR_FONTS = r"\\(?:vec|overrightarrow|mathbf|textbf|boldsymbol|bm|hat)(?![A-
 _VECTOR = (
     rf"({_VECTOR_FONTS} ?(?:\{{ ?\\?[A-Za-z]{{1,9}} ?\}}|[A-Za-z])(?: ?_ ?(?:\{{[A-Za-z0-9]{{1,9}}\}}|[A-Za-z0-9]))?)"
 )
-_CROSSED = re.compile(rf"{_VECTOR} ?\\times ?(?={_VECTOR})")
+_FACTOR = r" ?(?:[A-Za-z0-9] ?){0,6}"  # of a vector, as in r x mv
+_CROSSED = re.compile(rf"{_VECTOR} ?\\times{_FACTOR}(?={_VECTOR})")
+_NOT_CROSSED = re.compile(rf"{_VECTOR} ?(?:\\cdot)?{_FACTOR}(?={_VECTOR})")
 _FONTS = "mathrm|textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|emph|mathbf|mathit|mathsf|bm|boldsymbol|textup"
 _SPELLINGS = [
     (re.compile(pattern), replacement)
@@ -68,6 +70,8 @@ _SPELLINGS = [
         (rf"\\(?:leq|leqslant|le){_END}|<=", r"\\le "),
         (rf"\\(?:geq|geqslant|ge){_END}|>=", r"\\ge "),
         (rf"\\(?:neq|ne){_END}|!=", r"\\ne "),
+        (rf"\\wedge{_END}", r"\\land "),
+        (rf"\\vee{_END}", r"\\lor "),
         (rf"\\lt{_END}", "<"),
         (rf"\\gt{_END}", ">"),
         (rf"\\(?:lbrace{_END}|\{{)", r"\\{"),
@@ -129,17 +133,30 @@ def nesting(text: str) -> int:
     return deepest
 
 
-def reverses_cross_product(answer: str, reference: str) -> bool:
-    r"""Whether an answer, as it was written, crosses two vectors of the reference in the other order.
+def changes_cross_product(answer: str, reference: str) -> bool:
+    r"""Whether an answer, as it was written, crosses two vectors in another order, or where only one of the two does.
 
-    >>> reverses_cross_product(r"q\vec{B} \times \vec{v}", r"q\vec v\times\vec B"), reverses_cross_product("b", "a")
+    >>> changes_cross_product(r"q\vec{B} \times \vec{v}", r"q\vec v\times\vec B"), changes_cross_product("b", "a")
     (True, False)
+    >>> changes_cross_product(r"\vec{a} \cdot \vec{b}", r"\vec a\times\vec b")
+    True
     """
-    mine, its = (
-        {tuple(re.sub(rf"{_VECTOR_FONTS}|[{{}} ]", "", side) for side in match) for match in _CROSSED.findall(text)}
-        for text in (answer, reference)
+    mine, its = _pairs(_CROSSED, answer), _pairs(_CROSSED, reference)
+    if any((right, left) in mine and (left, right) not in mine for left, right in its if left != right):
+        return True
+    return any(
+        {(left, right), (right, left)} & without and not {(left, right), (right, left)} & crossed
+        for pairs, crossed, without in (
+            (its, mine, _pairs(_NOT_CROSSED, answer)),
+            (mine, its, _pairs(_NOT_CROSSED, reference)),
+        )
+        for left, right in pairs
     )
-    return any((right, left) in mine and (left, right) not in mine for left, right in its if left != right)
+
+
+def _pairs(product: re.Pattern[str], text: str) -> set[tuple[str, ...]]:
+    """The names of the vectors that such a product joins."""
+    return {tuple(re.sub(rf"{_VECTOR_FONTS}|[{{}} ]", "", side) for side in match) for match in product.findall(text)}
 
 
 def _without_emphasis(text: str) -> str:
