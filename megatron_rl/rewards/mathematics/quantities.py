@@ -3,8 +3,9 @@ r"""A value and its unit: what of a text is the number, and what `\text{cm}`, `\
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.units import factors, is_no_unit, split_currency
 
 # Words of fewer than four letters that are units where no \text says so; longer ones are words anyway.
@@ -17,8 +18,10 @@ _FILLERS = re.compile(
     r"[,;:'\"]|(?<![A-Za-z\\])(?:of|the|an?|each|about|approximately|exactly|total|only)(?![A-Za-z])", re.IGNORECASE
 )
 _SCALES = {
-    "hundred": 2, "thousand": 3, "lakh": 5, "lac": 5, "million": 6, "mn": 6, "crore": 7, "billion": 9, "bn": 9,
-    "trillion": 12,
+    "tens": 10, "dozen": 12, "score": 20, "gross": 144, "myriad": 10**4, "lakh": 10**5, "lac": 10**5, "crore": 10**7,
+    "hundred": 10**2, "hundert": 10**2, "thousand": 10**3, "tausend": 10**3, "million": 10**6, "millionen": 10**6,
+    "mn": 10**6, "mln": 10**6, "mio": 10**6, "billion": 10**9, "bn": 10**9, "milliard": 10**9, "milliarde": 10**9,
+    "milliarden": 10**9, "mrd": 10**9, "trillion": 10**12, "tn": 10**12, "quadrillion": 10**15, "quintillion": 10**18,
 }  # fmt: skip
 _TEMPERATURES = {"C": "celsius", "F": "fahrenheit"}  # no coulombs and farads in mathematics
 PERCENT = {"%": 1}
@@ -48,12 +51,31 @@ def split_unit(text: str, single_letters: bool) -> tuple[str, Mapping[str, int]]
     if trailing and start > 0 and not ("\\circ" in trailing and _ANGLE_OF.search(value)):
         words = re.findall(r"[A-Za-z]+", trailing.replace(r"\text", ""))
         are_units = all(len(word) > 1 or word in _LETTERS for word in words)
-        if are_units and len(words) <= 6 and not is_no_unit(words):
+        scale, num_words = _scale(words)
+        if are_units and len(words) <= 6 and not is_no_unit(words[num_words:]):
             value, names = value[:start].strip(), f"{names} {trailing}"
-            if words and (scale := _SCALES.get(words[0].lower().removesuffix("s"))):
-                value, names = f"{value} \\cdot 10^{scale}", names.replace(words[0], "", 1)
+            for word in words[:num_words]:
+                names = names.replace(word, "", 1)
+            if num_words:
+                number = plain_number(value)
+                value = f"{value} \\cdot {scale}" if number is None else str(number * scale)
     powers = _powers(_FILLERS.sub(" ", names))
     return (text, {}) if powers is None else (value, powers)
+
+
+def _scale(words: Sequence[str]) -> tuple[int, int]:
+    """What the words behind a number multiply it by, and how many they are; scores may be points.
+
+    >>> _scale(["hundred", "thousands", "people"]), _scale(["scores"])
+    ((100000, 2), (1, 0))
+    """
+    scale = 1
+    for index, word in enumerate(map(str.lower, words)):
+        factor = _SCALES.get(word) or (word != "scores" and _SCALES.get(word.removesuffix("s")))
+        if not factor:
+            return scale, index
+        scale *= factor
+    return scale, len(words)
 
 
 def _start_of_units(text: str, unit: re.Pattern[str]) -> int:

@@ -39,6 +39,9 @@ _IN_BASE = re.compile(
 _MODULO = re.compile(r"(?P<residue>.+?) ?\(? ?\\(?P<kind>pmod|bmod|mod) ?\{? ?(?P<modulus>[0-9]{1,1000}) ?\}? ?\)?")
 _CHOICE = re.compile(r"(?:\\text ?\{ ?)*(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer:?) )?\(?([A-Za-z])[).:]?[ }]*")
 _CHOICE_AND_TEXT = re.compile(r"(?:\\text ?\{ ?)*(?:\(([A-Z])\)|([A-Z])[.):])[ }]*(?P<rest>\S.*)")
+_DENIED = re.compile(
+    r"(?:is |are )(?:not|false|wrong|incorrect)|(?:not [a-z]|wrong|incorrect)(?![A-Za-z])", re.IGNORECASE
+)
 _CHOICE_AND_VALUE = re.compile(r"\\text ?\{ ?\([A-Z]\) ?\} ?([^A-Z(]+)")
 _RATIO = re.compile(r":|\\text ?\{ ?to ?\}|(?<=[0-9]) to (?=[0-9])")
 _UNWRAPPED = re.compile(r"\\text ?\{([^{}]*)\}")
@@ -102,7 +105,7 @@ def _is_same_choice(reference: str, answer: str) -> bool | None:
         return None
     if named := _CHOICE_AND_TEXT.fullmatch(answer):
         names_another = re.search(r"(?<![A-Za-z\\])[A-Z](?![A-Za-z])", named["rest"])
-        return not names_another and (named[1] or named[2]) == match[1]
+        return not names_another and not _DENIED.match(named["rest"]) and (named[1] or named[2]) == match[1]
     chosen = _CHOICE.fullmatch(answer)
     if chosen is None:
         return None

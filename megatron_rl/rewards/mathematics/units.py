@@ -160,11 +160,12 @@ _HEDGES = """
     through maybe perhaps possibly however unless except instead rather alternatively any all either less more than
     least most even odd one two three four five six seven eight nine ten eleven twelve half undefined infinity infinite
     answer false true wrong below above under off sin cos tan log exp sqrt pi thirteen fourteen fifteen sixteen
-    seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
+    seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety twice thrice doubled tripled
+    quadrupled halved mil
 """
 _NUMERALS = """
     negative imaginary root zero factorial inverse reciprocal binary octal hex hexadecimal repeating recurring
-    remainder quarter halves
+    remainder quarter halves fold dozen dozens score gross
 """
 _ANYWHERE, _AT_THE_END = frozenset(_HEDGES.split()), frozenset(_NUMERALS.split())
 _AT_THE_START = frozenset(("squared", "cubed", "dozen", "dozens"))  # a dozen eggs are twelve, too
@@ -257,6 +258,8 @@ def is_no_unit(words: Sequence[str]) -> bool:
     [True, True, False]
     """
     words = [word.lower() for word in words]
+    if words == ["times"]:
+        return False
     if not words or not _ANYWHERE.isdisjoint(words) or words[-1] in _AT_THE_END or words[0] in _AT_THE_START:
         return bool(words)
     # Three eighths of a mile and 3 eighth are parts, three fifth graders and three quarters, of coins, are things.
