@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from megatron_rl.rewards.mathematics.labels import is_label
+from megatron_rl.rewards.mathematics.labels import is_denial, is_label
 from megatron_rl.rewards.mathematics.notation import compact
 from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.scalars import words
@@ -36,7 +36,7 @@ def _separator(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?P<separator>{pattern})|(?P<open>{_OPEN})|(?P<close>{_CLOSE})|\\\\|\\[A-Za-z]+|\\.")
 
 
-_AND_OR = r"\\text ?\{ ?,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:land|lor|wedge|vee)(?![A-Za-z])"
+_AND_OR = r"\\text ?\{ ?,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:land|lor)(?![A-Za-z])"
 _ITEM = _separator(rf"{_AND_OR}|[,;]")
 _CUP = _separator(r"\\(?:cup|bigcup)(?![A-Za-z])")
 _SET_MINUS = _separator(r"\\(?:setminus|backslash)(?![A-Za-z])|-(?= ?\\\{)")
@@ -48,9 +48,10 @@ _OPPOSITE = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
-_PREFIX = re.compile(  # \text{Answer: }, \text{The final answer is }
-    r"\\text ?\{(?:[^{}]*[:=]| ?(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?(?:[Aa]nswer|[Rr]esult|[Ss]olution) "
-    r"(?:is|equals)) ?\} ?(?=\S)"
+_ADVERB = r"(?:[Ee]xactly|[Pp]recisely|[Oo]nly|[Jj]ust|[Ee]quals?|[Aa]pproximately|[Aa]bout|[Rr]oughly)"
+_PREFIX = re.compile(  # \text{Answer: }, \text{The final answer is }, \text{exactly }
+    rf"\\text ?\{{ ?([^{{}}]*[:=]|(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?(?:[Aa]nswer|[Rr]esult|[Ss]olution) "
+    rf"(?:is|equals)|{_ADVERB}) ?\}} ?(?=\S)|{_ADVERB} (?=\S)"
 )
 _INTEGER_SYMBOL = re.compile(r"[a-z] ?\\in ?\\mathbb ?\{Z\}")  # x = 2k\pi, k \in \mathbb{Z}: may be left out
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z]) ?")
@@ -81,7 +82,7 @@ def read_answer(text: str) -> Answer:
 
 
 def _read(text: str, depth: int) -> Answer:
-    text = _PREFIX.sub("", text.lstrip("+ ,;").rstrip(" .,;"))
+    text = _without_prefix(text.lstrip("+ ,;").rstrip(" .,;"))
     if depth > MAX_DEPTH:
         return Answer("other", compact(text))
     found = words(text)
@@ -96,6 +97,12 @@ def _read(text: str, depth: int) -> Answer:
         if answer is not None:
             return answer if answer.text else answer._replace(text=compact(text))
     return make_value(text)
+
+
+def _without_prefix(text: str) -> str:
+    """A text without words that lead to a value, unless they deny it."""
+    prefix = _PREFIX.match(text)
+    return text if prefix is None or is_denial(prefix[1] or "") else text[prefix.end() :]
 
 
 def _split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
@@ -126,7 +133,14 @@ def _read_items(text: str, depth: int) -> Answer | None:
     if len(kept) == 1 and len(pieces) > 1 and all(pieces):
         return _read(kept[0], depth + 1)
     parts = [_read(piece, depth + 1) for piece in kept]
-    return join_inequalities(parts) or _list(text, parts)
+    signs = [sign for sign in separators if sign.startswith("\\") and "text" not in sign]
+    if signs and not all(part.label or part.kind == "relation" for part in parts):
+        return Answer("other", compact(text))  # p \land q is no list of p and q
+    is_choice = any("or" in sign for sign in separators)
+    joined = join_inequalities(parts, is_choice)
+    if joined is None or is_choice or not signs or len(joined.parts) == 2 and joined.kind == "tuple":
+        return joined or _list(text, parts)
+    return Answer("other", compact(text))
 
 
 def _read_plus_minus(text: str, depth: int) -> Answer | None:

@@ -20,13 +20,20 @@ MAX_NUM_BOXES = 100
 MAX_TRANSITION_CHARACTERS = 300  # of the words before a box that are read
 _BEFORE, _AFTER = 50_000, 25_000  # how far around the start of the last box it is looked at, in characters
 
-_BRACE = re.compile(r"\\{1,4}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_GROUP = r"(?: ?[0-9]| ?\{[^{}]{0,40}\})"
+_BARE = rf"-?[0-9](?:[0-9.,]{{0,40}}[0-9])?|[A-Za-z]|\\[dt]?frac{_GROUP}{_GROUP}|\\sqrt{_GROUP}|\\pi"
+_BRACE = re.compile(
+    r"\\{1,4}(?:boxed|fbox)\s*\{"
+    rf"|\\{{1,4}}(?:boxed|fbox)(?![A-Za-z]) ?(?P<bare>{_BARE})(?=[.,;!]?(?:\s*(?:\$|\\[)\]])|\s*\n|\s*$))"
+    r"|\\.|[{}]",
+    re.DOTALL,
+)
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|\n|\\\\")
 _CHOICE = re.compile(
     r"\b(?:or(?! equivalently)|else|if|unless|otherwise|either|maybe|perhaps|possib\w+|potential\w*|plausib\w+|"
-    r"might|may|could|can(?= be| also)|would|should|alternativ\w+|option\w*|candidate\w*|guess\w*|choice\w*|"
-    r"choose|another|others?|also|too|as well|cases?|when|while|whereas|depend\w*|assum\w+|suppos\w+|whichever|whether|"
-    r"interpret\w+|reading|vary|varies|first(?! thought)|second|third|fourth|1st|2nd|3rd|failing|fallback|backup|"
+    r"might|may|could|can(?= be| also)|would|should(?! be| read)|alternativ\w+|option\w*|candidate\w*|guess\w*|"
+    r"choice\w*|choose|another|others?|also|too|as well|cases?|when|while|whereas|depend\w*|assum\w+|suppos\w+|whichever|"
+    r"whether|interpret\w+|reading|vary|varies|first(?! thought)|second|third|fourth|1st|2nd|3rd|failing|fallback|backup|"
     r"not sure|unsure|uncertain|likely|probabl\w+|hedge|either way|both|one of|versus|vs)\b",
     re.IGNORECASE,
 )
@@ -45,7 +52,10 @@ _RESTATES = re.compile(
     r"^[\s$]*(?:[=≈⇒]|\\(?:approx|implies|Rightarrow|Longrightarrow)(?![A-Za-z]))[\s$]*$",
     re.IGNORECASE,
 )
-_IS_ANSWER = re.compile(r"\b(?:answer|final|solution)\b", re.IGNORECASE)
+_NUMBERED = re.compile(  # (2), b) or 2. at the start of a line, before a box
+    r"(?:(?:^|[\s(])(?:[2-9]|[b-h]|ii|iii|iv|v)\)|\n\s*[2-9]\.)[\s$*\\(\[]*$"
+)
+_IS_ANSWER = re.compile(r"\b(?:answers?|final|solutions?|guesses|possibilities|candidates|options)\b", re.IGNORECASE)
 
 
 def same_value(content: str) -> object:
@@ -98,7 +108,7 @@ def _is_conclusion(text: str, spans: list[tuple[int, int]], values: list[object]
     for index in range(last_other + 1, len(spans)):
         words = _words_before(text, spans, index)
         sentences = _sentences(words)
-        if any(_CHOICE.search(sentence) for sentence in sentences[-3:]):
+        if _NUMBERED.search(words) or any(_CHOICE.search(sentence) for sentence in sentences[-3:]):
             continue
         if any(_TAKES_BACK.search(sentence) for sentence in sentences[-3:]):
             return True
@@ -126,7 +136,9 @@ def _boxes(text: str) -> tuple[list[tuple[int, int]], bool]:
     spans: list[tuple[int, int]] = []
     starts: list[int] = []  # of the open braces; 0 for one that opens no box
     for match in _BRACE.finditer(text):
-        if match[0] == "}":
+        if match["bare"]:
+            spans.append(match.span("bare"))
+        elif match[0] == "}":
             start = starts.pop() if starts else 0
             if start:
                 while spans and spans[-1][0] > start:  # boxes within this one

@@ -17,6 +17,7 @@ MAX_UNMATCHED_PARTS = 40  # each is compared with each
 
 _SYMBOL = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_.*)?")
 _FUNCTION = re.compile(r"[A-Za-z]\(x\)")
+_UNKNOWN = re.compile(r"(?<![\\A-Za-z])(?![ei](?![A-Za-z]))[A-Za-z]")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 
 
@@ -33,7 +34,10 @@ def is_same_answer(reference: Answer, answer: Answer, rules: Rules) -> bool:
 
 
 def _is_set_of_a_value(side: Answer) -> bool:
-    return side.kind == "set" and len(side.parts) == 1 and side.parts[0].kind == "value" and side.parts[0].text != EMPTY
+    """Not {x}, which may be the fractional part of x."""
+    if side.kind != "set" or len(side.parts) != 1 or side.parts[0].kind != "value" or side.parts[0].text == EMPTY:
+        return False
+    return "\\text" in side.text or not _UNKNOWN.search(side.parts[0].value)
 
 
 def _is_same(reference: Answer, answer: Answer, rules: Rules) -> bool:

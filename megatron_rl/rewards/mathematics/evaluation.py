@@ -115,6 +115,8 @@ class _Evaluation:
             return Fraction(int(rounded))
         if name == "factorial":
             return factorial(first)
+        if name == "double factorial":
+            return double_factorial(first)
         if name == "binomial":
             return binomial(*values)
         if name == "log":
@@ -168,6 +170,13 @@ def factorial(value: Value) -> Value:
     if abs(value) > MAX_FACTORIAL or mp.dps > MAX_GAMMA_DIGITS:
         raise UndefinedError("too large")
     return mp.factorial(inexact(value))
+
+
+def double_factorial(value: Value) -> Value:
+    """n!! = n (n - 2) (n - 4) ... for whole n."""
+    if not isinstance(value, Fraction) or value.denominator != 1 or not 0 <= value <= MAX_FACTORIAL:
+        raise UndefinedError("no double factorial, or too large")
+    return Fraction(math.prod(range(value.numerator, 0, -2)))
 
 
 @lru_cache(maxsize=256)

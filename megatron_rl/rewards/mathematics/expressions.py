@@ -150,10 +150,13 @@ class _Reader:
         return token != "|" or self._bars == 0
 
     def power(self) -> Tree:
-        base = self.atom()
+        base, num_signs = self.atom(), 0
         while True:
+            num_signs += 1
+            if num_signs > MAX_DEPTH:
+                raise UnreadableError(f"more than {MAX_DEPTH} signs behind one another")
             if self.take("!"):
-                base = ("call", "factorial", base)
+                base = ("call", "double factorial" if self.take("!") else "factorial", base)
             elif self.take("%"):
                 base = ("/", base, ("number", Fraction(100)))
             elif self.take("^"):
@@ -282,8 +285,8 @@ class _Reader:
         exponent = self.argument() if self.take("^") else None
         if self.next in ("(", "[", "{"):
             argument = self.atom()
-            while self.take("!"):
-                argument = ("call", "factorial", argument)
+            if self.take("!"):
+                argument = ("call", "double factorial" if self.take("!") else "factorial", argument)
         else:
             argument = self.bare_argument()
         result: Tree = ("call", name, argument) if base is None else ("call", "logarithm", argument, base)

@@ -8,6 +8,7 @@ MAX_LABEL_CHARACTERS = 60
 
 _NAME = r"(?:(?:\\[A-Za-z]+(?![A-Za-z])|[A-Za-z])(?:_ ?(?:\{[^{}]*\}|[A-Za-z0-9]))?'*)"
 _WORDS = r"\\text ?\{[^{}]*\}"
+_INSIDE = re.compile(r"\\text ?\{([^{}]*)\}")
 _LABEL = re.compile(
     rf"(?:{_WORDS} ?)?(?:m ?\\angle |\\angle |\\triangle |\|)?(?:\\(?:overline|vec|bar|hat) ?\{{)?"
     rf"{_NAME}(?: ?(?:[+-] ?)?{_NAME})*\}}?\|?(?: ?\^ ?\{{ ?-1 ?\}})?(?: ?\([^()=<>]*\))?"
@@ -18,10 +19,28 @@ _TO_BE_WORKED_OUT = re.compile(
 )
 
 
+_DENIAL = re.compile(
+    r"\b(?:not|no(?!\.| of\b)|never|nor|neither|either|or|if|unless|maybe|perhaps|possibly|instead|twice|thrice|double|"
+    r"triple|than|at least|at most|(?:wrong|incorrect|false) (?:answer|result|solution|value))\b|n't\b|^ ?[0-9]",
+    re.IGNORECASE,
+)
+
+
+def is_denial(words: str) -> bool:
+    """Whether words before a value say that it is not the answer, or not the only one.
+
+    >>> is_denial("not"), is_denial("10 or"), is_denial("No. of apples")
+    (True, True, False)
+    """
+    return bool(_DENIAL.search(words))
+
+
 def is_label(text: str) -> bool:
     r"""Whether a text in plain form names something and has no numbers to work out.
 
     >>> is_label("f(x)"), is_label("a+b"), is_label("3+4"), is_label("x^2")
     (True, True, False, False)
     """
-    return len(text) < MAX_LABEL_CHARACTERS and bool(_LABEL.fullmatch(text)) and not _TO_BE_WORKED_OUT.search(text)
+    if len(text) >= MAX_LABEL_CHARACTERS or not _LABEL.fullmatch(text) or _TO_BE_WORKED_OUT.search(text):
+        return False
+    return not any(map(is_denial, _INSIDE.findall(text)))

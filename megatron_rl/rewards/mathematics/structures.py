@@ -165,8 +165,11 @@ def without_points(interval: Answer, points: Sequence[str], label: str = "") -> 
 REALS = make_interval("-\\infty", "\\infty", "()")
 
 
-def join_inequalities(parts: Sequence[Answer]) -> Answer | None:
-    """The set of real numbers that inequalities in one symbol describe together, None where they do not."""
+def join_inequalities(parts: Sequence[Answer], is_choice: bool) -> Answer | None:
+    """The set of real numbers that inequalities in one symbol describe together, None where they do not.
+
+    Those of a choice ("or") are joined; others overlap, where two half lines do, and are joined where they do not.
+    """
     label = parts[0].label if parts else ""
     if not label or label.startswith("("):
         return None
@@ -175,7 +178,7 @@ def join_inequalities(parts: Sequence[Answer]) -> Answer | None:
         return without_points(REALS, [point for some in points for point in some], label)
     if any(part.label != label for part in parts) or all(part.kind not in ("tuple", "union") for part in parts):
         return None
-    if len(parts) == 2 and parts[0].kind == "tuple":
+    if len(parts) == 2 and parts[0].kind == "tuple" and not is_choice:
         if points_missing := _missing_points(parts[1]):  # x > 0, x \ne 1
             return without_points(parts[0], points_missing, label)
         if parts[1].kind == "tuple" and (both := _between(parts[0], parts[1], label)):

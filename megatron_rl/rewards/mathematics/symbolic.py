@@ -26,8 +26,8 @@ from megatron_rl.rewards.mathematics.values import (
     is_finished,
     is_multiple,
     is_same_value,
-    is_within,
     real_number,
+    rounds_to,
 )
 
 MAX_NESTING = 8  # for math-verify, which takes seconds for 12 brackets in one another
@@ -76,7 +76,7 @@ def is_same_relation(reference: tuple[str, str, str], answer: tuple[str, str, st
 def is_rounded(exact: str, decimal: Fraction, num_decimals: int) -> bool:
     """Whether a decimal is an exact value, rounded or cut off after so many decimals."""
     tree = _read(exact)
-    return tree is not None and is_within(tree, decimal, Fraction(1, 10**num_decimals))
+    return tree is not None and rounds_to(tree, decimal, Fraction(1, 10**num_decimals))
 
 
 def is_same_by_math_verify(reference: str, answer: str) -> bool:

@@ -29,7 +29,7 @@ _KINDS = {
     **dict.fromkeys(TRIGONOMETRIC, "trigonometric"),
     **dict.fromkeys(INVERSE, "inverse"),
     **dict.fromkeys((*LOGARITHMIC, "logarithm"), "logarithmic"),
-    **dict.fromkeys(("factorial", "binomial"), "combinatorial"),
+    **dict.fromkeys(("factorial", "double factorial", "binomial"), "combinatorial"),
 }
 
 
@@ -56,16 +56,31 @@ def _agree(reference: Tree, tree: Tree, log_base: int | None, relative_tolerance
 
 
 def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
-    """Whether a tree without symbols has a real value that is no further from `value` than that.
+    """Whether a tree without symbols has a real value that is no further from `value` than that."""
+    found = _real_readings(tree)
+    return bool(found) and all(bool(abs(exact - inexact(value)) <= inexact(distance)) for exact in found)
 
-    A logarithm without a base is natural to one reader (sympy) and of base 10 to the next (math-verify): it must be
-    near as both.
+
+def rounds_to(tree: Tree, decimal: Fraction, unit: Fraction) -> bool:
+    """Whether a tree without symbols has a real value that rounds, or is cut off, to that multiple of `unit`."""
+    found = _real_readings(tree)
+    surplus = [(abs(exact) - abs(inexact(decimal))) / inexact(unit) for exact in found]
+    return bool(found) and all(
+        exact * inexact(decimal) >= 0 and -0.5 - 1e-9 < part < 1 - 1e-9
+        for exact, part in zip(found, surplus, strict=True)
+    )
+
+
+def _real_readings(tree: Tree) -> list[Value]:
+    """The real values of a tree without symbols, empty where it has none.
+
+    A logarithm without a base is natural to one reader (sympy) and of base 10 to the next (math-verify): both count.
     """
     try:
         found = [evaluate(tree, {}, log_base).value for log_base in _log_bases(tree)]
     except (UndefinedError, KeyError):
-        return False
-    return all(_is_real(exact) and bool(abs(inexact(exact) - inexact(value)) <= inexact(distance)) for exact in found)
+        return []
+    return [_real(inexact(exact)) for exact in found] if all(map(_is_real, found)) else []
 
 
 def real_number(tree: Tree) -> Value | None:
