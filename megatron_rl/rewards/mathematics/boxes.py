@@ -32,9 +32,9 @@ _SENTENCE = re.compile(r"[.!?](?=\s|$)|\n|\\\\")
 _CHOICE = re.compile(
     r"\b(?:or(?! equivalently)|else|if|unless|otherwise|either|maybe|perhaps|possib\w+|potential\w*|plausib\w+|"
     r"might|may|could|can(?= be| also)|would|should(?! be| read)|alternativ\w+|option\w*|candidate\w*|guess\w*|"
-    r"choice\w*|choose|another|others?|also|too|as well|cases?|when|while|whereas|depend\w*|assum\w+|suppos\w+|whichever|"
-    r"whether|interpret\w+|reading|vary|varies|first(?! thought)|second|third|fourth|1st|2nd|3rd|failing|fallback|backup|"
-    r"not sure|unsure|uncertain|likely|probabl\w+|hedge|either way|both|one of|versus|vs)\b",
+    r"choice\w*|choose|another|others?|also|too|as well|cases?|when|while|whereas|depend\w*|assum\w+|suppos\w+|"
+    r"whichever|whether|interpret\w+|reading|vary|varies|first(?! thought)|second|third|fourth|1st|2nd|3rd|failing|"
+    r"fallback|backup|not sure|unsure|uncertain|likely|probabl\w+|hedge|either way|both|one of|versus|vs)\b",
     re.IGNORECASE,
 )
 _TAKES_BACK = re.compile(
