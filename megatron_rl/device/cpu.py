@@ -25,7 +25,7 @@ def cpu(dtype: torch.dtype) -> Device:
         prepare_rollout=_prepare_rollout,
         block_spec=block_spec,
         transformer_options={
-            # Batched point-to-point messages give wrong results on gloo with interleaved stages, without an error.
+            # In a batch two interleaved stages take each other's messages for others, without an error; see cuda.py.
             "batch_p2p_comm": False,
             "overlap_p2p_comm": False,
             "bias_activation_fusion": True,  # which asks for our own, see megatron_on_cpu.py
