@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,8 +32,32 @@ def forward_backward(chunks: Sequence[Any], packs: Sequence[Pack], loss: Loss) -
 @torch.no_grad()
 def forward(chunks: Sequence[Any], packs: Sequence[Pack], read: Read) -> list[Tensor]:
     """What `read` makes of each pack's head; empty off the last pipeline stage. Collective over the replica's ranks."""
-    result: list[Tensor] = _run(chunks, packs, read, forward_only=True)
+    with _without_recomputation(chunks):
+        result: list[Tensor] = _run(chunks, packs, read, forward_only=True)
     return result
+
+
+@contextmanager
+def _without_recomputation(chunks: Sequence[Any]) -> Iterator[None]:
+    """Passes inside remember nothing for a backward pass that does not come.
+
+    Megatron recomputes whether or not there are gradients. In FP8 Transformer Engine 2.16 then notes, layer by layer,
+    the scales to recompute with; a pass without gradients would leave its notes to the next update, which takes the
+    oldest first, and they would be more with each step.
+    """
+    from megatron.core.utils import get_model_config
+
+    config = get_model_config(chunks[0])
+    layers = [module for chunk in chunks for module in chunk.modules() if getattr(module, "recompute_mlp", False)]
+    granularity, config.recompute_granularity = config.recompute_granularity, None
+    for layer in layers:
+        layer.recompute_mlp = False
+    try:
+        yield
+    finally:
+        config.recompute_granularity = granularity
+        for layer in layers:
+            layer.recompute_mlp = True
 
 
 def _run(chunks: Sequence[Any], packs: Sequence[Pack], function: Callable[..., Any], *, forward_only: bool) -> Any:
