@@ -266,7 +266,7 @@ class Actor:
         if self.loss_scaler is not None:
             self.loss_scaler.load_state_dict(saved["loss_scale"])
         if self.keeps_scaling and "fp8_scaling" in saved:
-            precision.load_scaling_state(self.chunks, saved["fp8_scaling"])
+            precision.load_scaling_state(self.chunks, saved["fp8_scaling"], self.config)
 
     def resharded(self, files: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What `load_state` takes, made of what `state` gave on all ranks of another layout. Not collective.

@@ -1,7 +1,8 @@
 """The actor's memory while the engine generates: parts of it go to host buffers, which are kept from time to time.
 
 A part leaves by its storage, so that all tensors that share it, and everybody who holds one of them, find their values
-again in the same place. Of the gradients nothing is kept: an update begins by clearing them.
+again in the same place. Of the gradients nothing is kept: an update begins by clearing them. The weights' copies in FP8
+leave in any case, for they are made anew anyway.
 
 Not covered: a storage that somebody else resizes, and tensors of the actor that are in use by a pass.
 """
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_rl.actor import optimizer
+from megatron_rl.actor import optimizer, precision
 from megatron_rl.config.records import Scale
 from megatron_rl.device import Device
 from megatron_rl.runtime.spans import span
@@ -33,7 +34,8 @@ class Offload:
         self._away: dict[str, list[tuple[torch.UntypedStorage, int]]] = {}  # part -> storages with their bytes
 
     def leave(self) -> None:
-        """Sends away what the refit does not need: gradients and optimizer."""
+        """Sends away what the refit does not need: FP8 copies, gradients and optimizer."""
+        precision.drop_quantized(self.chunks)
         if not self.parts:
             return
         with span("refit"):

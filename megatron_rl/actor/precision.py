@@ -8,7 +8,10 @@ Not covered: weights kept in FP8, attention and the head in FP8, mixture of expe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +20,9 @@ from torch import Tensor
 from megatron_rl.config.precision import bf16_layers
 from megatron_rl.config.records import Model, Scale
 
+Remembered = dict[str, dict[str, Any]]  # of a layer: its "tensors" and its "variables", by name
+UNPICKLES = "NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"  # Transformer Engine's own word for: this pickle is trusted
+QUANTIZED = "_fp8_workspaces"  # where a layer of Transformer Engine 2.16 keeps its weights' FP8 copies, and for ever
 # Of the loss, where gradients are fp16. Any power of two does: the first update halves it until nothing overflows.
 INITIAL_LOSS_SCALE = 2.0**16
 UPDATES_BEFORE_DOUBLING = 1000  # without an overflow; Megatron's own
@@ -71,20 +77,66 @@ def check_hardware(scale: Scale) -> None:
         )
 
 
-def scaling_state(chunks: Sequence[torch.nn.Module]) -> list[dict[str, Tensor]]:
-    """What the layers of each chunk remember of the largest numbers they met, which delayed scaling goes by."""
+def drop_quantized(chunks: Sequence[torch.nn.Module]) -> None:
+    """Gives back the memory of the weights' FP8 copies; the next pass makes them anew, as it does of new weights."""
+    for chunk in chunks:
+        for module in chunk.modules():
+            getattr(module, QUANTIZED, {}).clear()
+
+
+def scaling_state(chunks: Sequence[torch.nn.Module]) -> list[dict[str, Remembered]]:
+    """What the layers of each chunk remember of the largest numbers they met, which delayed scaling goes by.
+
+    Transformer Engine gives it as a pickle, which no checkpoint may hold: to read one is to run what is in it.
+    """
     return [
-        {name: found for name, module in _with_state(chunk) if (found := module.get_extra_state()) is not None}
+        {
+            name: _remembered(state)
+            for name, module in _with_state(chunk)
+            if (state := module.get_extra_state()) is not None and state.numel() > 0
+        }
         for chunk in chunks
     ]
 
 
-def load_scaling_state(chunks: Sequence[torch.nn.Module], saved: Sequence[dict[str, Tensor]]) -> None:
-    """Restores what `scaling_state` gave, on the same layout."""
-    for chunk, states in zip(chunks, saved, strict=True):
-        modules = dict(_with_state(chunk))
-        for name, state in states.items():
-            modules[name].set_extra_state(state)
+def load_scaling_state(
+    chunks: Sequence[torch.nn.Module], saved: Sequence[Mapping[str, Remembered]], config: Any
+) -> None:
+    """Restores what `scaling_state` gave, on the same layout; `config` is Megatron's TransformerConfig."""
+    from megatron.core.fp8_utils import get_fp8_recipe
+
+    recipe = get_fp8_recipe(config)
+    with _pickles_taken():
+        for chunk, states in zip(chunks, saved, strict=True):
+            modules = dict(_with_state(chunk))
+            for name, found in states.items():
+                content = {**found["tensors"], "recipe": recipe, "extra_fp8_variables": found["variables"]}
+                state = torch.frombuffer(bytearray(pickle.dumps(content)), dtype=torch.uint8)
+                modules[name].set_extra_state(state)
+
+
+def _remembered(state: Tensor) -> Remembered:
+    """The tensors and the plain values of a layer's state; its recipe is the run's."""
+    content = pickle.loads(state.numpy().tobytes())
+    variables = content["extra_fp8_variables"].items()
+    return {
+        "tensors": {name: value for name, value in content.items() if isinstance(value, Tensor)},
+        "variables": {name: value for name, value in variables if isinstance(value, bool | int | float | str)},
+    }
+
+
+@contextmanager
+def _pickles_taken() -> Iterator[None]:
+    """Inside, Transformer Engine 2.16 unpickles a layer's state, which it refuses otherwise."""
+    before = os.environ.get(UNPICKLES)
+    os.environ[UNPICKLES] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[UNPICKLES]
+        else:
+            os.environ[UNPICKLES] = before
 
 
 def _with_state(chunk: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:

@@ -48,7 +48,7 @@ class Memory:
     kv_cache: int
     logits: int
     activations: int
-    quantized: int = 0  # FP8 copies of the weights, both ways around, which Transformer Engine keeps while it trains
+    quantized: int = 0  # FP8 copies of the weights, both ways around, which the actor drops before rollouts
     offloaded: int = 0  # of gradients and optimizer, before the refit
     offloaded_weights: int = 0  # of the weights, after it
 

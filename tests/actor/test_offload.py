@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from megatron_rl import device
+from megatron_rl.actor.offload import Offload
 from megatron_rl.runtime import parallel
+from recipes.scales import CPU
 from tests.actor.test_layouts import RECIPE_CHANGES, some_groups
 from tests.actor.test_optimizer import copied, differing
 from tests.models import make_folder, make_run
@@ -106,3 +109,15 @@ def test_what_is_away_takes_no_memory_and_the_rest_stays(found: Any, case: tuple
         assert all(result["held"].values()) and result["back"] == result["held"]
         expected = {part: 0 if part in leaving else size for part, size in result["held"].items()}
         assert result["away"] == [expected, expected]
+
+
+@pytest.mark.parametrize("offloads", ["nothing", "gradients"])
+def test_copies_of_the_weights_in_fp8_leave_whatever_else_stays(offloads: Any) -> None:
+    """They lie where a layer of Transformer Engine 2.16 has them."""
+    layer = torch.nn.Linear(2, 2)
+    layer._fp8_workspaces = {"weight": torch.ones(4, dtype=torch.uint8)}  # type: ignore[assignment]
+    chunk = torch.nn.Sequential(torch.nn.Sequential(layer), torch.nn.Linear(2, 2))
+    chunk.buffers = []  # type: ignore[assignment]  # of gradients, as Megatron's wrapper has them
+    scale = dataclasses.replace(CPU, offloads=offloads)
+    Offload(scale, device.select(scale), [chunk], SimpleNamespace(chained_optimizers=[])).leave()
+    assert layer._fp8_workspaces == {}

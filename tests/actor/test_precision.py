@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pickle
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,13 +154,18 @@ def test_padding_to_whole_blocks_changes_no_number(found: dict[str, Any]) -> Non
             assert padded[name] == pytest.approx(plain[name], rel=1e-5, abs=1e-8), name
 
 
-@pytest.mark.parametrize("scaling", ["blockwise", "tensorwise", "delayed"])
-def test_megatron_takes_what_it_is_told_of_fp8(scaling: Any) -> None:
+def config_of(scaling: Any) -> Any:
+    """Megatron's TransformerConfig of a model in FP8."""
     from megatron.core.transformer import TransformerConfig
 
     scale = dataclasses.replace(H100X8, fp8_actor=scaling, fp8_rollout=True)
     options = precision.transformer_options(RECIPE.model, scale, torch.bfloat16)
-    config = TransformerConfig(num_layers=28, hidden_size=1536, num_attention_heads=12, num_query_groups=2, **options)
+    return TransformerConfig(num_layers=28, hidden_size=1536, num_attention_heads=12, num_query_groups=2, **options)
+
+
+@pytest.mark.parametrize("scaling", ["blockwise", "tensorwise", "delayed"])
+def test_megatron_takes_what_it_is_told_of_fp8(scaling: Any) -> None:
+    config = config_of(scaling)
     assert (config.fp8, config.fp8_recipe, config.bf16) == (
         "e4m3" if scaling == "blockwise" else "hybrid", scaling, True,
     )  # fmt: skip
@@ -190,25 +199,54 @@ def test_packs_are_made_of_whole_blocks_on_every_shard(scaling: Any, multiple: i
 
 
 class Remembering(torch.nn.Module):
-    """A layer with a history, as Transformer Engine's are under delayed scaling."""
+    """A layer with a history, which it gives and takes as Transformer Engine 2.16's do under delayed scaling."""
 
     def __init__(self, history: float) -> None:
         super().__init__()
-        self.history = torch.tensor([history])
+        self.content: dict[str, Any] = {
+            "recipe": Fraction(1, 3),  # a class of its own, as Transformer Engine's are
+            "amax_history_fwd": torch.tensor([history]),
+            "extra_fp8_variables": {"num_gemms": 1, "local_recipes": [Fraction(1, 3)]},
+        }
 
     def get_extra_state(self) -> torch.Tensor:
-        return self.history
+        return torch.frombuffer(bytearray(pickle.dumps(self.content)), dtype=torch.uint8)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
-        self.history = state
+        if os.getenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE", "0") != "1":
+            raise RuntimeError("Refusing to load pickled Transformer Engine extra state")
+        self.content = pickle.loads(state.numpy().tobytes())
 
 
-def test_the_history_of_delayed_scaling_is_kept_and_restored() -> None:
+class Stateless(torch.nn.Module):
+    """A layer of Transformer Engine, or of Megatron, that remembers nothing."""
+
+    def __init__(self, state: torch.Tensor | None) -> None:
+        super().__init__()
+        self.state = state
+
+    def get_extra_state(self) -> torch.Tensor | None:
+        return self.state
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_the_history_of_delayed_scaling_is_kept_and_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    monkeypatch.delenv(precision.UNPICKLES, raising=False)
+    if before is not None:
+        monkeypatch.setenv(precision.UNPICKLES, before)
+
     def chunk(*histories: float) -> torch.nn.Module:
-        return torch.nn.Sequential(*map(Remembering, histories), torch.nn.Linear(2, 2))
+        others = Stateless(None), Stateless(torch.empty(0, dtype=torch.uint8)), torch.nn.Linear(2, 2)
+        return torch.nn.Sequential(*map(Remembering, histories), *others)
 
-    saved = precision.scaling_state([chunk(1.0, 2.0), chunk(3.0)])
-    assert saved == [{"0": torch.tensor([1.0]), "1": torch.tensor([2.0])}, {"0": torch.tensor([3.0])}]
+    torch.save(precision.scaling_state([chunk(1.0, 2.0), chunk(3.0)]), tmp_path / "rank_00000.pt")
+    saved = torch.load(tmp_path / "rank_00000.pt", weights_only=True)  # as a checkpoint is: it can run nothing
+    assert [list(states) for states in saved] == [["0", "1"], ["0"]]
     others = [chunk(0.0, 0.0), chunk(0.0)]
-    precision.load_scaling_state(others, saved)
+    precision.load_scaling_state(others, saved, config_of("delayed"))
     assert precision.scaling_state(others) == saved
+    assert others[0][1].content["amax_history_fwd"] == 2.0
+    assert others[0][1].content["extra_fp8_variables"] == {"num_gemms": 1}
+    assert os.environ.get(precision.UNPICKLES) == before
