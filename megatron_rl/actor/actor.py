@@ -260,7 +260,10 @@ class Actor:
         assert saved["places"] == self.places, "the state of another layout must be resharded before"
         for parameter, value in zip(self._parameters(), saved["weights"], strict=True):
             parameter.copy_(value)
-        self.reference, self.best = saved["reference"], saved["best"]
+        self.reference, self.best = (
+            None if weights is None else [self.device.host_copy(weight) for weight in weights]
+            for weights in (saved["reference"], saved["best"])
+        )
         optimizer.load_state(self.optimizer, saved["optimizer"])
         torch.set_rng_state(saved["torch_rng"])
         if self.loss_scaler is not None:

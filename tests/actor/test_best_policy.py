@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,16 @@ def facts(folder: str) -> dict[str, Any]:
     actor.reset_reference(run.recipe)
     found["best again"] = reference()
 
-    resumed = Actor(run, ranks, hardware)
+    copies: list[torch.Tensor] = []
+
+    def host_copy(tensor: torch.Tensor) -> torch.Tensor:
+        copies.append(tensor.clone())
+        return copies[-1]
+
+    resumed = Actor(run, ranks, dataclasses.replace(hardware, host_copy=host_copy))
     resumed.load_state(saved)
+    kept = [weight for name in ("reference", "best") for weight in resumed.state()[name]]
+    found["resumed from elsewhere"] = sum(all(weight is not copy for copy in copies) for weight in kept)
     resumed.reset_reference(run.recipe)
     found["resumed"] = reference(resumed)
 
@@ -84,6 +93,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_the_best_policy_becomes_the_reference_however_often(found: dict[str, Any]) -> None:
     assert found["before any validation was best"] == ["start"]
     assert found["best"] == found["best again"] == ["better"]
+
+
+@pytest.mark.ranks
+def test_what_a_resumed_actor_keeps_lies_where_the_device_copies_it_from_at_full_speed(found: dict[str, Any]) -> None:
+    assert found["resumed from elsewhere"] == 0
 
 
 @pytest.mark.ranks
