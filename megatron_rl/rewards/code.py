@@ -33,7 +33,10 @@ SECONDS = 5.0
 MAX_PROGRAM_CHARACTERS = 100_000
 MAX_FENCE_CHARACTERS = 200  # of the line that opens a block
 MAX_NUMBER_CHARACTERS = 400
-TOLERANCE = 1e-6  # of floating-point numbers, relative, and absolute below 1
+TOLERANCE = Decimal("1e-6")  # of floating-point numbers, relative, and absolute below 1
+# Narrower, relative: of a whole number, which was counted and is often wrong by one, and where the expected one has so
+# few decimals that no more was asked for, as of an amount of money; its last may be off by one.
+SMALL_TOLERANCE, MAX_ROUNDED_DECIMALS = Decimal("1e-9"), 3
 
 _OPENING = re.compile(r"([ \t]*)(`{3,})[ \t]*([^`\s]*)[^`]*")
 _PYTHON = re.compile(r"\{?\.?py(thon)?[\d.]*\}?", re.IGNORECASE)
@@ -170,7 +173,7 @@ def _block(lines: Iterator[str], indent: str, fence: str) -> str | None:
 def is_same_output(found: str, expected: str) -> bool:
     r"""Whether a program's output is the expected one, line by line.
 
-    Whitespace at the end of a line and empty lines at the end do not count. Where an expected line has a number among
+    Whitespace at the end of a line and empty lines at both ends do not count. Where an expected line has a number among
     its words, its words are compared one by one, and numbers by value: exactly, or within `TOLERANCE` where the
     expected one is written with a point or an exponent. Source: LiveCodeBench compares likewise, without a tolerance.
 
@@ -191,7 +194,7 @@ def is_same_value(found: Any, expected: Any) -> bool:
     """
     if isinstance(expected, float):
         is_number = isinstance(found, int | float) and not isinstance(found, bool)
-        return is_number and _is_near(Decimal(found), Decimal(expected))
+        return is_number and (found == expected or _is_near(Decimal(str(found)), Decimal(repr(expected))))
     if type(found) is not type(expected):
         return False
     if isinstance(expected, list):
@@ -230,7 +233,8 @@ def _refuse(name: str) -> NoReturn:
 
 
 def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().split("\n")]
+    lines = [line.rstrip() for line in text.rstrip().split("\n")]
+    return lines[next((place for place, line in enumerate(lines) if line), 0) :]
 
 
 def _is_same_line(found: str, expected: str) -> bool:
@@ -258,4 +262,12 @@ def _is_same_word(found: str, expected: str) -> bool:
 
 
 def _is_near(found: Decimal, expected: Decimal) -> bool:
-    return found == expected or abs(found - expected) <= Decimal(TOLERANCE) * max(Decimal(1), abs(expected))
+    if found == expected:
+        return True
+    size, exponent = abs(expected), expected.as_tuple().exponent
+    allowed = TOLERANCE * max(Decimal(1), size)
+    if found == found.to_integral_value():
+        allowed = min(allowed, max(TOLERANCE, SMALL_TOLERANCE * size))
+    if isinstance(exponent, int) and -MAX_ROUNDED_DECIMALS <= exponent < 0:
+        allowed = min(allowed, max(Decimal(1).scaleb(exponent), SMALL_TOLERANCE * size))
+    return abs(found - expected) <= allowed

@@ -80,6 +80,9 @@ HARMLESS = {
     "netlink": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); escaped()",
     "abstract socket": "socket.socket(socket.AF_UNIX).connect('\\0@NAME@'); escaped()",
     "socket file": "socket.socket(socket.AF_UNIX).connect('@FOLDER@/socket'); escaped()",
+    "socket file, from a pair": "socket.socketpair(1, 2)[0].sendto(b'x', '@FOLDER@/datagrams'); escaped()",
+    "socket file, by a message": "socket.socketpair(1, 2)[0].sendmsg([b'x'], [], 0, '@FOLDER@/datagrams'); escaped()",
+    "abstract socket, from a pair": "socket.socketpair(1, 2)[0].sendto(b'x', '\\0@NAME@-datagrams'); escaped()",
     "reads /etc/passwd": "open('/etc/passwd').read(); escaped()",
     "reads a file of the trainer": "open('@FOLDER@/private').read(); escaped()",
     "reads a file that all may read": "open('@FOLDER@/public').read(); escaped()",
@@ -189,7 +192,11 @@ def targets() -> Iterator[dict[str, object]]:
             listeners.append(socket.socket(socket.AF_UNIX))
             listeners[-1].bind(address)
             listeners[-1].listen()
-        (folder / "socket").chmod(0o777)
+        for address in (f"\0{name}-datagrams", str(folder / "datagrams")):
+            listeners.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            listeners[-1].bind(address)
+        for socket_file in ("socket", "datagrams"):
+            (folder / socket_file).chmod(0o777)
         victim = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(1000)"])
         stack.callback(victim.wait)
         stack.callback(victim.kill)

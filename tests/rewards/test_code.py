@@ -72,6 +72,34 @@ sys.modules["math"] = None
     assert judged(program, {"tests": tests}, sandbox).score == 1.0
 
 
+@pytest.mark.parametrize(
+    ("expected", "right", "wrong"),
+    [
+        ("2000000.0", ["2000000.0000004", "2000000"], ["2000001.0", "1999999", "2.000001e6"]),  # wrong by one
+        ("1234567.25", ["1234567.250000", "1234567.26"], ["1234567", "1234567.5"]),  # rounded down
+        ("1234567.333333333", ["1234567.3333", "1234567.9"], ["1234567", "1234568.0"]),
+        ("1234567.89", ["1234567.890001", "1234567.88"], ["1234567.79", "1234568.89"]),  # an amount of money
+        ("314159.265358979", ["314159.2653", "314159.4"], ["314160", "314159"]),
+        ("2.5e+06", ["2500000", "2500000.0000001"], ["2500001", "2500010.5"]),
+        ("3.0000000001", ["3", "3.0"], ["4", "2.0"]),
+        ("0.001", ["0.0010009"], ["0.002", "0"]),
+        ("1e+20", ["100000000000000000000", "100000000000000000000.0"], ["100000010000000000000"]),
+        ("12345678901234567890123.0", ["12345678901234567890124"], ["12345679901234567890123"]),
+    ],
+)
+def test_a_number_is_near_as_far_as_its_kind_allows(expected: str, right: list[str], wrong: list[str]) -> None:
+    for found in right + wrong:
+        assert code.is_same_output(f"x {found}", f"x {expected}") == (found in right), found
+        assert code.is_same_value(json.loads(found), float(expected)) == (found in right), found
+
+
+def test_empty_lines_around_an_output_do_not_count_and_others_do() -> None:
+    assert code.is_same_output("5\n", "\n \n5\n\n")
+    assert code.is_same_output("\n5", "5")
+    assert not code.is_same_output("5\n6", "5\n\n6")
+    assert not code.is_same_output("*\n***", " *\n***"), "a picture's first line keeps its place"
+
+
 def test_a_sandbox_that_fails_is_no_verdict(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> None:
     def fail(*_: Any, **__: Any) -> Execution:
         raise SandboxError("planted")

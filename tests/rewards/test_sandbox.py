@@ -40,6 +40,16 @@ def sandbox() -> Iterator[Sandbox]:
         "import os; os.write(1, os.read(0, 100).decode().strip()[::-1].encode())",
         "import sys; sys.stdout.write(input()[::-1])",
         "import atexit; word = input(); atexit.register(lambda: print(word[::-1]))",
+        "import sys; print(input()[::-1]); sys.stdout.close()",
+        "import sys\nwith sys.stdout as out: print(input()[::-1], file=out)",
+        "out = open(1, 'w'); print(input()[::-1], file=out)",
+        "write = open(1, 'w').write; write(input()[::-1])",
+        "import atexit, io, sys; out, sys.stdout = sys.stdout, io.StringIO()\n"
+        "atexit.register(lambda: out.write(sys.stdout.getvalue())); print(input()[::-1])",
+        "import io, os, sys\nclass Out(io.IOBase):\n    text = ''\n    def write(self, text): self.text += text\n"
+        "    def flush(self): os.write(1, self.text.encode()); self.text = ''\nsys.stdout = Out()\n"
+        "print(input()[::-1])",
+        "import asyncio\nasync def main(): print(input()[::-1])\nasyncio.run(main())",
         "import threading; threading.stack_size(1 << 26); threading.Thread(None, lambda: print(input()[::-1])).start()",
         "if __name__ == '__main__': print(input()[::-1])",
         "import sys; print(input()[::-1]); sys.exit()",
@@ -80,6 +90,41 @@ def test_a_function_is_called_with_what_its_caller_offers(sandbox: Sandbox) -> N
     own = sandbox.run("def f(x): return (x, pow(2, 3, 5))\nassert __name__ != '__main__'", function="f",
                       calls=[[None]], seconds=10.0)  # fmt: skip
     assert json.loads(own.value) == [None, 3]
+
+
+def called(sandbox: Sandbox, program: str, function: str, *arguments: object) -> object:
+    execution = sandbox.run(program, function=function, calls=[arguments], seconds=10.0)
+    return json.loads(execution.value) if execution.status == 0 else None
+
+
+@pytest.mark.parametrize("function", ["gcd", "merge", "sum", "deque", "print", "List"])
+def test_what_the_caller_offers_is_not_the_function_that_was_asked_for(sandbox: Sandbox, function: str) -> None:
+    assert sandbox.run("x = gcd(4, 6)", function=function, calls=[[]], seconds=10.0).status == 1
+    method = f"class Solution:\n    def {function}(self, x): return [x]"
+    assert called(sandbox, method, function, 4) == [4], "a method of a name that is offered, too"
+    assert called(sandbox, f"from heapq import *\nfrom math import *\n{method}", function, 4) == [4]
+    assert called(sandbox, f"def {function}(x): return [x]\n{method.replace('[x]', '[]')}", function, 4) == [4]
+
+
+def test_a_function_may_be_imported_or_made(sandbox: Sandbox) -> None:
+    assert called(sandbox, "from math import gcd", "gcd", 4, 6) == 2
+    assert called(sandbox, "total = partial(sum, start=1)", "total", [4, 6]) == 11
+    assert called(sandbox, "@cache\ndef f(x): return x and 1 + f(x - 1)", "f", 3) == 3
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True: pass",
+        "import resource\nresource.prlimit(0, resource.RLIMIT_CPU, (0, 0))\nwhile True: pass",
+        "import ctypes, time\nkernel, timer = ctypes.CDLL(None), ctypes.c_void_p()\n"
+        "event = (ctypes.c_int * 16)(0, 0, 9)  # SIGKILL\nkernel.timer_create(0, event, ctypes.byref(timer))\n"
+        "kernel.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 0, 0, 1), None)\ntime.sleep(0.3)\nraise ValueError",
+        "import signal\nsignal.raise_signal(signal.SIGKILL)",
+    ],
+)
+def test_a_program_can_not_pass_for_one_that_was_killed_from_outside(sandbox: Sandbox, program: str) -> None:
+    assert sandbox.run(program, seconds=10.0).status == 1, "so that no program escapes its verdict"
 
 
 def test_one_program_finds_nothing_of_another(sandbox: Sandbox) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import io
 import json
 import os
 import random
@@ -41,6 +42,8 @@ from builtins import *
 _OFTEN_IMPORTED = "import abc, array, cmath, dataclasses, decimal, enum, fractions, queue, statistics, time"
 _prelude: dict[str, Any] = {}
 exec(_PRELUDE + _OFTEN_IMPORTED, _prelude)
+# Behind the program's own names, as Python's builtins are: what is called must be the program's, and no `math.gcd`.
+_BUILTINS = vars(builtins) | {name: value for name, value in _prelude.items() if not name.startswith("__")}
 
 
 def run(parent: int, channel: int, source: int, sink: int, *, seals: bool) -> NoReturn:
@@ -65,7 +68,7 @@ def run(parent: int, channel: int, source: int, sink: int, *, seals: bool) -> No
         status = _run(json.loads(_receive()))
         threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its children
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        _write_out()
     except BaseException:  # whatever it is, it must not climb into the zygote's loop
         status = status or 1
     finally:
@@ -88,11 +91,9 @@ def _run(request: dict[str, Any]) -> int:
     # A program run by itself is __main__; a solution that is called is imported, so that its own main stays idle.
     module = types.ModuleType("solution" if is_called else "__main__")
     sys.modules[module.__name__] = module
-    module.__dict__["__builtins__"] = builtins
+    module.__dict__["__builtins__"] = dict(_BUILTINS) if is_called else builtins
     sys.argv = ["main.py"]
-    if is_called:
-        module.__dict__.update((name, value) for name, value in _prelude.items() if not name.startswith("__"))
-    else:
+    if not is_called:
         os.close(CHANNEL)
     try:
         exec(compile(request["source"], "main.py", "exec"), module.__dict__)
@@ -111,9 +112,22 @@ def _run(request: dict[str, Any]) -> int:
 
 
 def _function(module: types.ModuleType, name: str) -> Any:
-    if hasattr(module, name):
-        return getattr(module, name)
+    """The function of that name: the program's own before a method of its Solution, that before one it imported."""
+    found, solution = vars(module).get(name), vars(module).get("Solution")
+    is_own = getattr(found, "__module__", None) == module.__name__
+    if name in vars(module) and (is_own or not hasattr(solution, name)):
+        return found
     return getattr(module.Solution(), name)
+
+
+def _write_out() -> None:
+    """Has the files of the program and of Python write what they hold back, as Python does where it ends."""
+    main = sys.modules.get("__main__")
+    for value in [*vars(main).values(), sys.stdout, sys.__stdout__]:
+        file = value.__self__ if type(value) is types.BuiltinMethodType else value  # write = open(1, "w").write
+        is_file = isinstance(file, io.IOBase) or value is sys.stdout
+        if is_file and file is not None and not getattr(file, "closed", False):
+            file.flush()
 
 
 def _number(value: object) -> object:

@@ -23,6 +23,7 @@ _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _CLONE_THREAD = 0x00010000
 _CREATES = 0o100 | 0o1000 | 0o20000000  # O_CREAT, O_TRUNC, O_TMPFILE
 _PR_SET_PDEATHSIG = 1
+_RLIMIT_CPU = 0
 # Each makes the kernel send a signal to a process of one's choice when a descriptor becomes ready.
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
 _FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX = 0x8901, 0x8902, 0x5412, 0x541C
@@ -56,7 +57,10 @@ def program_filter() -> Filter:
     body = _deny(syscalls.numbers(syscalls.PROGRAM))
     body += _deny_all("clone3", errno.ENOSYS)  # the C library then takes clone, whose flags can be seen
     body += _unless_bits("clone", 0, _CLONE_THREAD)
-    body += _unless_zero("prlimit64", 0)  # of itself it may lower limits
+    body += _unless_zero("prlimit64", 0)  # of itself it may lower limits, but one:
+    # At the end of its processor time the kernel kills it, which looks as if it had been killed from outside.
+    body += _deny_values("prlimit64", 1, (_RLIMIT_CPU,)) + _deny_values("setrlimit", 0, (_RLIMIT_CPU,))
+    body += _unless_zero("sendto", 5)  # a pair of sockets is no network, unless it can send to another address
     return _finished(body + _deny_values("prctl", 0, (_PR_SET_PDEATHSIG,)))
 
 

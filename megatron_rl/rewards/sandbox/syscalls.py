@@ -48,10 +48,11 @@ _IDENTITY = """
 SERVICE = _NETWORK + _OTHER_PROCESSES + _NAMESPACES_AND_MOUNTS + _KERNEL + _MEMORY_THAT_IS_NO_PROCESS + _FILES
 PROGRAM = _IDENTITY + "fork=57,- vfork=58,- execve=59,221 execveat=322,281"
 PROGRAM += " kill=62,129 tkill=200,130 tgkill=234,131 rt_sigqueueinfo=129,138 rt_tgsigqueueinfo=297,240"
+PROGRAM += " timer_create=222,107 sendmsg=46,211 sendmmsg=307,269"  # a timer may send any signal
 
 # Calls that are allowed or not by an argument, or that are to look as if the kernel had none.
 _CONDITIONAL = "open=2,- openat=257,56 openat2=437,437 clone=56,220 clone3=435,435 prlimit64=302,261 prctl=157,167"
-_CONDITIONAL += " fcntl=72,25 ioctl=16,29"
+_CONDITIONAL += " fcntl=72,25 ioctl=16,29 setrlimit=160,164 sendto=44,206"
 
 
 def audit_architecture() -> int:
