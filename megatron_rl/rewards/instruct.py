@@ -1,8 +1,8 @@
 """The reward of a response to an instruction prompt: the fraction of its IFEval instructions that it follows.
 
 The item is IFEval's own. What an instruction means is what IFEval's published checkers say, with these differences:
-a mark with nothing behind it does not count, a response without a letter or digit follows nothing, and keywords are
-text, not regular expressions. Only what stands after the thinking is read.
+a mark with nothing but signs behind it does not count, nor a word without a letter or digit; a response without one
+follows nothing; keywords are text, not regular expressions. Only what stands after the thinking is read.
 
 Covered: blank responses, empty bullets, sections and placeholders, all the allowed answers at once, hidden words.
 Not covered: whether the response answers the prompt at all.
@@ -140,7 +140,7 @@ def _check_instruction(identifier: Any, given: Any) -> None:
     for name, value in values.items():
         if rule := _broken_rule(name, value):
             raise ValueError(f"{name} of {identifier} is {value!r}; {rule}")
-    if values.get("nth_paragraph", 0) > values.get("num_paragraphs", 0):
+    if "nth_paragraph" in values and not 1 <= values["nth_paragraph"] <= values["num_paragraphs"]:
         raise ValueError(
             f"{identifier} asks for paragraph {values['nth_paragraph']} of {values['num_paragraphs']}; drop the row"
         )

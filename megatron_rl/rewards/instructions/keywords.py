@@ -13,6 +13,7 @@ from megatron_rl.rewards.instructions.counting import holds
 
 MAX_MARKS = 30  # combining marks on one character, as in Unicode's stream-safe text; sorting more is quadratic
 
+_WITHIN = re.compile(r"(?<=\w)\*{1,3}(?=\w)|(?<![\w*])\*{1,3}(?=\w+\*)|(?<=\w)\*{1,3}(?![\w*])")  # *t*ea
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u2060-\u2064\ufeff]")
 
 
@@ -28,12 +29,13 @@ def frequency(text: str, keyword: str, frequency: int, relation: str) -> bool:
 
 
 def forbidden_words(text: str, forbidden_words: Sequence[str]) -> bool:
-    """Whether none of the words appears; markup and invisible characters hide none.
+    """Whether none of the words appears; markup, also within a word, and invisible characters hide none.
 
     >>> forbidden_words("An artist.", ["art"]), forbidden_words("_Art_ for all", ["art"])
     (True, False)
     """
     plain = _plain(text)
+    plain = f"{plain}\n{_WITHIN.sub('', plain)}" if "*" in plain else plain
     words = "|".join(re.escape(_plain(word)) for word in forbidden_words)
     return re.search(rf"(?<![^\W_])(?:{words})(?![^\W_])", plain) is None
 

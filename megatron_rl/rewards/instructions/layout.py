@@ -1,6 +1,6 @@
 """Marks that a response must carry: placeholders, bullets, highlights, sections, a title, a postscript, JSON.
 
-A mark with nothing in or behind it does not count.
+A mark does not count with nothing in or behind it, or signs alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _POSTSCRIPTS = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}
 
 def number_placeholders(text: str, num_placeholders: int) -> bool:
     """Whether there are at least `num_placeholders` texts in square brackets, such as [address]."""
-    return sum(bool(content.strip()) for content in _PLACEHOLDER.findall(text)) >= num_placeholders
+    return sum(map(says_something, _PLACEHOLDER.findall(text))) >= num_placeholders
 
 
 def postscript(text: str, postscript_marker: str) -> bool:
@@ -74,14 +74,14 @@ def title(text: str) -> bool:
     for line in text.split("\n"):
         _, opening, rest = line.partition("<<")
         content, closing, _ = rest.rpartition(">>")
-        if opening and closing and content.strip("<> "):
+        if opening and closing and says_something(content):
             return True
     return False
 
 
 def _is_bullet(line: str) -> bool:
     mark = _BULLET.match(line)
-    return mark is not None and bool(line[mark.end() :].strip(" \t-*"))
+    return mark is not None and says_something(line[mark.end() :])
 
 
 def _num_highlights(line: str) -> int:
@@ -90,7 +90,7 @@ def _num_highlights(line: str) -> int:
     entry = line.lstrip()
     parts = re.split(r"(\*+)", entry.removeprefix("* ") if entry.startswith("* ") else entry)
     for content, mark in zip(parts[0::2], [*parts[1::2], ""], strict=True):
-        if opening and mark == opening and content.strip():
+        if opening and mark == opening and says_something(content):
             count, opening = count + 1, ""
         else:
             opening = mark if len(mark) <= 3 else ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from megatron_rl.rewards.instructions.counting import holds
+from megatron_rl.rewards.instructions.counting import holds, says_something
 from megatron_rl.rewards.instructions.sentences import num_sentences as count_sentences
 
+_WORD = re.compile(r"(?<!\w)_*+[^\W_]\w*")
 _END_OF_WORD = frozenset(".,?!'\"\u2019\u201d:;\u2026")
 
 
@@ -17,7 +18,7 @@ def number_sentences(text: str, num_sentences: int, relation: str) -> bool:
 
 def number_words(text: str, num_words: int, relation: str) -> bool:
     r"""Whether there are less than, or at least, `num_words` runs of letters and digits: "well-known" has two."""
-    return holds(len(re.findall(r"\w+", text)), relation, num_words)
+    return holds(len(_WORD.findall(text)), relation, num_words)
 
 
 def number_paragraphs(text: str, num_paragraphs: int) -> bool:
@@ -27,9 +28,9 @@ def number_paragraphs(text: str, num_paragraphs: int) -> bool:
     (True, False)
     """
     first, *middle, last = paragraphs if len(paragraphs := text.split("***")) > 1 else [*paragraphs, ""]
-    if not all(paragraph.strip() for paragraph in middle):
+    if not all(map(says_something, middle)):
         return False
-    return len(middle) + bool(first.strip()) + bool(last.strip()) == num_paragraphs
+    return len(middle) + says_something(first) + says_something(last) == num_paragraphs
 
 
 def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
@@ -39,7 +40,7 @@ def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int,
     True
     """
     paragraphs = [paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip()]
-    if len(paragraphs) != num_paragraphs or nth_paragraph > num_paragraphs:
+    if len(paragraphs) != num_paragraphs or not all(map(says_something, paragraphs)):
         return False
     begin, word = paragraphs[nth_paragraph - 1].lstrip("'\"\u2018\u201c").lower(), first_word.strip().lower()
     rest = begin.removeprefix(word)

@@ -15,9 +15,9 @@ _CLITIC = re.compile(r"['\u2019](?:s|t|re|ve|ll|d|m)$", re.IGNORECASE)
 def two_responses(text: str) -> bool:
     """Whether two different responses stand on the two sides of `******`."""
     first, *middle, last = parts if len(parts := text.split("******")) > 1 else [*parts, ""]
-    if not all(part.strip() for part in middle):
+    if not all(map(says_something, middle)):
         return False
-    responses = [part.strip() for part in (first, *middle, last) if part.strip()]
+    responses = [part.strip() for part in (first, *middle, last) if says_something(part)]
     return len(responses) == 2 and responses[0] != responses[1]
 
 
