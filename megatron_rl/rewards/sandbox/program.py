@@ -122,11 +122,11 @@ def _function(module: types.ModuleType, name: str) -> Any:
 
 def _write_out() -> None:
     """Has the files of the program and of Python write what they hold back, as Python does where it ends."""
-    main = sys.modules.get("__main__")
-    for value in [*vars(main).values(), sys.stdout, sys.__stdout__]:
-        file = value.__self__ if type(value) is types.BuiltinMethodType else value  # write = open(1, "w").write
-        is_file = isinstance(file, io.IOBase) or value is sys.stdout
-        if is_file and file is not None and not getattr(file, "closed", False):
+    names = vars(sys.modules["__main__"]).values()
+    owners = [value.__self__ if type(value) is types.BuiltinMethodType else value for value in names]  # open(1).write
+    files: list[Any] = [*(owner for owner in owners if isinstance(owner, io.IOBase)), sys.stdout, sys.__stdout__]
+    for file in files:
+        if file is not None and not getattr(file, "closed", False):
             file.flush()
 
 
