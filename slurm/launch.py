@@ -28,7 +28,7 @@ from megatron_rl.commands.choose import build_run, recipe_files  # noqa: E402
 from megatron_rl.commands.evaluate import RESULTS  # noqa: E402
 from megatron_rl.commands.settings import VARIED  # noqa: E402
 from megatron_rl.commands.suites import find_suite  # noqa: E402
-from megatron_rl.config.checks import UserError, require  # noqa: E402
+from megatron_rl.config.checks import UserError, one_line, require  # noqa: E402
 from megatron_rl.config.lineage import model_folder_of  # noqa: E402
 from megatron_rl.config.mounts import on_host
 from megatron_rl.config.run import Run, batch_algebra  # noqa: E402
@@ -69,7 +69,7 @@ def main_of(request: Request) -> int:
     try:
         return launch(request)
     except (UserError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(one_line(f"error: {error}"), file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except ModuleNotFoundError as error:
         if error.name != "nemo_run":

@@ -15,7 +15,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from megatron_rl.commands import settings
-from megatron_rl.config.checks import MachineError, UserError
+from megatron_rl.config.checks import MachineError, UserError, one_line
+from megatron_rl.config.words import number_of
 from megatron_rl.runtime.preempt import CTRL_C, REQUEUE_EXIT_CODE, Preempted
 
 USER_ERROR, MACHINE_ERROR, INTERRUPTED = 2, 1, 130
@@ -71,12 +72,13 @@ def path_of(word: str | Path) -> Path:
         raise typer.BadParameter(str(error)) from None
 
 
-def number_between(low: float, high: float, kind: type[int] | type[float]) -> Callable[[str], int | float]:
-    """A function that reads a word of a command line as a number of [low, high], or raises BadParameter."""
+def number_between(low: float, high: float, kind: type[int] | type[float]) -> Callable[[str | float], int | float]:
+    """A function that reads a word of a command line, or a default, as a number of [low, high]; or BadParameter."""
 
-    def number_of(text: str) -> int | float:
+    def read(word: str | float) -> int | float:
+        text = str(word)
         try:
-            number = kind(text)
+            number = number_of(text, kind)
         except ValueError:
             number = kind(low) - 1
         if not low <= number <= high:
@@ -84,7 +86,7 @@ def number_between(low: float, high: float, kind: type[int] | type[float]) -> Ca
             raise typer.BadParameter(f"{text}: must be {what} between {low} and {high}")
         return number
 
-    return number_of
+    return read
 
 
 @contextmanager
@@ -154,5 +156,5 @@ def print_warning(message: str) -> None:
 
 
 def _print_line(text: str, colour: str) -> None:
-    line = " ".join(text.split())
+    line = one_line(text)
     typer.echo(typer.style(line, fg=colour) if sys.stderr.isatty() else line, err=True)

@@ -20,10 +20,12 @@ def tracker_of(text: str) -> str:
 
 def steps_of(text: str) -> tuple[int, int]:
     """A word of a command line as first and last step. Raises BadParameter."""
-    first, _, last = text.partition(":")
-    if not (first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first)):
+    first, colon, last = text.partition(":")
+    last = last if colon else first
+    is_a_span = all(one.isascii() and one.isdecimal() for one in (first, last)) and int(first) <= int(last)
+    if not is_a_span:
         raise typer.BadParameter(f"{text}: must be a step, as in 12, or the first and the last, as in 12:20")
-    return int(first), int(last or first)
+    return int(first), int(last)
 
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", parser=path_of, help="Directory of a run.")]

@@ -15,6 +15,7 @@ from megatron_rl.config.checks import UserError, require
 from megatron_rl.config.records import Recipe, Scale
 from megatron_rl.config.run import Run
 from megatron_rl.config.typed import field_types
+from megatron_rl.config.words import number_of
 
 # The identity of a recipe, and the shape that its model folder declares, are not a matter of a command line.
 FIXED = ("name", "version", "starts_from", "model", "scale.name")
@@ -158,9 +159,9 @@ def parse(name: str, annotation: Any, text: str) -> Any:
     if annotation in (int, float):
         kind = "a whole number" if annotation is int else "a number"
         try:
-            value = annotation(text)
+            value = number_of(text, annotation)
         except ValueError:
-            raise UserError(f"--set {name}={text}: must be {kind}") from None
+            raise UserError(f"--set {name}={text}: must be {kind}, in the digits 0 to 9 alone") from None
         require(abs(value) < LARGEST, f"--set {name}={text[:40]}: must be finite, and below {LARGEST:g}")
         return value
     raise UserError(f"--set {name}={text}: not a single value; set a field of it, or write a recipe of your own")

@@ -42,6 +42,7 @@ KV_BLOCK_TOKENS = 128  # at most: the engine rounds a sequence up to blocks
 YEAR_SECONDS = 366 * 24 * 3600
 
 
+HALF_A_LINE = 800  # chosen: characters of a message before what is cut out of it, and behind
 DOMAINS = ("math", "code", "stem", "logic", "instruct")
 OWN_DOMAIN = re.compile(r"[A-Za-z_]\w*\.py:[A-Za-z_]\w*")  # a class in a file beside the data
 
@@ -62,6 +63,17 @@ def require(holds: bool, message: str) -> None:
     """Raises UserError(message) unless `holds`."""
     if not holds:
         raise UserError(message)
+
+
+def one_line(message: str) -> str:
+    """A message as one line: nothing that a terminal would obey, and what is too long to read without its middle.
+
+    >>> one_line("a\\n  b \\x1b[31m"), len(one_line("[" * 100_000))
+    ('a b \\\\x1b[31m', 1605)
+    """
+    line = " ".join(message.split())
+    line = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+    return line if len(line) <= 2 * HALF_A_LINE else f"{line[:HALF_A_LINE]} ... {line[-HALF_A_LINE:]}"
 
 
 def above_zero(values: Mapping[str, float]) -> None:

@@ -71,10 +71,7 @@ class Run:
             every is None or (every >= 1 and every % saved == 0),
             f"run.keep_every_steps={every}: must be a multiple of run.save_every_steps={saved}; no other step is saved",
         )
-        require(
-            0 <= self.seed < SEEDS,
-            f"run.seed={self.seed}: must lie in [0, {SEEDS}); numpy, which vLLM seeds, takes no other",
-        )
+        check_seed(self.seed)
         share = self.max_unjudged_share
         require(0 <= share <= 1, f"run.max_unjudged_share={share}: must lie in [0, 1]")
         count = self.samples_per_domain
@@ -128,6 +125,11 @@ class Run:
     def at_step(self, step: int) -> Recipe:
         """The recipe in force at `step`."""
         return self.recipe.at_step(step)
+
+
+def check_seed(seed: int) -> None:
+    """Raises UserError for a seed that the rollout engine cannot take."""
+    require(0 <= seed < SEEDS, f"run.seed={seed}: must lie in [0, {SEEDS}); numpy, which vLLM seeds, takes no other")
 
 
 def batch_algebra(run: Run) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from megatron_rl.config.checks import OWN_DOMAIN, UserError, require
 from megatron_rl.config.fit import cap
 from megatron_rl.config.records import Caps, Domain, Model, Recipe, Scale, Stage
+from megatron_rl.config.words import number_of
 
 SUFFIX = "_variant"
 
@@ -65,7 +66,7 @@ def domains_of(text: str) -> dict[str, float | None]:
         require(bool(name), f"--domains {text}: write them as math,logic, or as math=2,logic=1")
         require(name not in found, f"--domains {text}: {name} is there twice; name each one once")
         try:
-            found[name] = float(weight) if equals else None
+            found[name] = number_of(weight, float) if equals else None
         except ValueError:
             raise UserError(f"--domains {text}: the weight of {name} is '{weight}'; write a number") from None
     return found

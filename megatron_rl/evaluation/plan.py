@@ -12,6 +12,7 @@ from megatron_rl.config.checks import check_scale, require
 from megatron_rl.config.precision import BYTES, check_precision
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.records import Model, Scale
+from megatron_rl.config.run import check_seed
 from megatron_rl.config.suites import Answering, Benchmark, Suite
 
 MAX_POLICY_NAME = 60  # characters
@@ -72,6 +73,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
+        check_seed(self.seed)
         require(bool(self.policies), "evaluation: no policy is given; name a run, a checkpoint or a model folder")
         require(bool(self.asks), "evaluation: no suite is given; name one with --suite")
         for policy in self.policies:
