@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from megatron_rl.config.checks import UserError, require
 from megatron_rl.config.positions import read_positions
 from megatron_rl.config.records import Model
+from megatron_rl.config.words import lack
 
 ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
 FAMILIES = tuple(ARCHITECTURES)
@@ -72,10 +73,8 @@ def read_model(folder: Path) -> Model:
     of the engines for something else than the others compute.
     """
     path, config = read_config(folder)
-    family = str(config.get("model_type"))
-    require(
-        family in FAMILIES, f"{path}: model_type={family!r} is not supported; the families are {', '.join(FAMILIES)}"
-    )
+    family = str(given := config.get("model_type"))
+    require(given in FAMILIES, f"{path}: model_type={given!r} is not supported; the families are {', '.join(FAMILIES)}")
     hidden_size, num_heads = _size(path, config, "hidden_size"), _size(path, config, "num_attention_heads")
     num_kv_heads = _size(path, config, "num_key_value_heads", num_heads)
     require(num_heads % num_kv_heads == 0, f"{path}: {num_heads} heads do not divide into {num_kv_heads} groups")
@@ -107,7 +106,10 @@ def read_model(folder: Path) -> Model:
 
 def read_config(folder: Path) -> tuple[Path, dict[str, Any]]:
     """The config.json of a model folder, and its path. Raises UserError where there is none or it is no JSON."""
-    require(folder.is_dir(), f"model folder {folder}: there is no such folder")
+    require(
+        folder.is_dir(),
+        f"model folder {folder}: {lack(folder, 'folder')}; give that of a Hugging Face model, with its config.json",
+    )
     for name, means in FOREIGN_FILES.items():
         require(not (folder / name).exists(), f"model folder {folder}: has {name}, {means}")
     path = folder / "config.json"
@@ -195,7 +197,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises UserError where it holds something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is no JSON ({error})") from None
-    require(isinstance(value, dict), f"{path}: holds no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is no JSON ({error}); download it again") from None
+    require(isinstance(value, dict), f"{path}: holds no JSON object; download it again")
     return cast("dict[str, Any]", value)

@@ -18,6 +18,7 @@ SETTINGS, WHOLE, TEMPLATE = "tokenizer_config.json", "tokenizer.json", "chat_tem
 OLD_FILES = ("vocab.json", "tokenizer.model", "vocab.txt", "spiece.model")  # of tokenizers without a tokenizer.json
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 PROMPT = "What is 2 + 3?"
+FAULTS_OF_A_TEMPLATE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def check_tokenizer(folder: Path, vocab_size: int) -> None:
@@ -32,6 +33,8 @@ def check_tokenizer(folder: Path, vocab_size: int) -> None:
         for text, number, is_special in _tokens(folder)
         if not is_special or text in spoken_of or (text and text in spoken)
     ]
+    wrong = [number for number in ids if type(number) is not int or number < 0]
+    require(not wrong, f"{folder / WHOLE}: gives a token the id {[*wrong, 0][0]!r}; download it again")
     require(
         max(ids, default=0) < vocab_size,
         f"model folder {folder}: its tokenizer has ids up to {max(ids, default=0)}, and config.json's "
@@ -75,7 +78,7 @@ def check_template(folder: Path) -> None:
 
     try:
         text = _rendered(template, {name: (_token_of(folder, name) or ("", 0))[0] for name in SPECIAL})
-    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (TemplateError, *FAULTS_OF_A_TEMPLATE) as error:
         raise UserError(
             f"model folder {folder}: its chat template fails: {error}; mend it, or take the published one"
         ) from None
@@ -108,7 +111,10 @@ def prompt_lengths(folder: Path, prompts: Sequence[str]) -> list[int]:
 def read_template(folder: Path) -> str | None:
     """The chat template that transformers takes from a folder; None where there is none."""
     if (folder / TEMPLATE).is_file():
-        return (folder / TEMPLATE).read_text(encoding="utf-8")
+        try:
+            return (folder / TEMPLATE).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{folder / TEMPLATE}: is no UTF-8 ({error}); save it as UTF-8") from None
     given = _settings(folder).get("chat_template")
     if isinstance(given, list):  # several by name
         named = {str(one.get("name")): one.get("template") for one in given if isinstance(one, dict)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import mmap
 import struct
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 # The exponents of numbers that are not finite, by the type's name and width.
 EXPONENTS = {"BF16": ("<u2", 0x7F80), "F16": ("<u2", 0x7C00), "F32": ("<u4", 0x7F800000), "F64": ("<u8", 0x7FF << 52)}
+WIDTHS = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}  # bytes of a number
 BLOCK_BYTES = 1 << 16  # of the beginning, the middle and the end of a large tensor, which tell it from another
 SCANNED_BYTES = 1 << 30  # a folder of more is looked through only when it is loaded
 
@@ -170,12 +172,23 @@ def _header(path: Path) -> dict[str, Tensor]:
             )
             for name, entry in entries.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        for name, tensor in tensors.items():
+            if not all(type(number) is int and number >= 0 for number in (*tensor.shape, tensor.start, tensor.end)):
+                raise ValueError(f"tensor {name} has shape {list(tensor.shape)}, or bytes, that are no whole numbers")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise UserError(f"{path}: its header is none of a safetensors file ({error}); download it again") from None
     end = max((tensor.end for tensor in tensors.values()), default=first)
     require(end == num_bytes, f"{path}: has {num_bytes} bytes, its header says {end}; download it again")
-    for name, tensor in tensors.items():
+    before = first
+    for name, tensor in sorted(tensors.items(), key=lambda named: (named[1].start, named[1].end)):
         require(tensor.dtype in EXPONENTS, f"{path}: tensor {name} is {tensor.dtype}; only {', '.join(EXPONENTS)} load")
+        needed = math.prod(tensor.shape) * WIDTHS[tensor.dtype]
+        require(
+            tensor.start == before and tensor.end - tensor.start == needed,
+            f"{path}: its header gives tensor {name} bytes {tensor.start - first} to {tensor.end - first}, and "
+            f"{tensor.dtype} of shape {list(tensor.shape)} takes {needed} from {before - first} on; download it again",
+        )
+        before = tensor.end
     return tensors
 
 

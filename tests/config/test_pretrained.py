@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from megatron_rl.config.checks import UserError
 from megatron_rl.config.pretrained import read_model, unknown_fields
 from megatron_rl.config.weights import check_tensors, digest_of_weights, read_tensors, tensor_names
 from recipes.prorl_v2 import RECIPE
@@ -159,6 +160,34 @@ def test_a_file_that_is_no_safetensors_is_rejected(content: bytes, tmp_path: Pat
     folder = write_model(tmp_path / "model")
     (folder / "model.safetensors").write_bytes(content)
     rejects(folder, "download it again")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("reversed", {"data_offsets": [64, 0]}),
+        ("negative", {"data_offsets": [-64, 0]}),
+        ("over another", {"data_offsets": [64, 128]}),
+        ("too short", {"data_offsets": [0, 32]}),
+        ("of another type", {"dtype": "BF16"}),
+        ("no numbers", {"data_offsets": [0.0, 64.0]}),
+        ("a shape of texts", {"shape": ["16"]}),
+        ("a negative shape", {"shape": [-16, -1]}),
+    ],
+)
+def test_a_header_that_no_writer_makes_is_rejected(name: str, change: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    whole = {"dtype": "F32", "shape": [16]}
+    header = {"a": {**whole, "data_offsets": [0, 64]}, "b": {**whole, "data_offsets": [64, 128]}}
+    assert write_header(path, header) and set(read_tensors(tmp_path)) == {"a", "b"}
+    write_header(path, header | {"a": header["a"] | change})
+    with pytest.raises(UserError, match="download it again"):
+        read_tensors(tmp_path)
+
+
+def write_header(path: Path, header: dict[str, Any]) -> int:
+    text = json.dumps(header).encode()
+    return path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(128))
 
 
 def test_a_file_that_was_cut_short_is_rejected(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_padding_token_beyond_the_embedding_harms_nobody(folder: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json", "tokenizer.json"])
-@pytest.mark.parametrize("content", ["{", "[1]", ""])
+@pytest.mark.parametrize("content", ["{", "[1]", "", "[" * 100_000, "9" * 5000])
 def test_a_broken_file_is_named(folder: Path, name: str, content: str) -> None:
     (folder / name).write_text(content)
     assert name in refusal(folder)
@@ -101,6 +101,18 @@ def test_a_broken_file_is_named(folder: Path, name: str, content: str) -> None:
 def test_a_tokenizer_of_another_shape_is_named(folder: Path, content: dict[str, Any]) -> None:
     write(folder, "tokenizer.json", **content)
     assert "tokenizer.json: is none of a tokenizer" in refusal(folder)
+
+
+@pytest.mark.parametrize("number", ["5", 1.5, None, -1, True])
+def test_an_id_that_is_no_number_is_named(folder: Path, number: Any) -> None:
+    vocab = {**TOKENIZER["model"]["vocab"], "z": number}
+    write(folder, "tokenizer.json", **{**TOKENIZER, "model": {**TOKENIZER["model"], "vocab": vocab}})
+    assert f"gives a token the id {number!r}" in refusal(folder)
+
+
+def test_a_template_in_another_encoding_is_named(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes(b"\xff{{ messages[0].content }}")
+    assert "chat_template.jinja: is no UTF-8" in refusal(folder)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
@@ -116,6 +128,7 @@ def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
         ("{{ messages[0].content + 3 }}", "its chat template fails: can only concatenate str"),
         ("{{ nothing.at.all }}", "its chat template fails: 'nothing' is undefined"),
         ("{{ messages[0]['content'] | no_such_filter }}", "its chat template fails: No filter named"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "its chat template fails: maximum recursion depth"),
         ("Answer this.", "its chat template leaves the prompt out"),
         ([{"name": "tool_use", "template": "x"}], "chat_template has no default one; it has ['tool_use']"),
         (7, "chat_template=7 must be a text"),
