@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.config.words import lack
 from megatron_rl.data.files import PACKED, PARTS, files_of, open_lines, unpacking_errors
 from megatron_rl.rewards import own
 from megatron_rl.rewards.rows import parse_row
@@ -143,7 +144,7 @@ def _read_part(paths: tuple[Path, ...], digest: Any) -> tuple[Item, ...]:
 def _lines(path: Path) -> Iterator[tuple[int, bytes, StoredItem]]:
     """Number, bytes and item of each line: of a plain file mapped into memory, of a packed one held there."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; a data folder holds train.jsonl and validation.jsonl")
+        raise UserError(f"{path}: {lack(path, 'file')}; a data folder holds train.jsonl and validation.jsonl")
     if path.name.endswith(PACKED):
         try:
             with open_lines(path) as file:
@@ -166,9 +167,4 @@ def _parse(line: bytes, stored: StoredItem) -> Item:
     row = parse_row(line, _KEYS)
     if not row["prompt"].strip():
         raise UserError(f"prompt is {row['prompt']!r}; write a text that is not empty")
-    for key in ("id", "prompt"):
-        try:
-            row[key].encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"{key} has half a character, {row[key][error.start]!r}; write whole ones") from None
     return Item(**row | {"item": stored})

@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.config.checks import UserError
+from megatron_rl.config.checks import UserError, require
+from megatron_rl.config.words import lack
 from megatron_rl.rewards.own import read_sources
 from megatron_rl.rewards.rows import parse_row
 from megatron_rl.rewards.score import Case, Scorer
@@ -28,10 +29,12 @@ def check_cases(path: Path, output: Path | None) -> dict[str, str]:
 
     Raises UserError `path:line: what is wrong; remedy` at the first line that cannot be meant.
     """
-    if output is not None and (not output.parent.is_dir() or output.is_dir() or output.resolve() == path.resolve()):
-        raise UserError(f"output {output}: the cases themselves, or no file of an existing folder; name another")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a file with one case a line")
+    if output is not None:
+        require(output.resolve() != path.resolve(), f"--output {output}: is the file of the cases; name another")
+        require(not output.is_dir(), f"--output {output}: {lack(output, 'file')}; name another")
+        folder = output.parent
+        require(folder.is_dir(), f"--output {output}: {folder}: {lack(folder, 'folder')}; make it, or name another")
+    require(path.is_file(), f"{path}: {lack(path, 'file')}; give a file with one case a line")
     domains = {row["domain"] for row in _cases(path)}
     if not domains:
         raise UserError(f"{path}:1: the file is empty; write one case a line")

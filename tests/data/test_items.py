@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from megatron_rl.data.items import Item, read_items
 from megatron_rl.rewards.score import VERIFIERS
@@ -47,6 +49,16 @@ def test_items_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
         ("", 1, "the file is empty"),
         (lines(MATH) + "{\n", 2, "not JSON"),
         (lines(MATH) + "\n" + lines(LOGIC), 2, "an empty line"),
+        (lines(MATH)[:-1] + lines(LOGIC), 1, "not JSON (Extra data at column"),
+        (
+            lines(MATH | {"item": 7}).replace("7", "7" * 5000),
+            1,
+            "a number of more than 4300 digits; write",
+        ),
+        (lines(MATH | {"item": {"a": 7}}).replace("7", "1e999"), 1, "1e999 is larger than a number can be"),
+        (lines(MATH).replace('"id"', '"id": "b", "id"'), 1, "key 'id' is given twice"),
+        (lines(MATH | {"item": {"answer": "half \ud800"}}), 1, "item has half a character"),
+        (lines(MATH | {"domain": "m" * 10**6}), 1, "m ...; use one of math"),
         (lines(MATH, [1]), 2, "a JSON list"),
         (lines(MATH, without(LOGIC, "prompt")), 2, "key 'prompt' is missing"),
         (lines(MATH, LOGIC | {"anser": 1}), 2, "unknown key 'anser'"),
@@ -99,6 +111,40 @@ def test_a_line_that_can_not_be_meant_ends_in_one_line_that_names_it(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("length", range(1, len(json.dumps(MATH))))
+def test_a_line_that_was_cut_off_is_said_to_end_there(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "train.jsonl"
+    for end in ("", "\n", "\r\n"):
+        path.write_bytes(f"{json.dumps(MATH)[:length].rstrip()}{end}".encode())
+        column = len(json.dumps(MATH)[:length].rstrip())
+        with pytest.raises(ValueError, match=rf"train\.jsonl:1: not JSON \(the line ends at column {column}, before"):
+            read_items(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (gzip.compress(lines(MATH).encode()), "packed by gzip; unpack the file"),
+        (zstandard.compress(lines(MATH).encode()), "packed by zstd; unpack the file, or name it .jsonl.zst"),
+        (lines(MATH).encode("utf-16"), "UTF-16; save the file as UTF-8"),
+        (lines(MATH).encode("utf-16-be"), "not JSON"),
+        (b"PAR1\x15\x04\xff\xfe", "a parquet file; write its rows as JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS; run `git lfs pull`"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path: Path, content: bytes, what: str) -> None:
+    (tmp_path / "train.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"train\.jsonl:1: {what}"):
+        read_items(tmp_path / "train.jsonl")
+
+
+def test_what_editors_on_windows_add_harms_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + lines(MATH, LOGIC).replace("\n", "\r\n").encode())
+    assert [item.id for item in read_items(path)] == [MATH["id"], LOGIC["id"]]
+    assert read_items(path)[0].opened() == MATH["item"]
+
+
 def test_bytes_that_are_no_text_are_named_by_their_line(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_bytes(lines(MATH).encode() + b'{"id": "\xff"}\n')
@@ -107,7 +153,7 @@ def test_bytes_that_are_no_text_are_named_by_their_line(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train\.jsonl: no such file; "):
+    with pytest.raises(ValueError, match=r"train\.jsonl: there is no such file; "):
         read_items(tmp_path / "train.jsonl")
 
 
