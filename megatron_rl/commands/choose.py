@@ -18,7 +18,7 @@ from megatron_rl.commands.settings import RUN_FIELDS, VARIED, change, parse, pat
 from megatron_rl.config.checks import UserError, check_scale, require
 from megatron_rl.config.fit import fitted
 from megatron_rl.config.identity import identity
-from megatron_rl.config.lineage import PUBLISHED, Parent, parent_of, read_parent
+from megatron_rl.config.lineage import PUBLISHED, Parent, no_run, parent_of, read_parent
 from megatron_rl.config.mounts import seen_here
 from megatron_rl.config.pretrained import read_model
 from megatron_rl.config.publication import Publication
@@ -30,6 +30,7 @@ from megatron_rl.config.tokenizer import check_tokenizer
 from megatron_rl.config.typed import check_types
 from megatron_rl.config.variant import domains_of, shortened, variant_of
 from megatron_rl.config.weights import check_tensors, digest_of_weights
+from megatron_rl.config.words import lack
 from megatron_rl.data.files import missing_parts
 from megatron_rl.runtime import rundir
 from megatron_rl.runtime.contents import RUN, check_contents
@@ -112,7 +113,7 @@ def check_directory(directory: Path) -> None:
 def rebuild_run(directory: Path) -> Run:
     """The Run that lives in a directory, as its run.json tells. Raises UserError."""
     path = directory / "run.json"
-    require(path.is_file(), f"{directory}: is no run's directory; it has no run.json")
+    require(path.is_file(), no_run(directory))
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))["run"]
         asked_for, scale, settings = facts["asked_for"], facts["scale"]["name"], facts["modified"]
@@ -297,10 +298,7 @@ def find_model(text: str, lacking: list[str] | None) -> Path | None:
         asked_branch(asked, f"--model {text}", releases)
     found = found or cached_snapshot(asked)
     with noted(lacking):
-        require(
-            found is not None,
-            f"--model {text}: is no folder, and not in the Hugging Face cache; run `{asked.download}`",
-        )
+        require(found is not None, f"--model {text}: {asked.not_here}")
     return found
 
 
@@ -324,9 +322,11 @@ def choose_data(recipe: Recipe, scale: Scale, given: Path | None, lacking: list[
             check_whole(folder, recipe)
             check_data(folder, recipe, needs_all=scale.miniature is None)
         return folder
+    # Where something else stands no command can make it.
+    makes = "" if os.path.lexists(folder) else f"{making(folder, recipe)} makes it, or "
     with noted(lacking if may_lack else None):
         raise UserError(
-            f"data folder {folder}: there is no such folder; {making(folder, recipe)} makes it, or give the one with "
+            f"data folder {folder}: {lack(folder, 'folder')}; {makes}give the one with "
             f"{recipe.name}'s prompts with --set run.data_folder=FOLDER{MOUNTS_UNKNOWN * mounts_are_unknown()}"
         )
     return folder

@@ -25,6 +25,7 @@ from megatron_rl.commands.errors import (
 )
 from megatron_rl.commands.recipe import app as recipe_app
 from megatron_rl.config.checks import UserError
+from megatron_rl.config.words import lack
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -364,7 +365,7 @@ def opened(path: Path) -> TextIO:
     try:
         return path.open("w", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"output {path}: cannot be written ({error.strerror}); name another") from None
+        raise UserError(f"--output {path}: cannot be written ({error.strerror}); name another") from None
 
 
 def made(folder: Path) -> None:
@@ -372,7 +373,8 @@ def made(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"directory {folder}: cannot be made ({error.strerror}); name another") from None
+        why = lack(folder, "folder") if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"--directory {folder}: cannot be made ({why}); name another") from None
 
 
 def console() -> Console:

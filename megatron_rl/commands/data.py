@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import recipes.mixtures
+from megatron_rl.commands import settings
 from megatron_rl.commands.errors import OneLineCommand, number_between, one_line_errors, path_of
 from megatron_rl.commands.modules import run_module
 from megatron_rl.commands.settings import require_known
 from megatron_rl.config.checks import UserError, require
 from megatron_rl.config.mixture import Mixture
-from megatron_rl.data.files import missing_parts
+from megatron_rl.config.words import check_folder, lack
+from megatron_rl.data.files import alike_files, missing_parts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Make the prompts that a recipe trains on.", no_args_is_help=True)
 command = partial(app.command, cls=OneLineCommand)
 MAX_PROCESSES = 256
+ALIKE_REMEDY = "its files are called train.jsonl and validation.jsonl, or with .zst behind that, packed by zstd"
 LOG_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
 
@@ -73,8 +76,10 @@ def prepare(
     from megatron_rl.data.prepare import prepare as prepare_folder
 
     with one_line_errors():
-        require(tokenizer is None or tokenizer.is_dir(), f"--tokenizer {tokenizer}: there is no such folder")
-        require(mirror is None or mirror.is_dir(), f"--mirror {mirror}: there is no such folder")
+        if tokenizer is not None:
+            check_folder("--tokenizer", tokenizer, "that of a model, with its tokenizer.json")
+        if mirror is not None:
+            check_folder("--mirror", mirror, "that of the downloads, OWNER/NAME/FILE")
         order = Order(
             mixture=find_mixture(mixture),
             folder=to,
@@ -116,6 +121,8 @@ def check_whole(folder: Path, recipe: Recipe) -> None:
     if not missing:
         return
     files = " and no ".join(f"{part}.jsonl" for part in missing)
+    if alike := alike_files(folder, missing):
+        raise UserError(f"data folder {folder}: has no {files}, but {', '.join(alike)}; {ALIKE_REMEDY}")
     others = [str(path) for path in sorted(folder.iterdir()) if path.is_dir() and not missing_parts(path)]
     known = f"{' and '.join(others)} has them, for --set run.data_folder={others[0]}; " if others else ""
     remedy = f"{making(folder, recipe)} makes them, or give another folder with --set run.data_folder=FOLDER"
@@ -159,8 +166,9 @@ def _given(words: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def _existing(option: str, text: str) -> Path:
-    path = path_of(text)
-    require(path.exists(), f"{option} {text}: there is no such file or folder")
+    require(bool(text.strip()), f"{option}: must not be empty; give a file or a folder")
+    path = settings.path_of(f"{option} {text}", text)
+    require(path.exists(), f"{option} {text}: {lack(path, 'file')}, and no such folder; name another")
     return path
 
 

@@ -15,6 +15,7 @@ from megatron_rl.commands.suites import find_suite, published_figures
 from megatron_rl.config.checks import UserError, require
 from megatron_rl.config.lineage import FILE_NAME, model_folder_of, read_parent
 from megatron_rl.config.records import Scale
+from megatron_rl.config.words import check_folder, lack
 from megatron_rl.evaluation.plan import MAX_POLICY_NAME, Evaluation, Policy, asks_of
 from megatron_rl.runtime import rundir
 from megatron_rl.runtime.contents import EVALUATION, check_contents
@@ -67,12 +68,10 @@ class Wanted:
         found = find_target(self.target, self.to)
         if found.to is None:
             raise UserError(f"{self.target}: --to is not given; name the folder for the results")
-        require(not found.to.is_file(), f"--to {found.to}: is a file; name a folder")
+        require(found.to.is_dir() or not found.to.exists(), f"--to {found.to}: is a file; name a folder")
         check_contents(found.to, EVALUATION, "--to")
-        require(
-            self.mirror is None or self.mirror.is_dir(),
-            f"--mirror {self.mirror}: there is no such folder; give that of the downloads, OWNER/NAME/FILE",
-        )
+        if self.mirror is not None:
+            check_folder("--mirror", self.mirror, "that of the downloads, OWNER/NAME/FILE")
         if self.corpus:
             from megatron_rl.evaluation.novelty import files_of
 
@@ -128,7 +127,7 @@ def find_target(path: Path, to: Path | None) -> Target:
         facts = facts_of(run)
         to = to or run / RESULTS
         return Target(policies=(_of_checkpoint(path, facts, to),), scale=_scale_of(facts), run=run, to=to)
-    require(path.is_dir(), f"{path}: there is no such folder; name a run, a checkpoint of one, or a model folder")
+    require(path.is_dir(), f"{path}: {lack(path, 'folder')}; name a run, a checkpoint of one, or a model folder")
     require(
         (path / "config.json").is_file(),
         f"{path}: is no run (run.json), no checkpoint (manifest.json) and no model folder (config.json); name one",

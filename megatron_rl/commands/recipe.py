@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import keyword
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ import typer
 from megatron_rl.commands.errors import OneLineCommand, one_line_errors, path_of
 from megatron_rl.config.checks import require
 from megatron_rl.config.records import Model, Recipe
+from megatron_rl.config.words import lack
 
 app = typer.Typer(help="Write a recipe of one's own.", no_args_is_help=True)
 command = partial(app.command, cls=OneLineCommand)
@@ -37,6 +39,7 @@ def new(
     from megatron_rl.config.draws import check_draws
     from megatron_rl.config.pretrained import read_model
     from megatron_rl.config.variant import domains_of, variant_of
+    from megatron_rl.runtime.files import write_named
 
     with one_line_errors():
         recipe = find_recipe(base)
@@ -45,8 +48,8 @@ def new(
         name = path.stem
         fits = path.suffix == ".py" and name.isidentifier() and not keyword.iskeyword(name)
         require(fits, f"--to {path}: name it as a Python module, such as {base}_mine.py")
-        require(not path.exists(), f"--to {path}: is there already; name another")
-        require(path.parent.is_dir(), f"--to {path}: there is no folder {path.parent}; make it first")
+        require(not os.path.lexists(path), f"--to {path}: is there already; name another")
+        require(path.parent.is_dir(), f"--to {path}: {path.parent}: {lack(path.parent, 'folder')}; make it first")
         shape = None
         if model is not None and (folder := find_model(model, None)) is not None:
             shape = dataclasses.replace(read_model(folder), name=model)
@@ -54,7 +57,7 @@ def new(
         varied = variant_of(recipe, shape, wanted)
         check_draws(varied)
         text = recipe_text(base, name, recipe, varied, recipe_files()[base])
-        path.write_text(text, encoding="utf-8")
+        write_named(path, text.encode(), "--to")
     typer.echo(f"{path}: change what you like; `megatron-rl check {path} --scale NAME` says what it would be")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.config.words import lack
 
 FILE_NAME = "megatron_rl.json"  # in an exported model folder
 PUBLISHED = "as published"  # in place of a scale
@@ -62,6 +63,12 @@ def is_taken(folder: Path) -> bool:
     return not (folder / FILE_NAME).is_file() and any(folder.iterdir())
 
 
+def no_run(directory: Path) -> str:
+    """What to say of a path that is none of a run's directory."""
+    why = "it holds no run.json" if directory.is_dir() else lack(directory, "folder")
+    return f"{directory}: is no run's directory, for {'it ' * why.startswith('is ')}{why}; give the one of a run"
+
+
 def read_parent(directory: Path) -> tuple[Parent, Path]:
     """The run whose directory or exported folder this is, and the folder with its policy. Raises UserError."""
     for folder in (directory, model_folder_of(directory)):
@@ -71,7 +78,7 @@ def read_parent(directory: Path) -> tuple[Parent, Path]:
             except (ValueError, TypeError, AttributeError) as error:
                 raise UserError(f"parent {folder / FILE_NAME}: {error}; export the run again") from None
     if not (directory / "run.json").is_file():
-        raise UserError(f"parent {directory}: is no run's directory; give the one of the run to go on from")
+        raise UserError(f"parent {no_run(directory)} to go on from")
     raise UserError(
         f"parent {directory}: has not finished; wait for its end, or take what there is with "
         f"`megatron-rl export {directory} --to {model_folder_of(directory)}`"

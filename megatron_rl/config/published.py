@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from megatron_rl.config.mounts import mounts_of, on_host
+from megatron_rl.config.words import lack
 
 
 class Revision(NamedTuple):
@@ -29,6 +30,14 @@ class Revision(NamedTuple):
     def download(self) -> str:
         """The command that fetches it."""
         return f"hf download {self.repository}" + f" --revision {self.newest}" * bool(self.branch)
+
+    @property
+    def not_here(self) -> str:
+        """Why no folder was found by it, and what to do: a path cannot be downloaded."""
+        path = Path(self.repository)
+        if path.is_absolute() or path.exists() or path.is_symlink() or self.repository.count("/") > 1:
+            return f"{lack(path, 'folder')}; give the folder of a Hugging Face model, or its name on the hub"
+        return f"is no folder, and not in the Hugging Face cache; run `{self.download}`"
 
     def __str__(self) -> str:
         return "@".join(part for part in self if part)

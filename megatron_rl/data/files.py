@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.config.words import lack
 
 Part = Literal["train", "validation"]
 PARTS: tuple[Part, ...] = ("train", "validation")
 MANIFEST = "manifest.json"
 PACKED = ".zst"
+MAX_ALIKE = 5  # chosen: names that a message has room for
 PACKED_BYTES = 4096  # read at once: what they unpack to is in memory
 
 
@@ -34,7 +36,14 @@ def files_of(folder: Path, part: Part) -> tuple[Path, ...]:
 
 def missing_parts(folder: Path) -> list[Part]:
     """The parts that a folder has no file of; all where there is no folder."""
-    return [part for part in PARTS if not _found(folder, part)]
+    return [part for part in PARTS if not any(path.is_file() for path in _found(folder, part))]
+
+
+def alike_files(folder: Path, parts: Collection[Part]) -> list[str]:
+    """What a folder has that may have been meant as these parts, each with what is wrong with it besides its name."""
+    alike = [path for path in sorted(folder.iterdir()) if path.name.lower().startswith(tuple(parts))]
+    wrong = {path: "" if path.is_file() else f" ({lack(path, 'file')})" for path in alike}
+    return [f"{path.name}{why}" for path, why in wrong.items()][:MAX_ALIKE]
 
 
 def _found(folder: Path, part: Part) -> list[Path]:

@@ -76,9 +76,8 @@ def prepare(order: Order, progress: Progress) -> dict[str, Any]:
     """
     mixture = order.mixture.without(order.without)
     for name in order.given:
-        require(
-            name in {source.name for source in mixture.sources}, f"--from {name}: mixture {mixture.name} has no such"
-        )
+        known = [source.name for source in mixture.sources]
+        require(name in known, f"--from {name}: mixture {mixture.name} has {', '.join(known)}; name one of them")
     if order.tokenizer is not None:  # before the processes, of which each would fail by itself
         load_tokenizer(order.tokenizer)
     with locked(order.folder, "--to"):
@@ -150,11 +149,20 @@ def _plan(
         "without": sorted(order.without),
         "files": checksums,
         "commits": {name: commit for name, commit in commits.items() if commit is not None},
-        "evaluation": {path.name: digest_of(path) for path in evaluation_files(order.evaluation)},
+        "evaluation": digests(evaluation_files(order.evaluation)),
         "tokenizer": tokenizer,
         "packs": order.packs,
         "packages": {name: importlib.metadata.version(name) for name in ("megatron-rl", *PACKAGES)},
     }
+
+
+def digests(paths: Sequence[Path]) -> dict[str, str]:
+    """Name -> digest; of several files of one name all but the first have their number behind it."""
+    found: dict[str, str] = {}
+    for path in paths:
+        number = sum(path.name == other.name for other in paths[: len(found)])
+        found[f"{path.name} {number + 1}" if number else path.name] = digest_of(path)
+    return found
 
 
 def _begin(work: Path, plan: Mapping[str, Any]) -> None:
@@ -174,8 +182,8 @@ def _begin(work: Path, plan: Mapping[str, Any]) -> None:
     held = ", ".join(others[:3]) + " and more" * (len(others) > 3)
     require(
         not others,
-        f"data folder {work.parent}: holds {held}, which no preparation has made; move that away, or give another "
-        "folder with --to",
+        f"data folder {work.parent}: holds {held}, and no {MANIFEST} that says what they were made of; move them away, "
+        "or give another folder with --to",
     )
     work.mkdir(parents=True, exist_ok=True)
     replace_file(path, text.encode())

@@ -16,13 +16,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.mixture import Rules
-from megatron_rl.data.files import PACKED, open_lines
+from megatron_rl.config.words import lack
+from megatron_rl.data.files import PACKED, open_lines, unpacking_errors
 
 PROBLEM_KEYS = ("problem", "question", "prompt", "question_content", "description", "Problem", "Question")
 
@@ -154,19 +155,28 @@ def evaluation_files(given: Sequence[Path]) -> list[Path]:
         inner = sorted(path.rglob("*")) if path.is_dir() else [path]
         kept = [file for file in inner if file.is_file() and file.name.removesuffix(PACKED).endswith(".jsonl")]
         if not kept:
-            raise UserError(f"evaluation set {path}: has no .jsonl file; give a file or folder of JSON lines")
+            is_there = "has no .jsonl file" if path.is_dir() else "is no .jsonl file"
+            why = is_there if path.exists() else lack(path, "file")
+            raise UserError(f"--evaluation {path}: {why}; give a file or folder of JSON lines")
         found += kept
     return found
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    try:
+        yield from file
+    except unpacking_errors() as error:
+        raise UserError(f"{path}: cannot be unpacked ({error}); make it anew") from None
 
 
 def evaluation_problems(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """(name, text) of every problem of evaluation sets. Raises UserError for a line that has none."""
     for path in files:
         with open_lines(path) as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(_lines(path, file), start=1):
                 try:
                     row = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     raise UserError(f"{path}:{number}: is no JSON; write one problem a line") from None
                 texts = [row[key] for key in PROBLEM_KEYS if isinstance(row, dict) and isinstance(row.get(key), str)]
                 if not texts:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.config.words import lack
 from megatron_rl.runtime.files import own_aside, replace_folder
 
 SIZES = range(5, 13)
@@ -120,8 +121,8 @@ def files_of(path: Path) -> list[Path]:
     else:
         found = [path] if path.is_file() else []
     if not any(file.stat().st_size for file in found):
-        held = "only empty files" if found else "no file"
-        raise UserError(f"--corpus {path}: holds {held}; give text files, .jsonl with a text in each line, or a folder")
+        why = "holds only empty files" if found else "holds no file" if path.is_dir() else lack(path, "file")
+        raise UserError(f"--corpus {path}: {why}; give text files, .jsonl with a text in each line, or a folder")
     return found
 
 

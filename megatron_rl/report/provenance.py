@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.config.lineage import no_run
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.config.sources import sources_of
 from megatron_rl.data.files import read_manifest
@@ -78,10 +79,7 @@ def read_run_file(directory: Path) -> dict[str, Any]:
         if missing := [key for key in KEYS if key not in found]:
             raise ValueError(f"it has no {missing[0]}")
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{directory}: is no run's directory, for it holds no {FILE_NAME}; give the one of a run, or wait until it "
-            "has started"
-        ) from None
+        raise UserError(f"{no_run(directory)}, or wait until it has started") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); start the run again, which writes it anew") from None
     return LATER_KEYS | found

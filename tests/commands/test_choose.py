@@ -102,6 +102,10 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         (f"run.seed=1{'0' * 400}", "must be finite"),
         ("run.data_folder=~nobody-here/data", "no such user's home"),
         ("sampling.prompts_per_step=1.5", "must be a whole number"),
+        ("num_steps=1_0", "must be a whole number, in the digits 0 to 9 alone"),
+        ("num_steps=\u0661\u0660", "must be a whole number, in the digits 0 to 9 alone"),
+        ("sampling.temperature=1_0.5", "must be a number, in the digits 0 to 9 alone"),
+        ("domains=math=1_0,logic=1", "the weight of math is '1_0'; write a number"),
         ("algorithm.length.starts_on=1", "must be true or false"),
         ("algorithm.statistics_over=words", "must be one of 'samples', 'tokens'"),
         (
@@ -530,7 +534,7 @@ def test_a_run_is_rebuilt_from_its_directory(folders: tuple[str, str], tmp_path:
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"run": {}}', "[]"])
 def test_a_directory_that_tells_of_no_run_is_named(text: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no run's directory; it has no run.json"):
+    with pytest.raises(UserError, match="is no run's directory, for it holds no run.json; give the one of a run"):
         rebuild_run(tmp_path)
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(UserError, match="run.json: cannot be read; start the run once more"):
@@ -585,3 +589,55 @@ def test_a_broken_mixture_is_no_matter_to_who_has_prompts(tmp_path: Path, monkey
     build_run("prorl_v2", "cpu", [], tmp_path / "run", needs_files=True)
     with pytest.raises(UserError, match=r"mixture.*broken.*"):
         making(tmp_path, RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("train.jsonl.gz", "has no train.jsonl, but train.jsonl.gz; its files are called train.jsonl and"),
+        ("Train.jsonl", "has no train.jsonl, but Train.jsonl; its files are called"),
+        ("train.json", "has no train.jsonl, but train.json; its files are called"),
+        ("train.jsonl/", "has no train.jsonl, but train.jsonl (is a folder, not a file); its"),
+        ("train.jsonl@", "has no train.jsonl, but train.jsonl (is a link to gone, where nothing is); its"),
+    ],
+)
+def test_a_data_folder_with_a_file_that_was_meant_otherwise_is_told_of_it(
+    folders: tuple[str, str], tmp_path: Path, name: str, said: str
+) -> None:
+    place = tmp_path / "meant"
+    place.mkdir()
+    (place / "validation.jsonl").write_text("")
+    if name.endswith("@"):
+        (place / name[:-1]).symlink_to("gone")
+    elif name.endswith("/"):
+        (place / name).mkdir()
+    else:
+        (place / name).write_text("")
+    with pytest.raises(UserError) as caught:
+        build(folders[0], f"run.data_folder={place}")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["data_folder", "model_folder"])
+def test_a_file_or_a_dangling_link_for_a_folder_is_named_and_nothing_offers_to_make_it(
+    folders: tuple[str, str], tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("gone")
+    others = [one for one in folders if kind not in one]
+    for name, said in (
+        ("file", "is a file, not a folder; give"),
+        ("link", "is a link to gone, where nothing is; give"),
+    ):
+        with pytest.raises(UserError, match=f"{name}: {said}"):
+            build(*others, f"run.{kind}={tmp_path / name}")
+
+
+def test_a_path_that_has_no_model_is_nothing_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megatron_rl.commands.choose.cached_snapshot", lambda revision: None)
+    (tmp_path / "file").write_text("")
+    for name, said in (("file", "is a file, not a folder; give the"), ("none", "there is no such folder; give the")):
+        with pytest.raises(UserError, match=f"--model {tmp_path / name}: {said}"):
+            build(f"model={tmp_path / name}")
+    with pytest.raises(UserError, match="not in the Hugging Face cache; run `hf download owner/none`"):
+        build("model=owner/none")

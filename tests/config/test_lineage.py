@@ -29,7 +29,7 @@ def test_a_parent_is_found_in_its_run_s_directory_and_in_its_exported_folder(tmp
 
 
 def test_a_folder_that_is_no_run_and_a_run_that_has_not_finished_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no run's directory; give the one"):
+    with pytest.raises(ValueError, match="is no run's directory, for it holds no run.json; give the one"):
         read_parent(tmp_path)
     with pytest.raises(ValueError, match="is no run's directory"):
         read_parent(tmp_path / "none")

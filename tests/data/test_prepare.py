@@ -26,7 +26,7 @@ from megatron_rl.config.mixture import Mixture
 from megatron_rl.data import origins
 from megatron_rl.data.drafts import RULES
 from megatron_rl.data.items import read_data
-from megatron_rl.data.prepare import Order, prepare
+from megatron_rl.data.prepare import Order, digests, prepare
 from tests.data.mixture import MIXTURE
 
 HERE = Path(__file__).parent
@@ -118,7 +118,7 @@ def test_a_folder_of_somebody_else_keeps_what_it_has(name: str, tmp_path: Path) 
     (tmp_path / "prorl").mkdir()  # data of its own, which is nobody's concern
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match=rf"holds {name}, which no preparation has made; .* with --to$"):
+    with pytest.raises(UserError, match=rf"holds {name}, and no manifest.json that says .* with --to$"):
         made(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {name} and (tmp_path / name).read_text() == "mine"
@@ -254,7 +254,10 @@ def test_a_finished_folder_is_left_alone_and_another_mixture_does_not_go_into_it
     [
         ({"without": ("math",)}, "source 'math': mixture five_domains has deepscaler, eurus"),
         ({"mirror": HERE}, r"holds none of deepscaler.json; download .*, or leave it out with --without deepscaler"),
-        ({"given": {"math": [SOURCES]}}, "--from math: mixture five_domains has no such"),
+        (
+            {"given": {"math": [SOURCES]}},
+            "--from math: mixture five_domains has deepscaler, .*; name one of them",
+        ),
         ({"evaluation": (SOURCES / "PRIME-RL",)}, "has no .jsonl file"),
         ({"tokenizer": SOURCES}, "sources: its tokenizer does not load"),
     ],
@@ -262,6 +265,15 @@ def test_a_finished_folder_is_left_alone_and_another_mixture_does_not_go_into_it
 def test_what_cannot_be_prepared_is_one_line(tmp_path: Path, changes: dict[str, Any], pattern: str) -> None:
     with pytest.raises(UserError, match=pattern):
         made(tmp_path, **changes)
+
+
+def test_evaluation_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) / "test.jsonl" for number in range(3)]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(path.parent.name)
+    found = digests(paths)
+    assert list(found) == ["test.jsonl", "test.jsonl 2", "test.jsonl 3"] and len(set(found.values())) == 3
 
 
 def test_a_folder_that_cannot_be_written_names_the_option_that_gives_another(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.data.similar import NearDuplicates, Overlaps, evaluation_files, evaluation_problems, key_of, words_of
@@ -64,5 +65,15 @@ def test_evaluation_sets_are_json_lines_with_a_problem(tmp_path: Path) -> None:
     (tmp_path / "sets" / "a.jsonl").write_text('{"answer": "5"}\n')
     with pytest.raises(UserError, match="a.jsonl:1: has none of problem, question"):
         list(evaluation_problems(files))
-    with pytest.raises(UserError, match="has no .jsonl file"):
+    with pytest.raises(UserError, match="none: there is no such file"):
         evaluation_files([tmp_path / "none"])
+
+
+def test_an_evaluation_set_that_is_damaged_ends_in_one_line(tmp_path: Path) -> None:
+    packed = tmp_path / "a.jsonl.zst"
+    packed.write_bytes(zstandard.compress(b'{"problem": "Why?"}\n' * 9)[:-4])
+    with pytest.raises(UserError, match="a.jsonl.zst: cannot be unpacked"):
+        list(evaluation_problems([packed]))
+    (tmp_path / "b.jsonl").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="b.jsonl:1: is no JSON"):
+        list(evaluation_problems([tmp_path / "b.jsonl"]))

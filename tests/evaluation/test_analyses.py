@@ -85,7 +85,7 @@ def test_an_index_is_built_once_and_anew_for_another_corpus(tmp_path: Path) -> N
 
 
 def test_a_corpus_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none: holds no file"):
+    with pytest.raises(UserError, match="none: there is no such file"):
         novelty.index_of([tmp_path / "none"], tmp_path)
     (tmp_path / "a.jsonl").write_text('{"words": "x"}\n')
     with pytest.raises(UserError, match=r"a\.jsonl:1: is no JSON object with a text under 'text'"):
