@@ -14,6 +14,7 @@ from typing import Any
 from megatron_rl.rewards.mathematics.answers import read_answer
 from megatron_rl.rewards.mathematics.boxes import boxed_answer
 from megatron_rl.rewards.mathematics.comparison import is_same_answer
+from megatron_rl.rewards.mathematics.families import with_the_same_names
 from megatron_rl.rewards.mathematics.notation import changes_cross_product, compact, nesting, plain
 from megatron_rl.rewards.mathematics.numbers import MAX_NUMBER_CHARACTERS, plain_number
 from megatron_rl.rewards.mathematics.scalars import Rules, Undecided
@@ -99,6 +100,8 @@ def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
 
 
 def _verdict(reference: str, answer: str, rules: Rules) -> Verdict:
+    reference, answer, parameter = with_the_same_names(reference, answer)
+    rules = rules._replace(parameter=parameter)
     return right() if is_same_answer(read_answer(reference), read_answer(answer), rules) else wrong("another value")
 
 

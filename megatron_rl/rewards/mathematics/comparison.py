@@ -103,7 +103,11 @@ def _in_order(answer: Answer) -> Sequence[Answer]:
 
 
 def _are_same_in_order(reference: Sequence[Answer], answer: Sequence[Answer], rules: Rules) -> bool:
-    """Whether all pairs are; one that is not decides, also where others are undecided."""
+    """Whether all pairs are; one that is not decides, also where others are undecided.
+
+    They share their integer: (k, k+1) is not (k, k).
+    """
+    rules = rules._replace(parameter="")
     if len(reference) != len(answer):
         return False
     is_undecided = False

@@ -52,6 +52,8 @@ def split_unit(text: str, single_letters: bool) -> tuple[str, Mapping[str, int]]
         words = re.findall(r"[A-Za-z]+", trailing.replace(r"\text", ""))
         are_units = all(len(word) > 1 or word in _LETTERS for word in words)
         scale, num_words = _scale(words)
+        if "\\circ" in trailing and "\\circ" in value[:start]:  # a sum of angles
+            are_units = False
         if are_units and len(words) <= 6 and not is_no_unit(words[num_words:]):
             value, names = value[:start].strip(), f"{names} {trailing}"
             for word in words[:num_words]:

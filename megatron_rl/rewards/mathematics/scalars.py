@@ -18,10 +18,12 @@ from megatron_rl.rewards.mathematics.structures import DOTS
 
 
 class Rules(NamedTuple):
-    """How to compare: whether expressions may be evaluated here, and how far apart closed values may be."""
+    """How to compare: whether expressions may be evaluated here, how far apart closed values may be, and the name of an
+    integer that both run over."""
 
     may_evaluate: bool
     relative_tolerance: float = 0.0
+    parameter: str = ""
 
 
 class Undecided(Exception):  # noqa: N818 - it is an outcome, not an error
@@ -181,6 +183,8 @@ def _is_same_quantity(reference: str, answer: str, reference_is_number: bool, ru
         return _is_same_expression(rf"\frac{{\pi ({text})}}{{180}}", other_text, rules)
     if (unit, other_unit) == (_RADIANS, _DEGREES):
         return _is_same_expression(text, rf"\frac{{\pi ({other_text})}}{{180}}", rules)
+    if (unit == _DEGREES) != (other_unit == _DEGREES) and "\\circ" in (answer if unit else reference):  # 180^\circ k
+        return _is_same_expression(reference, answer, rules)
     if unit and other_unit and unit != other_unit:
         return False
     value, other = plain_number(text), plain_number(other_text)
@@ -202,4 +206,4 @@ def _is_same_expression(reference: str, answer: str, rules: Rules) -> bool:
         raise Undecided
     from megatron_rl.rewards.mathematics.symbolic import is_same_expression
 
-    return is_same_expression(reference, answer, rules.relative_tolerance)
+    return is_same_expression(reference, answer, rules.relative_tolerance, rules.parameter)

@@ -25,6 +25,7 @@ from megatron_rl.rewards.mathematics.values import (
     is_bounded,
     is_finished,
     is_multiple,
+    is_same_progression,
     is_same_value,
     real_number,
     rounds_to,
@@ -45,13 +46,15 @@ class _TooLong(BaseException):  # noqa: N818 - it passes what catches every Exce
     """The processor time is used up."""
 
 
-def is_same_expression(reference: str, answer: str, relative_tolerance: float) -> bool:
-    """Whether an answer has the value of the reference and does not just state the problem."""
+def is_same_expression(reference: str, answer: str, relative_tolerance: float, parameter: str = "") -> bool:
+    """Whether an answer has the value of the reference, or its values for any integer, and does not state the problem."""
     gold, tree = _read(reference), _read(answer)
     if gold is None:
         return reference != "\\emptyset" and not _is_prose(reference) and is_same_by_math_verify(reference, answer)
     if tree is None or (not symbols(gold) and (symbols(tree) or not is_finished(tree, gold))):
         return False
+    if parameter and is_same_progression(gold, tree, parameter):
+        return True
     return is_same_value(gold, tree, relative_tolerance)
 
 

@@ -55,6 +55,33 @@ def _agree(reference: Tree, tree: Tree, log_base: int | None, relative_tolerance
     return all(verdicts) and len(verdicts) >= (1 if is_closed else MIN_POINTS)
 
 
+def is_same_progression(reference: Tree, tree: Tree, name: str) -> bool:
+    """Whether two trees of one integer symbol have the same values as it runs over all integers, each at equal steps."""
+    if symbols(reference) != {name} or symbols(tree) != {name}:
+        return False
+    with mp.workdps(DIGITS):
+        try:
+            first, second = (
+                [inexact(evaluate(side, {name: Fraction(number)}, None).value) for number in range(4)]
+                for side in (reference, tree)
+            )
+        except UndefinedError:
+            return False
+        step, error = first[1] - first[0], mp.mpf(10) ** -EQUAL_DIGITS
+        if not all(map(_is_real, first + second)) or abs(step) < error:
+            return False
+        has_equal_steps = all(
+            abs(abs(after - before) - abs(step)) < error and abs(after + first - 2 * before) < error
+            for first, before, after in (*_threes(first), *_threes(second))
+        )
+        shift = (second[0] - first[0]) / step
+        return has_equal_steps and bool(abs(shift - mp.nint(shift)) < error)
+
+
+def _threes(values: list[Value]) -> Iterator[tuple[Value, Value, Value]]:
+    return zip(values, values[1:], values[2:], strict=False)
+
+
 def is_within(tree: Tree, value: Fraction, distance: Fraction) -> bool:
     """Whether a tree without symbols has a real value that is no further from `value` than that."""
     found = _real_readings(tree)
