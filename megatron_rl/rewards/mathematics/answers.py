@@ -59,6 +59,10 @@ _ALIGNED = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split)\}(.*)\\end 
 _MATRIX = re.compile(r"\\begin ?\{([pbB]?(?:small)?matrix\*?|array)\} ?(?:\[[a-z]\])? ?(?:\{[lcr| ]*\})?")
 _MATRIX_END = re.compile(r"\\end ?\{([a-zA-Z*]+)\} ?([)\]]?)")
 _BRACKETED = re.compile(r"(\\\{|\\langle(?![A-Za-z])|[(\[{])(.*?)(\\\}|\\rangle|[)\]}])", re.DOTALL)
+_FRENCH = re.compile(  # ]0,1] and [0,1[, where an interval may stand
+    r"(?:(?<=\\cup)|(?<=\\in)|(?<=\\cup )|(?<=\\in )|^) ?"
+    r"([\[\]])([^\[\],;]{1,100}[,;][^\[\],;]{1,100})([\[\]])(?= ?(?:$|\\(?:cup|setminus)(?![A-Za-z])))"
+)
 _REALS = "(-\\infty,\\infty)"
 _SYNONYMS = {
     "infinity": "\\infty",
@@ -76,6 +80,7 @@ def read_answer(text: str) -> Answer:
     >>> read_answer("x = 5").label, read_answer("1 < x \\le 2").brackets, read_answer("1, 2 and 3").kind
     ('x', '(]', 'list')
     """
+    text = _FRENCH.sub(lambda match: "[("[match[1] == "]"] + match[2] + "])"[match[3] == "["], text)
     if not text.startswith(("(", "[", "\\{", "{")) or re.search(r", |;", text):
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     return _read(text, 0)._replace(text=compact(text))
@@ -87,6 +92,8 @@ def _read(text: str, depth: int) -> Answer:
         return Answer("other", compact(text))
     found = words(text)
     text = _SYNONYMS.get(" ".join(found) if found else text, text)
+    if found and found[0] in ("yes", "no") and len(found) > 2:  # Yes, it is
+        return make_value(text)
     if whole := _TEXT.fullmatch(text):
         pieces = [piece for piece in _split(whole[1], _ITEM)[0] if piece]
         if len(pieces) > 1:

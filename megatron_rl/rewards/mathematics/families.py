@@ -1,4 +1,4 @@
-r"""Answers with a name of their own choice: `k\pi` and `n\pi` with any integer, `f(x)=x+1` and `f(t)=t+1`, `+C` and `+c`.
+r"""Names that an answer may choose: `k\pi` or `n\pi` with any integer, `f(x)=x+1` or `f(t)=t+1`, `+C` or `+c`.
 
 Only what a reference declares, or what can be nothing else, is renamed: `2n` is not `2k`, as either may be given.
 Not covered: arbitrary factors, as `cx` and `kx`, and unions of families.
@@ -13,22 +13,26 @@ MAX_CHARACTERS = 400
 
 _INTEGERS = r"(?:\\mathbb ?(?:\{ ?Z ?\}|Z)|\\text ?\{ ?Z ?\}|Z)(?![\^_A-Za-z])"
 _DECLARED = re.compile(rf"(?<![\\A-Za-z])(?P<name>[a-z]) ?\\in ?{_INTEGERS}")
-_QUANTIFIER = r"(?:for|where|with)?(?: ?(?:all|any|some|every|each))?"
+_QUANTIFIER = r"\\text ?\{[ ,(]*(?:for|where|with)?(?: ?(?:all|any|some|every|each))?"
+_IS_INTEGER = r"(?:is |being )?(?:an? |any )?integers?[ )]*"
 _CLAUSE = re.compile(  # , k \in \mathbb{Z} or (\text{for any integer } k) or \text{ where } k \text{ is an integer}
     r"[ ,;]*(?:\\(?:quad|qquad) ?)*\(? ?(?:"
-    rf"(?:\\text ?\{{[ ,(]*{_QUANTIFIER} ?\}} ?)?(?:\\forall ?)?(?P<symbol>[a-z]) ?\\in ?{_INTEGERS}"
-    rf"|(?:\\text ?\{{[ ,(]*{_QUANTIFIER} ?\}} ?)?(?P<said>[a-z]) ?\\text ?\{{ ?(?:is |being )?(?:an? |any )?integers?[ )]*\}}"
-    rf"|\\text ?\{{[ ,(]*{_QUANTIFIER} ?integers? ?\}} ?(?P<named>[a-z])"
-    rf"|\\text ?\{{[ ,(]*{_QUANTIFIER} ?(?:integers? )?(?P<inside>[a-z])(?: (?:is |being )?(?:an? |any )?integers?)?[ )]*\}}"
+    rf"(?:{_QUANTIFIER} ?\}} ?)?(?:\\forall ?)?(?P<symbol>[a-z]) ?\\in ?{_INTEGERS}"
+    rf"|(?:{_QUANTIFIER} ?\}} ?)?(?P<said>[a-z]) ?\\text ?\{{ ?{_IS_INTEGER}\}}"
+    rf"|{_QUANTIFIER} ?integers? ?\}} ?(?P<named>[a-z])"
+    rf"|{_QUANTIFIER} ?(?:integers? )?(?P<inside>[a-z])(?: {_IS_INTEGER})?\}}"
     r") ?\)?\.?$"
 )
 _FUNCTION = re.compile(r"(?P<function>[A-Za-z]) ?(?:\( ?(?P<argument>[a-z]) ?\)|_ ?\{? ?(?P<index>[a-z]) ?\}?) ?=")
 _MAPS = re.compile(r"(?P<function>[A-Za-z]) ?: ?(?P<argument>[a-z]) ?\\mapsto ?")
+_DOMAIN = r" ?\\in ?(?:\\mathbb|\\text) ?\{ ?[RZNQ] ?\}(?: ?\^ ?\{? ?[+*] ?\}?)?"
 _FOR_ALL = re.compile(
-    r"[ ,;]*\(? ?(?:\\text ?\{[ ,(]*(?:for )?(?:all|any|every|each)(?: real| positive)?(?: numbers?| integers?)? ?\} ?"
-    r"|\\forall ?|\( ?)(?P<name>[a-z])(?: ?\\in ?(?:\\mathbb|\\text) ?\{ ?[RZNQ] ?\}(?: ?\^ ?\{? ?[+*] ?\}?)?)? ?\)?\.?$"
+    r"[ ,;]*\(? ?(?:(?:\\text ?\{[ ,(]*(?:for )?(?:all|any|every|each)(?: real| positive)?(?: numbers?| integers?)? ?\}"
+    rf"|\\forall) ?(?P<name>[a-z])(?:{_DOMAIN})?|(?P<element>[a-z]){_DOMAIN}) ?\)?\.?$"
 )
+_LEFT = re.compile(r"(?<![\\A-Za-z])[a-z] ?(?:=|\\(?:in|ne)(?![A-Za-z]))")
 _PERIODIC = re.compile(r"\\pi(?![A-Za-z])|\\circ(?![A-Za-z])")
+_BOUND = re.compile(r"\\(?:sum|prod)(?![A-Za-z]) ?_ ?\{ ?([a-z]) ?(?:=|\\(?:in|ge)(?![A-Za-z]))")
 _CONSTANT = re.compile(r"(?<=\+)( ?)(?:[cKk]|C ?_ ?\{? ?[0-9] ?\}?|\\text ?\{ ?(?:const|constant)\.? ?\})$")
 _TOKEN = re.compile(r"\\text ?\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]")
 
@@ -53,10 +57,14 @@ def with_the_same_names(reference: str, answer: str) -> Family:
     reference, answer = _with_the_same_argument(reference, answer)
     if re.search(r"\+ ?C$", reference) and "C" not in _names(_CONSTANT.sub("", answer)):
         answer = _CONSTANT.sub(r"\1C", answer)
+    bound = [_only(set(_BOUND.findall(text))) for text in (reference, answer)]
+    if all(bound):
+        answer = _renamed(answer, bound[1], bound[0], reference)
     (reference, name), (answer, other) = _without_clause(reference), _without_clause(answer)
     declared = name
     if not name and _PERIODIC.search(reference):
-        name = _only(_names(reference) & set("knm"))
+        name = _only(_names(_LEFT.sub("", reference)))
+        name = name if name in ("k", "n", "m") else ""
     if not name:
         return Family(reference, answer, "")
     other = other or (name if name in _names(answer) else _only(_names(answer) & set("knmlj")))
@@ -81,7 +89,11 @@ def _with_the_same_argument(reference: str, answer: str) -> tuple[str, str]:
     for text, match in zip((reference, answer), matches, strict=True):
         quantifier = _FOR_ALL.search(text)
         argument = (match["argument"] or match["index"]) if match else ""
-        texts.append(text[: quantifier.start()] if quantifier and quantifier["name"] == argument else text)
+        texts.append(
+            text[: quantifier.start()]
+            if quantifier and argument == (quantifier["name"] or quantifier["element"])
+            else text
+        )
     if matches[0] is None or matches[1] is None or matches[0]["function"] != matches[1]["function"]:
         return texts[0], texts[1]
     if bool(matches[0]["argument"]) != bool(matches[1]["argument"]):

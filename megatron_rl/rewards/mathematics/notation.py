@@ -47,6 +47,7 @@ _SPELLINGS = [
         (rf"\\[dt]binom{_END}", r"\\binom"),
         (rf"\\(?:left|right|[bB]igg?[lrm]?){_END}\.?", ""),
         (rf"\\(?:displaystyle|textstyle|limits|nolimits|tiny|small|normalsize|large|Large|LARGE|huge){_END}", ""),
+        (r"\\math(?:open|close|ord|inner)\s*\{\s*([()\[\]])\s*\}", r"\1"),
         (r"\\!(?:\s|\\!)*", r"\\!"),
         (
             r"(?<=[0-9])(?:\\!)?(?:\{,\}|, ?)?\\!(?=[0-9]{3}(?![0-9]))",

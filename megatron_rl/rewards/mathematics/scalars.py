@@ -51,6 +51,17 @@ _WORDS = re.compile(r"[A-Za-z][A-Za-z .,'\":!?-]*")
 _SHORT_WORDS = frozenset(("yes", "no", "odd", "even", "true", "false", "none", "all", "dne"))
 _NOT_WORDS = frozenset((*FUNCTIONS, "sqrt", "infty", "infinity", "frac"))
 _DEGREES, _RADIANS = {"deg": 1}, {"rad": 1}
+_FULL_NAMES = """
+    monday mon tuesday tue tues wednesday wed weds thursday thu thur thurs friday fri saturday sat sunday sun
+    january jan february feb march mar april apr june jun july jul august aug september sep sept october oct
+    november nov december dec
+"""
+_ABBREVIATIONS: dict[str, str] = {}
+for _name in _FULL_NAMES.split():
+    _ABBREVIATIONS[_name] = next((full for full in _ABBREVIATIONS if full.startswith(_name)), _name)
+_REASON = re.compile(r"(?P<verdict>yes|no) ?(?:[,.;:!-]|because|since) ?(?P<reason>[a-z][a-z .,'\";:!-]*)")
+_HEDGED = frozenset(("or", "but", "if", "unless", "except", "maybe", "perhaps", "only", "sometimes", "depends", "wait"))
+_UNSURE = {"yes": _HEDGED | {"no", "not", "never", "false", "impossible"}, "no": _HEDGED | {"yes", "true"}}
 _ARTICLES = frozenset(("the", "a", "an"))
 
 
@@ -172,8 +183,24 @@ def _is_same_wording(reference: str, answer: str) -> bool | None:
     if wording is None and other is None:
         unwrapped, others = (compact(" ".join(_UNWRAPPED.sub(r"\1", text).split())) for text in (reference, answer))
         return True if "\\text" in reference + answer and unwrapped == others else None
+    if _is_explained(reference, answer) or _is_explained(answer, reference):
+        return True
     loose = [words(f"\\text{{{text}}}") if text.isalpha() else None for text in (reference, answer)]
-    return (wording or loose[0]) == (other or loose[1])
+    first, second = wording or loose[0], other or loose[1]
+    return first == second or bool(first and second and _in_full(first) == _in_full(second))
+
+
+def _in_full(wording: tuple[str, ...]) -> tuple[str, ...]:
+    """Words with the names of days and months written out."""
+    return tuple(_ABBREVIATIONS.get(word, word) for word in wording)
+
+
+def _is_explained(short: str, long: str) -> bool:
+    """Whether a text says yes or no and the other says the same with words that keep to it."""
+    match = _REASON.fullmatch(" ".join(_UNWRAPPED.sub(r" \1 ", long).lower().split()))
+    if match is None or words(short) != (match["verdict"],):
+        return False
+    return _UNSURE[match["verdict"]].isdisjoint(re.findall(r"[a-z']+", match["reason"]))
 
 
 def _is_same_quantity(reference: str, answer: str, reference_is_number: bool, rules: Rules) -> bool:

@@ -47,7 +47,7 @@ class _TooLong(BaseException):  # noqa: N818 - it passes what catches every Exce
 
 
 def is_same_expression(reference: str, answer: str, relative_tolerance: float, parameter: str = "") -> bool:
-    """Whether an answer has the value of the reference, or its values for any integer, and does not state the problem."""
+    """Whether an answer has the reference's value, or values for any integer, and does not just state the problem."""
     gold, tree = _read(reference), _read(answer)
     if gold is None:
         return reference != "\\emptyset" and not _is_prose(reference) and is_same_by_math_verify(reference, answer)

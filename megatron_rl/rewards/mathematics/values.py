@@ -56,7 +56,7 @@ def _agree(reference: Tree, tree: Tree, log_base: int | None, relative_tolerance
 
 
 def is_same_progression(reference: Tree, tree: Tree, name: str) -> bool:
-    """Whether two trees of one integer symbol have the same values as it runs over all integers, each at equal steps."""
+    """Whether two trees of one symbol have the same values, at equal steps, as it runs over all integers."""
     if symbols(reference) != {name} or symbols(tree) != {name}:
         return False
     with mp.workdps(DIGITS):
