@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from megatron_rl.rewards.mathematics.labels import is_denial, is_label
+from megatron_rl.rewards.mathematics.labels import is_denial, is_label, is_variable
 from megatron_rl.rewards.mathematics.notation import compact
 from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.scalars import words
@@ -63,6 +63,8 @@ _FRENCH = re.compile(  # ]0,1] and [0,1[, where an interval may stand
     r"(?:(?<=\\cup)|(?<=\\in)|(?<=\\cup )|(?<=\\in )|^) ?"
     r"([\[\]])([^\[\],;]{1,100}[,;][^\[\],;]{1,100})([\[\]])(?= ?(?:$|\\(?:cup|setminus)(?![A-Za-z])))"
 )
+_SIZE = re.compile(r"\|([a-vxyA-Z])\|")  # z and w may be complex
+_TERM = re.compile(r"[^-+=]+")
 _REALS = "(-\\infty,\\infty)"
 _SYNONYMS = {
     "infinity": "\\infty",
@@ -153,9 +155,14 @@ def _read_items(text: str, depth: int) -> Answer | None:
 def _read_plus_minus(text: str, depth: int) -> Answer | None:
     if text.startswith("\\{") or not _PLUS_MINUS.search(text):
         return None
+    return _list(text, [_read(reading, depth + 1) for reading in _both_signs(text)])
+
+
+def _both_signs(text: str) -> list[str]:
+    """A text with its upper signs, and with its lower ones."""
     upper = _PLUS_MINUS.sub(lambda match: "+" if "pm" in match[0] else "-", text)
     lower = _PLUS_MINUS.sub(lambda match: "-" if "pm" in match[0] else "+", text)
-    return _list(text, [_read(upper, depth + 1), _read(lower, depth + 1)])
+    return [upper.removeprefix("+"), lower.removeprefix("+")]
 
 
 def _read_matrix(text: str, depth: int) -> Answer | None:
@@ -202,7 +209,7 @@ def _read_relation(text: str, depth: int) -> Answer | None:
         return _read_single_relation(operands[0], signs[0], operands[1], depth)
     if signs == ["=", "\\approx"] and is_label(operands[0]):
         return _sides("approximation", operands[1], "\\approx", operands[2], compact(operands[0]))
-    if len(signs) == 2 and is_label(operands[1]):
+    if len(signs) == 2 and is_variable(operands[1], operands[0] + operands[2]):
         if set(signs) <= {">", "\\ge"}:
             operands, signs = operands[::-1], [_OPPOSITE[sign] for sign in signs[::-1]]
         if set(signs) <= {"<", "\\le"}:
@@ -213,24 +220,43 @@ def _read_relation(text: str, depth: int) -> Answer | None:
 
 def _read_single_relation(left: str, sign: str, right: str, depth: int) -> Answer:
     may_turn = sign in _OPPOSITE or (sign != "\\in" and not re.search("[A-Za-z]", left))
-    if may_turn and is_label(right) and not is_label(left):
+    if may_turn and is_label(right, left) and not is_label(left, right):
         left, sign, right = right, _OPPOSITE.get(sign, sign), left
-    if not is_label(left):
+    value, other = plain_number(left), plain_number(right)
+    if sign == "=" and value is not None and value == other and ("." in left) != ("." in right):  # 3/4 = 0.75
+        return make_value(left)
+    if not is_label(left, "" if sign == "\\approx" else right):
         if sign == "\\approx":
             return _sides("approximation", left, sign, right)
         is_relation = sign == "=" or sign in _OPPOSITE
         return _sides("relation" if is_relation else "other", left, sign, right)
+    if sign in _OPPOSITE:
+        return _read_bound(left, sign, right)
     label = compact(left)
-    if sign in ("<", "\\le"):
-        return make_interval("-\\infty", right, "()" if sign == "<" else "(]", label)
-    if sign in (">", "\\ge"):
-        return make_interval(right, "\\infty", "()" if sign == ">" else "[)", label)
     if sign == "\\ne":
-        return without_points(REALS, [right], label) or _sides("other", left, sign, right)
+        points = _split(right, _ITEM)[0] if not _PLUS_MINUS.search(right) else _both_signs(right)
+        return without_points(REALS, points, label) or _sides("other", left, sign, right)
     answer = _read(right, depth + 1)
     if answer.label or answer.kind in ("relation", "approximation", "other"):
         return _sides("other", left, sign, right)
     return answer._replace(label=label, text=compact(left + sign + right))
+
+
+def _read_bound(left: str, sign: str, right: str) -> Answer:
+    """The half line of a symbol, or what |x| < 2 and |x| > 2 are for a real x."""
+    label = compact(left)
+    is_below, is_open = sign in ("<", "\\le"), sign in ("<", ">")
+    if size := _SIZE.fullmatch(label):
+        label, opposite = size[1], f"-{right}" if _TERM.fullmatch(right) else f"-({right})"
+        if is_below:
+            return make_interval(opposite, right, "()" if is_open else "[]", label)
+        low = make_interval("-\\infty", opposite, "()" if is_open else "(]")
+        return make_union([low, make_interval(right, "\\infty", "()" if is_open else "[)")], label)
+    if not is_variable(left, right):
+        return _sides("relation", left, sign, right)
+    if is_below:
+        return make_interval("-\\infty", right, "()" if is_open else "(]", label)
+    return make_interval(right, "\\infty", "()" if is_open else "[)", label)
 
 
 def _sides(kind: str, left: str, sign: str, right: str, label: str = "") -> Answer:
