@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from megatron_rl.algorithms.ratios import with_finite_ratio
 from megatron_rl.config.records import Kl
 
 
@@ -39,7 +40,7 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, kl: Kl) -> Tensor:
     elif kl.estimator == "k2":
         estimate = 0.5 * log_ratio.square()
     else:
-        estimate = log_ratio.expm1() - log_ratio
+        estimate = with_finite_ratio(log_ratio).expm1() - log_ratio
     return estimate if kl.value_clamp is None else estimate.clamp(-kl.value_clamp, kl.value_clamp)
 
 

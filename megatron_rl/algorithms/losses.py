@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from megatron_rl.algorithms.ratios import with_finite_ratio
 from megatron_rl.config.records import Algorithm
 
 
@@ -57,7 +58,7 @@ def cispo_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, algor
     >>> [round(loss, 4) + 0.0 for loss in losses.tolist()]
     [0.0, -0.8872, -0.5545]
     """
-    ratio = (logprobs - old_logprobs).detach().exp()
+    ratio = with_finite_ratio(logprobs - old_logprobs).detach().exp()
     return -ratio.clamp(1 - algorithm.clip_low, 1 + algorithm.clip_high) * advantages * logprobs
 
 
@@ -85,7 +86,7 @@ def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, algo
     >>> [round(loss, 6) for loss in policy_loss(logprobs, torch.zeros(4), advantages, dual).tolist()]
     [-2.0, -1.28, 1.5, 0.8]
     """
-    ratio = (logprobs - old_logprobs).exp()
+    ratio = with_finite_ratio(logprobs - old_logprobs).exp()
     bounded = ratio.clamp(1 - algorithm.clip_low, 1 + algorithm.clip_high)
     gain = torch.minimum(ratio * advantages, bounded * advantages)
     if algorithm.dual_clip is not None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from megatron_rl.algorithms.ratios import with_finite_ratio
 from megatron_rl.config.records import Correction
 
 
@@ -36,7 +37,8 @@ def mismatch(rollout_logprobs: Tensor, actor_logprobs: Tensor, weights: Tensor) 
     """
     gap = torch.where(weights > 0, actor_logprobs - rollout_logprobs, 0)
     largest = gap.abs().max() if gap.numel() else gap.new_zeros(())
-    return Mismatch(gap_sum=(gap.abs() * weights).sum(), gap_max=largest, kl_sum=((gap.expm1() - gap) * weights).sum())
+    kl = with_finite_ratio(gap).expm1() - gap
+    return Mismatch(gap_sum=(gap.abs() * weights).sum(), gap_max=largest, kl_sum=(kl * weights).sum())
 
 
 class Held(NamedTuple):
@@ -75,7 +77,7 @@ def correction_weights(
     >>> of("sequence_mask", 0.5, 1.3), of("sequence_mask", 0.5, 1.2)
     ([3.0, 0.5, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0])
     """
-    ratio = torch.where(weights > 0, actor_logprobs - rollout_logprobs, 0).exp()
+    ratio = with_finite_ratio(torch.where(weights > 0, actor_logprobs - rollout_logprobs, 0)).exp()
     if correction.method == "truncate":
         ratio = ratio.clamp(correction.low, correction.high)
     else:

@@ -11,6 +11,7 @@ from torch import Tensor
 from megatron_rl.algorithms.kl import kl_estimate
 from megatron_rl.algorithms.losses import cispo_loss, clipped, policy_loss, sequence_log_ratio
 from megatron_rl.algorithms.mismatch import correction_weights, held_by_correction
+from megatron_rl.algorithms.ratios import with_finite_ratio
 from megatron_rl.config.records import Algorithm
 from megatron_rl.types import Pack
 
@@ -94,6 +95,6 @@ def objective(logprobs: Tensor, pack: Pack, algorithm: Algorithm) -> tuple[Tenso
             loss = loss + algorithm.kl.coefficient * kl
     total = (loss * pack.loss_weights).sum()
     with torch.no_grad():
-        ratio = log_ratio.exp()
+        ratio = with_finite_ratio(log_ratio).exp()
         of_tokens = (torch.stack([*clipped(ratio, pack.advantages, algorithm), ratio, kl, corrected]) * mask).sum(1)
         return total, TokenSums.of(torch.cat([mask.sum()[None], total.detach()[None], of_tokens]))

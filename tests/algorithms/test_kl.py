@@ -107,3 +107,12 @@ def test_sums_per_sequence_add_up_over_packs_whatever_has_no_weight() -> None:
         assert whole[row].item() == pytest.approx(expected)
     parts = [kl_per_sequence(estimates[part], weights[part], rows[part], 6) for part in torch.arange(30).split(7)]
     torch.testing.assert_close(sum(parts), whole)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_an_estimate_beyond_all_numbers_is_one_nevertheless_and_pulls_no_more(estimator: str) -> None:
+    policy = torch.tensor([-200.0], requires_grad=True)
+    found = kl_estimate(policy, torch.zeros(1), of(estimator, log_ratio_clamp=1000.0))
+    found.sum().backward()
+    assert policy.grad is not None
+    assert found.isfinite().all() and policy.grad.isfinite().all()

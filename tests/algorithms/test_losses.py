@@ -64,6 +64,24 @@ def test_gradient_equals_finite_differences_of_the_formula(algorithm) -> None:
             assert float(new.grad[i]) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("nats", [89.0, 200.0, 800.0, math.inf])  # of fp32, of fp64, and of a token without probability
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("policy", ["clip", "cispo"])
+def test_a_ratio_beyond_all_numbers_leaves_loss_and_gradient_numbers(nats: float, dtype: torch.dtype, policy) -> None:
+    advantages = torch.tensor([1.0, 0.0, -1.0], dtype=dtype)
+    old = torch.full((3,), -nats, dtype=dtype)
+    new = torch.zeros(3, dtype=dtype, requires_grad=True)
+    losses = (policy_loss if policy == "clip" else cispo_loss)(new, old, advantages, DUAL)
+    losses.sum().backward()
+    assert new.grad is not None
+    if policy == "clip":
+        assert losses.tolist() == pytest.approx([-(1 + HIGH), 0, 1.5]) and new.grad.tolist() == [0, 0, 0]
+        unbounded = policy_loss(new, old, advantages, PLAIN)[2]
+        assert unbounded.isfinite() and unbounded > 1e30
+    else:
+        assert new.grad.tolist() == pytest.approx([-(1 + HIGH), 0, 1 + HIGH])
+
+
 def test_gradcheck() -> None:
     new, old, advantages = tokens(50, seed=2)
     assert torch.autograd.gradcheck(

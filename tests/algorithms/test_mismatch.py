@@ -27,6 +27,16 @@ def test_a_token_without_weight_may_hold_anything() -> None:
     assert [value.item() for value in found] == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("method", ["truncate", "icepop", "sequence_mask"])
+def test_a_ratio_beyond_all_numbers_leaves_weights_and_sums_numbers(method) -> None:
+    actor, rollout = torch.tensor([0.0, -200.0]), torch.tensor([-200.0, 0.0])  # whose mean over the sequence is 1
+    correction = Correction(method=method, low=0.0, high=2.0)
+    found = correction_weights(actor, rollout, torch.ones(2), torch.zeros(2, dtype=torch.long), correction)
+    assert found.isfinite().all() and found[1] == 0
+    assert found[0] == {"truncate": 2.0, "icepop": 0.0}.get(method, found[0])
+    assert all(value.isfinite() for value in mismatch(rollout, actor, torch.ones(2)))
+
+
 def test_nothing_weighted_is_no_mismatch() -> None:
     empty = torch.zeros(0)
     assert [value.item() for value in mismatch(empty, empty, empty)] == [0.0, 0.0, 0.0]
