@@ -65,7 +65,7 @@ class Report:
         if not self.is_main:
             return
         try:
-            self.ledger.end(why_ended(error), spans.take())
+            self.ledger.end(why_ended(error), without_parts(spans.take()))
             self.followers.check(STOP_SECONDS)
             self._draw_page()
         except (RuntimeError, OSError) as trouble:
@@ -93,8 +93,7 @@ class Report:
         """Records the newest validation, and what the model said in some of it."""
         if not self.is_main:
             return
-        # Validation generates and scores too; its own span already counts that.
-        taken = {name: seconds for name, seconds in spans.take().items() if name not in PARTS_OF_VALIDATION}
+        taken = without_parts(spans.take())
         self._count(taken)
         self.ledger.add("validation", state.step, taken)
         found = state.scores[-1]
@@ -182,6 +181,18 @@ class Report:
         page.write_page(self.run.directory / page.FILE_NAME, [self._view()])
         self.page_drawn = time.perf_counter()
         self.page_cost = self.page_drawn - began
+
+
+def without_parts(seconds: dict[str, float]) -> dict[str, float]:
+    """The spans without those that lie within another: a validation generates and scores, too.
+
+    No step lies between two looks of which one has seen a validation.
+
+    >>> without_parts({"refit": 1.0, "validate": 5.0, "generate": 4.0}), without_parts({"generate": 4.0})
+    ({'refit': 1.0, 'validate': 5.0}, {'generate': 4.0})
+    """
+    inner = PARTS_OF_VALIDATION if "validate" in seconds else ()
+    return {name: value for name, value in seconds.items() if name not in inner}
 
 
 def with_mean_tail(seconds: dict[str, float], idle_tail_seconds: float) -> dict[str, float]:

@@ -105,6 +105,17 @@ def test_validation_is_not_counted_as_generation(tmp_path: Path, monkeypatch: py
     assert "time/score_seconds" not in row
 
 
+def test_a_run_that_leaves_its_validation_counts_no_second_of_it_twice(tmp_path: Path) -> None:
+    with contextlib.suppress(Preempted), Report(make_run(tmp_path), MAIN) as report:
+        report.start(State.fresh())
+        with spans.span("validate"), spans.span("generate"):
+            time.sleep(0.02)
+            raise Preempted("SIGUSR1 was received")
+    (attempt,) = read_attempts(tmp_path)
+    assert attempt.parts["validate"] >= 0.02 and attempt.parts["other"] >= 0
+    assert "generate" not in attempt.parts
+
+
 def test_the_page_costs_a_small_share_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     last = validated(dataclasses.replace(State.fresh(), step=6), 0.5)
