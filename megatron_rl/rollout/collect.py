@@ -200,6 +200,7 @@ class Rollouts:
         return WaveStore(
             directory=self.run.directory,
             step=state.step,
+            start=self.run.identity,
             policy_digest=state.policy_digest,
             min_seconds=self.run.store_waves_longer_than_seconds,
         )

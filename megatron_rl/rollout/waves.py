@@ -3,7 +3,8 @@
 A wave is a fixed list of requests. In fp32 on a CPU it has the same bits whatever is decoded beside it, and so has the
 rest of a step that goes on from stored ones. Elsewhere, unless `scale.deterministic` gives each wave the engine to
 itself, what is generated again may be another sample of the same distribution. A wave is found again by what it was
-asked for and by the digest of the policy that answered, so that a run which went another way meets none of it.
+asked for, by what the run started from, and by the digest of the policy that answered, so that a run which went another
+way, or started from other weights in the same directory, meets none of it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class WaveStore:
 
     directory: Path  # of the run
     step: int
-    policy_digest: str  # State.policy_digest of the policy
+    start: Mapping[str, str]  # Run.identity: of the weights and the tokenizer before the first step
+    policy_digest: str  # State.policy_digest of the policy: of all that came after them
     min_seconds: float  # a wave that was generated faster is cheaper to generate again
 
     def find(self, requests: Sequence[Request], options: Mapping[str, Any]) -> list[tuple[Sample, ...]] | None:
@@ -81,7 +83,8 @@ class WaveStore:
 
     def _path(self, requests: Sequence[Request], options: Mapping[str, Any]) -> Path:
         asked = [(one.prompt.id, one.prompt.token_ids, one.seed, one.num_samples) for one in requests]
-        key = json.dumps([self.policy_digest, asked, dict(sorted(options.items()))])
+        of = [dict(sorted(self.start.items())), self.policy_digest]
+        key = json.dumps([of, asked, dict(sorted(options.items()))])
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         return self.directory / FOLDER / f"step_{self.step:06d}" / f"{name}.wave"
 

@@ -323,6 +323,17 @@ def test_another_policy_s_waves_are_left_alone(rollouts, stream: PromptStream, r
     assert len(again.engine.asked) == 2
 
 
+def test_waves_of_other_weights_are_left_alone_before_the_first_checkpoint(
+    rollouts, stream: PromptStream, recipe: Recipe
+) -> None:
+    first, again = (rollouts({0, 2, 3, 5}, stores=True) for _ in range(2))
+    first.collect(stream, recipe, at(0))
+    stream.seek(0)
+    again.run = dataclasses.replace(again.run, identity={"weights": "of another model"})
+    again.collect(stream, recipe, at(0))
+    assert len(again.engine.asked) == 2
+
+
 def test_a_step_that_has_to_leave_goes_on_with_what_it_finished(rollouts, stream: PromptStream, recipe: Recipe) -> None:
     leaving, again = (rollouts({0, 2, 3, 5}, sequences_per_wave=3, stores=True) for _ in range(2))
     generate = leaving.engine.generate

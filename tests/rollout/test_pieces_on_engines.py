@@ -79,7 +79,7 @@ def answers(pieces: list[int], directory: str) -> dict[str, Any]:
             yield place, made
 
     engine.stream = counted  # type: ignore[method-assign]
-    store = WaveStore(directory=run.directory, step=STEP, policy_digest="", min_seconds=0.0)
+    store = WaveStore(directory=run.directory, step=STEP, start=run.identity, policy_digest="", min_seconds=0.0)
     with Scorer(num_processes=1, timeout_seconds=20.0) as scorer:
 
         def answered(samples: int, preemption: Preemption, store: WaveStore | None) -> Groups:

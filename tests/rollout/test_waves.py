@@ -20,8 +20,11 @@ def requests(seed: int = 1 << 16, num_samples: int = 2) -> list[Request]:
     return [Request(prompt=prompt, seed=seed, num_samples=num_samples)]
 
 
-def store(directory: Path, step: int = 5, digest: str = "abc", min_seconds: float = 1.0) -> WaveStore:
-    return WaveStore(directory=directory, step=step, policy_digest=digest, min_seconds=min_seconds)
+def store(
+    directory: Path, step: int = 5, digest: str = "abc", min_seconds: float = 1.0, weights: str = "ab"
+) -> WaveStore:
+    start = {"weights": weights}
+    return WaveStore(directory=directory, step=step, start=start, policy_digest=digest, min_seconds=min_seconds)
 
 
 MADE = [(sample_of([7, 1], [-0.5, -0.25], version=5), sample_of([8, 9, 7], [-1.0, -2.0, -3.0], is_cut=True, version=5))]
@@ -36,6 +39,7 @@ def test_a_wave_is_found_by_nothing_but_what_it_was_asked_for(tmp_path: Path) ->
     store(tmp_path).keep(requests(), OPTIONS, MADE, 1.0)
     assert store(tmp_path, step=6).find(requests(), OPTIONS) is None
     assert store(tmp_path, digest="abd").find(requests(), OPTIONS) is None
+    assert store(tmp_path, weights="ac").find(requests(), OPTIONS) is None
     assert store(tmp_path).find(requests(seed=2 << 16), OPTIONS) is None
     assert store(tmp_path).find(requests(), OPTIONS | {"temperature": 1.2}) is None
 
