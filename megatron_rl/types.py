@@ -168,6 +168,8 @@ class Collected:
     examples: tuple[Example, ...] = ()  # of all that were tried
     idle_tails: tuple[float, ...] = ()  # seconds that each engine waited for the last one, over all rounds
     prefix_hits: float | None = None  # part of all samples' prompt tokens that lay in a prefix cache, of waves made now
+    stored_samples: int = 0  # of those tried: an attempt before has generated them
+    stored_tokens: int = 0  # of their responses
 
     @property
     def idle_tail_seconds(self) -> float:

@@ -73,21 +73,26 @@ def throughput_metrics(
 ) -> Metrics:
     """How fast samples and response tokens were generated, trained on, and both.
 
-    Generating lasts until the last engine has ended: what the first rank waits for it counts.
+    Generating lasts until the last engine has ended: what the first rank waits for it counts. What an attempt before
+    has generated was not generated in this time, and what no verifier judged is not trained on.
     """
     training_seconds = step_seconds - sum(phase_seconds.get(name, 0.0) for name in ("validate", "save", "report"))
     generating, updating = (sum(phase_seconds.get(name, 0.0) for name in names) for names in (GENERATING, ("update",)))
-    trained_samples, trained_tokens = collected.groups.rewards.numel(), sum(update.num_tokens for update in updates)
-    tried_samples, tried_tokens = collected.tried.rewards.numel(), int(collected.tried.lengths.sum())
+    trained_samples, trained_tokens = int(collected.groups.judged.sum()), sum(update.num_tokens for update in updates)
+    made_samples = collected.tried.rewards.numel() - collected.stored_samples
+    made_tokens = int(collected.tried.lengths.sum()) - collected.stored_tokens
+    made = {
+        "generated_tokens_per_second": per_second(made_tokens, generating),
+        "generated_samples_per_second": per_second(made_samples, generating),
+        "generated_tokens_per_second_per_device": per_second(made_tokens, generating) / num_devices,
+    }
     return {
         "throughput/samples_per_second": per_second(trained_samples, training_seconds),
         "throughput/tokens_per_second": per_second(trained_tokens, training_seconds),
-        "throughput/generated_tokens_per_second": per_second(tried_tokens, generating),
-        "throughput/generated_samples_per_second": per_second(tried_samples, generating),
+        **{f"throughput/{name}": rate for name, rate in made.items() if made_samples},
         **({} if collected.prefix_hits is None else {"throughput/prefix_hit_fraction": collected.prefix_hits}),
         "throughput/updated_tokens_per_second": per_second(trained_tokens, updating),
         "throughput/updated_samples_per_second": per_second(trained_samples, updating),
-        "throughput/generated_tokens_per_second_per_device": per_second(tried_tokens, generating) / num_devices,
         "throughput/updated_tokens_per_second_per_device": per_second(trained_tokens, updating) / num_devices,
     }
 

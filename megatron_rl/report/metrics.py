@@ -29,7 +29,9 @@ METRICS: Mapping[str, Metric] = {
     "run/idle_steps_count": Metric("steps since the run began that had nothing to update on", "steps"),
     "rollout/reward_mean": Metric("mean raw reward of the judged samples of all groups tried", "0..1", True),
     "rollout/reward_shaped_mean": Metric(
-        "the same after the penalties for length and truncation; groups that are dropped included", "reward", True
+        "the same after shaping: form, truncation and length; dropped groups included, a KL in the reward not",
+        "reward",
+        True,
     ),
     "rollout/response_tokens_mean": Metric("mean response length of all samples tried", "tokens", True),
     "rollout/response_tokens_median": Metric("half of the responses are no longer", "tokens", True),
@@ -60,7 +62,9 @@ METRICS: Mapping[str, Metric] = {
     "dynamic_sampling/all_wrong_fraction": Metric(
         "groups tried in which every judged sample has reward 0", "fraction", True
     ),
-    "actor/loss": Metric("policy loss + KL term, token mean", "-"),
+    "actor/loss": Metric(
+        "policy loss + KL term, by the recipe's loss_aggregation; of several updates their mean by tokens", "-"
+    ),
     "actor/entropy_nats": Metric("entropy of the policy at the sampling temperature, before the updates", "nats"),
     "actor/kl_reference_nats": Metric("the recipe's estimate of the distance to the reference", "nats"),
     "actor/clip_low_fraction": Metric(
@@ -80,7 +84,7 @@ METRICS: Mapping[str, Metric] = {
     "mismatch/max_nats": Metric("largest |actor - rollout log-probability|", "nats"),
     "mismatch/kl_nats": Metric("k3 estimate of KL(rollout || actor)", "nats"),
     "mismatch/corrected_fraction": Metric("tokens beyond the bounds of the recipe's mismatch correction", "fraction"),
-    "reference/reset": Metric("1 when the reference became the current policy after this step", "0 or 1"),
+    "reference/reset": Metric("1 when the reference was replaced after this step", "0 or 1"),
     "length_term/is_on": Metric("1 while the cosine length term shapes the reward", "0 or 1"),
     "validation/unjudged_fraction": Metric("held-out samples without a verdict, mean over domains", "fraction", True),
     "validation/accuracy": Metric("mean verdict on held-out prompts, every domain counting the same", "0..1", True),
@@ -98,16 +102,18 @@ METRICS: Mapping[str, Metric] = {
     "time/report_seconds": Metric("this journal, the display and the page, on the step before", "s"),
     "time/other_seconds": Metric("what no other phase accounts for, waiting included", "s"),
     "throughput/samples_per_second": Metric(
-        "samples trained on, per second without validating, saving, reporting", "1/s"
+        "judged samples trained on, per second without validating, saving, reporting", "1/s"
     ),
     "throughput/tokens_per_second": Metric("response tokens trained on, per second likewise", "1/s"),
     "throughput/generated_tokens_per_second": Metric(
-        "response tokens of all samples, per second until the last engine has ended", "1/s"
+        "response tokens of all samples tried, without waves that an attempt before stored, per second until the last "
+        "engine has ended",
+        "1/s",
     ),
-    "throughput/generated_samples_per_second": Metric("all samples, per second likewise", "1/s"),
+    "throughput/generated_samples_per_second": Metric("all samples tried, likewise", "1/s"),
     "throughput/prefix_hit_fraction": Metric("prompt tokens of all samples that the prefix cache had", "fraction"),
     "throughput/updated_tokens_per_second": Metric("response tokens trained on, per second updating", "1/s"),
-    "throughput/updated_samples_per_second": Metric("samples trained on, per second updating", "1/s"),
+    "throughput/updated_samples_per_second": Metric("judged samples trained on, per second updating", "1/s"),
     "throughput/generated_tokens_per_second_per_device": Metric("generated_tokens_per_second, for each device", "1/s"),
     "throughput/updated_tokens_per_second_per_device": Metric("updated_tokens_per_second, for each device", "1/s"),
     "memory/device_bytes": Metric("the first rank's memory in use at the end of the step, on its device", "bytes"),

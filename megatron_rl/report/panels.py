@@ -139,7 +139,7 @@ PANELS = (
         section="policy",
         title="Loss",
         curves={"actor/loss": "loss"},
-        caption="policy loss and KL term, token mean; its level means little",
+        caption="policy loss and KL term; its level means little",
     ),
     Panel(
         section="engines",

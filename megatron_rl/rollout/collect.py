@@ -35,11 +35,13 @@ STRAGGLER_SECONDS, STRAGGLER_RATIO = 10.0, 2.0  # chosen: an engine slower than 
 
 
 class Spent(NamedTuple):
-    """What an engine did for a round, without waves that lay on the disk."""
+    """What an engine did for a round, and what lay on the disk and cost it nothing."""
 
     seconds: float = 0.0  # generating
     prompt_tokens: int = 0  # of all samples
     cached_tokens: int = 0  # of them, found in the prefix cache
+    stored_samples: int = 0
+    stored_tokens: int = 0  # of their responses
 
     def plus(self, other: Spent) -> Spent:
         return Spent(*(mine + more for mine, more in zip(self, other, strict=True)))
@@ -136,6 +138,8 @@ class Rollouts:
             examples=first_of(examples, per_domain),
             idle_tails=tuple(self.idle_tails.values()),
             prefix_hits=self.spent.cached_tokens / self.spent.prompt_tokens if self.spent.prompt_tokens else None,
+            stored_samples=self.spent.stored_samples,
+            stored_tokens=self.spent.stored_tokens,
         )
 
     def answer(
@@ -218,6 +222,8 @@ class Rollouts:
             if stored is None:
                 missing.append(wave)
             else:
+                lengths = [len(sample.token_ids) for part in stored for sample in part]
+                self.spent_here = self.spent_here.plus(Spent(stored_samples=len(lengths), stored_tokens=sum(lengths)))
                 yield wave, stored
         # Where the same bits are wanted of a GPU, each has the engine to itself.
         for some in [[wave] for wave in missing] if self.run.scale.deterministic else [missing]:

@@ -13,12 +13,13 @@ from megatron_rl.report.measures import (
     dynamic_sampling_metrics,
     rollout_metrics,
     step_metrics,
+    throughput_metrics,
     validation_metrics,
     verifier_metrics,
 )
 from megatron_rl.report.metrics import METRICS, checked
 from megatron_rl.report.progress import facts_of
-from megatron_rl.types import Scores, State
+from megatron_rl.types import Collected, Scores, State
 from recipes.prorl_v2 import RECIPE
 from tests.report.records import POLICY, collected, groups, update
 
@@ -166,6 +167,17 @@ def test_step_metrics_hold_every_declared_metric_of_a_step() -> None:
     assert found["throughput/updated_tokens_per_second_per_device"] == pytest.approx(2 * 20 / 0.5 / 2)
     assert found["memory/device_bytes"] == 4
     assert (found["actor/loss_scale"], found["actor/overflows_count"]) == (1024, 2)
+
+
+def test_what_lay_on_the_disk_was_not_generated_and_what_was_not_judged_is_not_trained_on() -> None:
+    tried = groups(rewards=[[1.0, 0.0]], judged=[[True, False]], domains=["math"], lengths=[[2, 4]])
+    part = Collected(groups=tried, tried=tried, rounds=1, keep_rate=1.0, stored_samples=1, stored_tokens=4)
+    found = throughput_metrics(part, [update()], {"generate": 2.0, "update": 4.0}, 10.0, 1)
+    assert found["throughput/generated_tokens_per_second"] == found["throughput/generated_samples_per_second"] * 2 == 1
+    assert found["throughput/updated_samples_per_second"] == 1 / 4 and found["throughput/samples_per_second"] == 1 / 10
+    whole = dataclasses.replace(part, stored_samples=2, stored_tokens=6)
+    found = throughput_metrics(whole, [update()], {"generate": 0.001, "update": 4.0}, 10.0, 1)
+    assert not [name for name in found if "generated" in name]
 
 
 def test_a_step_that_found_no_group_leaves_no_kl_behind() -> None:

@@ -277,7 +277,7 @@ def test_waves_of_a_round_share_the_engine_unless_each_is_to_come_out_the_same(
     found.engine.prompt_tokens, found.engine.cached_tokens = 10, 3
     collected = found.collect(stream, recipe, at(0))
     assert (found.engine.streams, serials(collected.groups)) == (streams, [0, 2, 3, 5])
-    assert found.spent[1:] == (10 * len(streams), 3 * len(streams))
+    assert found.spent[1:] == (10 * len(streams), 3 * len(streams), 0, 0)
 
 
 def test_a_group_larger_than_a_wave_is_the_same_in_parts(rollouts, stream: PromptStream, recipe: Recipe) -> None:
@@ -300,6 +300,9 @@ def test_stored_waves_are_not_generated_again(rollouts, stream: PromptStream, re
     stream.seek(0)
     from_bank = again.collect(stream, recipe, at(0))
     assert again.engine.asked == []
+    everything = from_bank.tried.rewards.numel(), int(from_bank.tried.lengths.sum())
+    assert (from_bank.stored_samples, from_bank.stored_tokens) == everything
+    assert whole.stored_samples == whole.stored_tokens == 0
     assert dict(from_bank.groups.samples) == dict(whole.groups.samples)
     assert torch.equal(from_bank.groups.rewards, whole.groups.rewards)
 
