@@ -17,6 +17,7 @@ from benchmarks.loop import Case
 from megatron_rl.commands.choose import REPOSITORY, build_run
 from megatron_rl.config.run import Run
 from megatron_rl.config.weights import tensor_names
+from megatron_rl.estimate.step import multiplied_weights
 from megatron_rl.report.journal import is_validation
 from recipes.models import R1_DISTILL_QWEN_1_5B
 
@@ -188,7 +189,7 @@ def product_rate(hardware: Device, size: int) -> float:
 def forward_flops(run: Run, batch: Batch) -> float:
     """Multiplications and additions of one forward pass: the layers', the head's, and attention within sequences."""
     model = run.recipe.model
-    weights = model.num_parameters - model.vocab_size * model.hidden_size  # the input table multiplies nothing
     lengths = [length for part in batch.packs for length in part.cumulative_lengths.diff().tolist()]
     pairs = sum(length * (length + 1) / 2 for length in lengths)
-    return 2.0 * weights * sum(lengths) + 4.0 * model.num_layers * model.num_heads * model.head_dim * pairs
+    attention = 4.0 * model.num_layers * model.num_heads * model.head_dim * pairs
+    return 2.0 * multiplied_weights(model) * sum(lengths) + attention

@@ -187,7 +187,6 @@ def days_line(run: Run, constants: Constants, step: float, save: float) -> str:
         save_every=every,
         start=constants.start_seconds,
         limit=3600 * limit if limit else math.inf,
-        wait=0.0,
         failure_every=3600 / (FAILURES_PER_DEVICE_HOUR * run.scale.num_devices),
     )
     mean = sum(goodput(job, DAYS, seed) for seed in range(SEEDS)) / SEEDS

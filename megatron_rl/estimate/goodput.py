@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -11,14 +12,13 @@ FAILURES_PER_DEVICE_HOUR = 419 / (54 * 24 * 16384)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one run on a cluster is; all in seconds."""
+    """What one run on a cluster is, without its waits in the queue; all in seconds."""
 
     step: float
     save: float
     save_every: float  # at the end of the step under way
     start: float
     limit: float  # of the queue; inf for none
-    wait: float  # in the queue before each job
     failure_every: float  # on average, of all its devices together; inf for never
 
 
@@ -29,23 +29,26 @@ def goodput(job: Job, days: float, seed: int) -> float:
 
     A job of 100 seconds: 10 to start, eight steps of 10, a save of 5, and 5 in which no step fits.
 
-    >>> job = Job(step=10.0, save=5.0, save_every=1000.0, start=10.0, limit=100.0, wait=0.0, failure_every=float("inf"))
+    >>> job = Job(step=10.0, save=5.0, save_every=1000.0, start=10.0, limit=100.0, failure_every=float("inf"))
     >>> round(goodput(job, 1.0, 0), 2)
     0.84
     """
     source, spent, kept, end = random.Random(seed), 0.0, 0.0, 86400.0 * days
+    steps_per_save = max(1, math.ceil(job.save_every / job.step - 1e-9))
+    cycle = steps_per_save * job.step + job.save
+    if job.start + job.step + job.save > min(job.limit, end):
+        return 0.0  # not one step fits
     while spent < end:
-        fails = source.expovariate(1 / job.failure_every) if job.failure_every < float("inf") else float("inf")
-        now, unsaved = job.start, 0.0
-        while now + job.step + job.save <= min(job.limit, fails):
-            now, unsaved = now + job.step, unsaved + job.step
-            if unsaved >= job.save_every:
-                now, kept, unsaved = now + job.save, kept + unsaved, 0.0
-        if fails < job.limit:
+        fails = source.expovariate(1 / job.failure_every) if job.failure_every < math.inf else math.inf
+        limit = min(job.limit, end)  # the last job goes on beyond the days, but not for ever
+        room = min(limit, fails) - job.start
+        num_cycles = max(0, math.floor(room / cycle))
+        num_more = max(0, math.floor((room - num_cycles * cycle - job.save) / job.step))
+        kept += num_cycles * steps_per_save * job.step
+        now = job.start + num_cycles * cycle + num_more * job.step
+        if fails < limit:
             now = fails
-        elif unsaved:
-            now, kept = now + job.save, kept + unsaved
-        elif now == job.start:
-            return 0.0  # not one step fits before the limit
+        elif num_more:
+            now, kept = now + job.save, kept + num_more * job.step
         spent += now
     return kept / spent

@@ -26,7 +26,7 @@ FIGURES = (
         scale="h100x32",
         what="seconds a step",
         value=735.0,
-        source="derived: 16,000 GPU-hours (2505.24864v1, section 3.2) over 32 GPUs and 2,450 steps (its blog)",
+        source="derived: 16,000 GPU-hours (2505.24864v1, section 3.2), 32 GPUs, 2,450 steps (2512.16649v1, Table 4)",
     ),
     Figure(
         recipe="brorl_control_n16",

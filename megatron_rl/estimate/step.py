@@ -97,13 +97,26 @@ def decoding(model: Model, scale: Scale, constants: Constants) -> Decoding:
     """What a decoding step of an engine costs, its ranks reading their shares at once."""
     size, ranks = BYTES[scale.precision], scale.rollout_tensor_parallel
     keys = 2 * model.num_layers * model.num_kv_heads * model.head_dim * size
-    weights = size * (model.num_parameters - model.vocab_size * model.hidden_size)
+    weights = size * multiplied_weights(model)
     return Decoding(
         step_seconds=constants.step_overhead_seconds + weights / ranks / constants.bytes_per_second,
         sequence_seconds=constants.sequence_seconds + 2 * model.num_parameters / (ranks * constants.decoding_flops),
         token_seconds=keys / ranks / constants.bytes_per_second,
         prefill_token_seconds=2 * model.num_parameters / (ranks * constants.flops * constants.prefill_share),
     )
+
+
+def multiplied_weights(model: Model) -> int:
+    """Weights that a token is multiplied by: all but a table of embeddings that is not the head's as well.
+
+    >>> from recipes.models import R1_DISTILL_QWEN_1_5B as model
+    >>> multiplied_weights(model) == 28 * 46_797_824 + 1_536 + 151_936 * 1_536
+    True
+    >>> tied = dataclasses.replace(model, tied_embeddings=True)
+    >>> multiplied_weights(tied) == multiplied_weights(model)
+    True
+    """
+    return model.num_parameters - (0 if model.tied_embeddings else model.vocab_size * model.hidden_size)
 
 
 def published_keep_rate(samples_per_prompt: int) -> float:
@@ -203,7 +216,7 @@ def with_mean(constants: Constants, mean_tokens: float) -> Constants:
 def forward_flops(model: Model, tokens: float, context: float) -> float:
     """Operations of one forward pass over so many tokens of sequences whose mean context is `context` / 2."""
     attention = 2 * 2 * model.num_layers * model.num_heads * model.head_dim * context / 2
-    return tokens * (2 * (model.num_parameters - model.vocab_size * model.hidden_size) + attention)
+    return tokens * (2 * multiplied_weights(model) + attention)
 
 
 def parts_of_step(run: Run, step: int, constants: Constants) -> Parts:
@@ -226,7 +239,6 @@ def parts_of_step(run: Run, step: int, constants: Constants) -> Parts:
             samples_per_prompt=recipe.validation.samples_per_prompt,
         ),
     )
-    state_bytes = (size * 2 + 12) * model.num_parameters / scale.num_devices
     parts = {
         "refit": size * model.num_parameters / scale.rollout_tensor_parallel / constants.refit_bytes_per_second,
         "generate": sum(one.seconds - one.idle_seconds for one in made),
@@ -238,7 +250,8 @@ def parts_of_step(run: Run, step: int, constants: Constants) -> Parts:
     }
     seconds = sum(parts.values())
     every = min(run.save_every_steps, max(1.0, 60 * run.save_every_minutes / seconds))
-    return parts | {"save": state_bytes / constants.save_bytes_per_second / every}
+    saved = checkpoint_bytes(run) / scale.num_devices
+    return parts | {"save": saved / constants.save_bytes_per_second / every}
 
 
 def parts_of_run(run: Run, constants: Constants) -> Parts:
@@ -256,8 +269,11 @@ def parts_of_run(run: Run, constants: Constants) -> Parts:
 
 
 def checkpoint_bytes(run: Run) -> int:
-    """What one checkpoint takes on disk: weights, reference, fp32 weights and two moments."""
-    return (2 * BYTES[run.scale.precision] + 12) * run.recipe.model.num_parameters
+    """What one checkpoint takes on disk: weights, reference and best policy if any, fp32 weights and two moments."""
+    algorithm = run.recipe.algorithm
+    reset = algorithm.reference_reset
+    copies = 1 + (algorithm.kl is not None) + (reset is not None and reset.target == "best_checkpoint")
+    return (copies * BYTES[run.scale.precision] + 12) * run.recipe.model.num_parameters
 
 
 def from_metrics(constants: Constants, run: Run, rows: list[Mapping[str, float]]) -> Constants:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,15 @@ from megatron_rl.config.run import Run
 from megatron_rl.estimate.generation import Lengths
 from megatron_rl.estimate.goodput import Job, goodput
 from megatron_rl.estimate.published import FIGURES, Figure, estimated
-from megatron_rl.estimate.step import OURS, from_metrics, parts_of_step, rounds
+from megatron_rl.estimate.step import (
+    OURS,
+    checkpoint_bytes,
+    decoding,
+    forward_flops,
+    from_metrics,
+    parts_of_step,
+    rounds,
+)
 from megatron_rl.report.provenance import KEYS
 
 SHORT = dataclasses.replace(OURS, lengths=Lengths(median_tokens=200, sigma_of_prompts=0.5, sigma_within=0.4))
@@ -96,12 +105,38 @@ def test_more_devices_take_less_time_and_longer_answers_more() -> None:
 
 
 def test_goodput_falls_with_failures_and_short_jobs() -> None:
-    job = Job(step=60, save=5, save_every=1800, start=120, limit=14400, wait=0, failure_every=float("inf"))
+    job = Job(step=60, save=5, save_every=1800, start=120, limit=14400, failure_every=float("inf"))
     peace = goodput(job, 30, 1)
     failing = goodput(dataclasses.replace(job, failure_every=7200), 30, 1)
     assert 0.97 < peace < 1 and failing < peace - 0.1
     assert goodput(dataclasses.replace(job, limit=600), 30, 1) < peace
     assert goodput(dataclasses.replace(job, limit=180), 30, 1) == 0  # start and step alone take as long
+
+
+def test_goodput_of_short_steps_without_a_limit_is_known_at_once() -> None:
+    """As on a laptop: a step every third of a second, and a failure in years, or never."""
+    job = Job(step=0.3, save=0.03, save_every=15, start=10, limit=math.inf, failure_every=math.inf)
+    for every in (math.inf, 9e7):
+        assert goodput(dataclasses.replace(job, failure_every=every), 30, 0) == pytest.approx(15 / 15.03, rel=1e-3)
+
+
+def test_tied_embeddings_multiply_as_often_and_are_read_as_often_as_a_head_of_its_own() -> None:
+    run = run_of("prorl_v2", "h100x8", SMALL)
+    untied = run.recipe.model
+    tied = dataclasses.replace(untied, tied_embeddings=True)
+    assert untied.num_parameters - tied.num_parameters == untied.vocab_size * untied.hidden_size
+    assert forward_flops(tied, 100, 50) == forward_flops(untied, 100, 50)
+    assert decoding(tied, run.scale, OURS).step_seconds == decoding(untied, run.scale, OURS).step_seconds
+
+
+def test_a_checkpoint_has_the_copies_of_the_policy_that_the_recipe_keeps() -> None:
+    run = run_of("prorl_v2", "h100x8", SMALL)
+    free = run_of("prorl_v2_reference_free", "h100x8", SMALL)
+    best = run_of("prorl_v2", "h100x8", [*SMALL, "algorithm.reference_reset.target=best_checkpoint"])
+    copy = 2 * run.model.num_parameters
+    assert checkpoint_bytes(run) == 16 * run.model.num_parameters
+    assert [checkpoint_bytes(one) - checkpoint_bytes(run) for one in (free, best)] == [-copy, copy]
+    assert parts_of_step(free, 0, SHORT)["save"] < parts_of_step(run, 0, SHORT)["save"]
 
 
 def test_the_command_says_step_run_disk_and_gains_and_check_says_the_total() -> None:
