@@ -154,6 +154,16 @@ PAGE = Publication(
             ),
         ),
         Table(
+            title="Code in %, not to be set beside ProRL's own tables: the rule is another one, and not stated",
+            columns=("steps", "apps", "codecontests", "codeforces", "taco"),
+            rows=(
+                ("ProRL v2", 58.52, 54.99, 58.64, 35.87),  # BR Table 4
+                ("BroRL +107", 60.28, 55.84, 59.80, 37.31),  # BR Table 4
+                ("BroRL +134", 60.19, 56.52, 60.04, 37.15),  # BR Table 4
+                ("BroRL +191", 61.59, 56.62, 60.86, 37.74),  # BR Table 4
+            ),
+        ),
+        Table(
             title="Reasoning Gym by category, in %",
             columns=(
                 "category",

@@ -55,7 +55,7 @@ RECIPE = Recipe(
                 min_gain=0.0,  # chosen: any new best counts, for slow gains drown in the noise of one validation
                 drop=0.03,  # chosen: seven times the noise of 1,024 prompts with 16 samples each
             ),
-            min_steps_between=100,  # chosen: as long as the patience
+            min_steps_between=100,  # chosen: ten validations, before which a drop may be what the reset itself cost
             target="current",  # P1 section 2.3.1: a recent snapshot of the policy
             clears_optimizer=True,  # P1 section 2.3.1
         ),

@@ -153,10 +153,17 @@ def variants(recipe: Recipe) -> str:
     for name in recipe_files():
         variant = find_recipe(name)
         if name not in published() and base_of(name) == recipe.name:
-            lines = differences(dataclasses.asdict(recipe), dataclasses.asdict(variant))
+            lines = differences(named(recipe), named(variant))
             changed = [line for line in lines if line.partition(":")[0] not in ("name", "version")]
             rows.append((f"`{variant.release}`", "; ".join(f"`{line}`" for line in changed)))
     return "## Variants\n\n" + markdown(("variant", "what it changes"), rows) if rows else ""
+
+
+def named(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's values by name, each stage under its own, so that a line says which value of which one differs."""
+    values = dataclasses.asdict(recipe)
+    stages = {stage.why.partition(":")[0].lower().replace(" ", "_"): stage for stage in recipe.stages}
+    return values | {"stages": {name: dataclasses.asdict(stage) for name, stage in stages.items()}}
 
 
 def base_of(variant: str) -> str:

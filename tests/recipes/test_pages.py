@@ -1,7 +1,9 @@
 """The page of a recipe is made from the recipe."""
 
+import importlib
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,34 @@ def test_every_variant_stands_on_one_page() -> None:
         assert sum(f"`{find_recipe(name).release}`" in page for page in pages) == 1
 
 
+def test_what_a_variant_changes_of_the_stages_is_told_stage_by_stage() -> None:
+    page = (FOLDER / "prorl_v1.md").read_text(encoding="utf-8")
+    (line,) = [line for line in page.splitlines() if line.startswith("| `prorl_v1_reference_free")]
+    told = re.findall(r"`stages\.(.+?)`", line)
+    assert told == [f"run_{number}.resets_reference: True -> False" for number in (2, 6, 7)]
+    assert all(len(line) < 1000 for line in page.splitlines())
+
+
+def mean(row: Sequence[Any]) -> float:
+    return sum(row) / len(row)
+
+
+@pytest.mark.parametrize("name", make.published())
+def test_the_papers_means_are_those_of_their_rows(name: str) -> None:
+    """A digit that was copied wrong would show: 0.01 is the papers' rounding."""
+    tables = importlib.import_module(f"recipes.{name}").PAGE.results
+    for table in tables:
+        for row in table.rows if table.columns[-1] == "mean" else ():
+            assert mean(row[1:-1]) == pytest.approx(row[-1], abs=0.01), row
+    scores = {row[2]: row for table in tables if table.columns[:2] == ("method", "samples each") for row in table.rows}
+    for table in tables:
+        column = {"Math": 5, "Code": 6}.get(table.title.split()[0].strip(","), 0)
+        for row in table.rows if scores and table.columns[0] == "steps" else ():
+            label = row[0].rpartition(" ")[2]
+            printed = scores[label if label.startswith("+") else 3000][column]
+            assert mean(row[1:]) == pytest.approx(printed, abs=0.01), row
+
+
 def test_values_and_sources_are_read_as_they_are_written() -> None:
     assert list(sourced_values(SOURCE)) == [
         ("algorithm.clip_low", "0.20", "B2"),
@@ -111,6 +141,7 @@ NAMED: dict[str, tuple[str, ...]] = {
         "fresh moments",
         "| math | 16506 | 15760 | BB |",
         "| code | 26808 | 26090 | BB |",
+        "| BroRL +191 | 61.59 | 56.62 | 60.86 | 37.74 | BR Table 4 |",
         "| ProRL v1, blog | 16 | 2000 |",
         "`nvidia/Nemotron-Research-Reasoning-Qwen-1.5B@brorl`",
     ),
