@@ -63,7 +63,7 @@ def write_run_file(run: Run, from_step: int) -> dict[str, Any]:
         "published_fingerprint": run.published.fingerprint,
         "modified": list(run.modified),
         "batch": batch_algebra(run),
-        "attempts": [*attempts, attempt(from_step)],
+        "attempts": [*attempts, attempt(run, from_step)],
         "sources": sources_of(run.asked_for or run.published.name),
         "run": dataclasses.asdict(run),
     }
@@ -101,9 +101,17 @@ def rewards_of(run: Run) -> dict[str, Any]:
     return {"rewards": found} if found else {}
 
 
-def attempt(from_step: int) -> dict[str, Any]:
-    """One start of the program: when, from which step, and with what."""
+def attempt(run: Run, from_step: int) -> dict[str, Any]:
+    """One start of the program: when, from which step, and with what.
+
+    The scale may change from one attempt to the next, and so may the recipe before the first checkpoint.
+    """
     return {
+        "release": run.recipe.release,
+        "fingerprint": run.recipe.fingerprint,
+        "scale": run.scale.name,
+        "layout": run.scale.layout,
+        "modified": list(run.modified),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "from_step": from_step,
         "python": sys.version.split()[0],

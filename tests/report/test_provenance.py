@@ -34,6 +34,20 @@ def test_the_file_holds_the_resolved_run_and_every_attempt(tmp_path: Path) -> No
     assert "torch" in content["attempts"][0]["packages"]
 
 
+def test_an_attempt_says_with_which_recipe_and_on_which_layout_it_was(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    later = dataclasses.replace(run.recipe, version="9.9.9")
+    write_run_file(run, 0)
+    wider = dataclasses.replace(run.scale, name="wider", devices_per_node=2 * run.scale.devices_per_node)
+    content = write_run_file(dataclasses.replace(run, recipe=later, scale=wider, modified=("run.seed=2",)), 0)
+    first, second = content["attempts"]
+    assert [first["release"], second["release"]] == [run.recipe.release, later.release]
+    assert [first["fingerprint"], second["fingerprint"]] == [run.recipe.fingerprint, later.fingerprint]
+    assert [first["scale"], second["scale"]] == [run.scale.name, "wider"]
+    assert second["layout"]["num_devices"] == 2 * first["layout"]["num_devices"]
+    assert [first["modified"], second["modified"]] == [[], ["run.seed=2"]]
+
+
 @pytest.mark.parametrize("text", ['{"attempts": [', "[]", "3", '{"attempts": 3}', '{"attempts": [1]}', "\udcff"])
 def test_a_damaged_file_is_said_in_one_line_and_written_anew(text: str, tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(text, errors="surrogateescape")
