@@ -93,6 +93,9 @@ ENGINE_OPTIONS: Mapping[str, Any] = {
     # The size of the cache is pinned by the scale. This share must be free at the start, or vLLM refuses; its own 0.92
     # would, where another process has not quite left the GPU yet.
     "gpu_memory_utilization": 0.5,
+    # vLLM's own all-reduce hands the buffers of CUDA graphs to other ranks by cudaIpcGetMemHandle, which refuses
+    # expandable segments and ends the process (vllm#42609). PyTorch's symmetric memory takes its place, or NCCL.
+    "disable_custom_all_reduce": True,
 }
 
 

@@ -23,7 +23,7 @@ from megatron_rl.device.cuda import (
 from megatron_rl.rollout.engine import config_overrides
 from megatron_rl.runtime.ranks import process_environment
 from recipes.prorl_v2 import RECIPE
-from recipes.scales import CPU, GPU1, H100X8
+from recipes.scales import CPU, GPU1, H100X8, H100X64_TP8_PP2
 from tests.ranks import run_ranks
 
 DETERMINISTIC = dataclasses.replace(H100X8, deterministic=True)
@@ -119,6 +119,12 @@ def test_kernels_queue_behind_communication_where_ranks_share_a_sequence(degree:
     assert process_environment(dataclasses.replace(H100X8, **{degree: 2}))[name] == "1"
     assert name not in process_environment(H100X8)
     assert name not in process_environment(dataclasses.replace(CPU, **{degree: 2}))
+
+
+def test_a_tensor_parallel_engine_shares_no_memory_that_grows_in_place() -> None:
+    # vLLM's all-reduce would hand its CUDA graphs' buffers to the other ranks, which CUDA refuses of such memory.
+    assert process_environment(H100X64_TP8_PP2, {})["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    assert ENGINE_OPTIONS["disable_custom_all_reduce"] is True
 
 
 def test_memory_grows_in_place_unless_the_site_says_otherwise() -> None:
