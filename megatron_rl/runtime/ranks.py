@@ -81,8 +81,9 @@ DETERMINISTIC_VARIABLES = {
 }
 
 
-# Scales of blocks in fp32, as vLLM's are on an H100; Transformer Engine would round them to powers of two.
-BLOCK_SCALE_VARIABLES = {"NVTE_FP8_BLOCK_SCALING_FP32_SCALES": "1"}
+# Scales of blocks in fp32 on both sides, which an H100 takes. By themselves Transformer Engine and vLLM's DeepGEMM
+# round them to powers of two, and vLLM rounds weights once more for it.
+BLOCK_SCALE_VARIABLES = {"NVTE_FP8_BLOCK_SCALING_FP32_SCALES": "1", "VLLM_USE_DEEP_GEMM_E8M0": "0"}
 
 
 def process_environment(scale: Scale, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -101,7 +102,7 @@ def process_environment(scale: Scale, environment: Mapping[str, str] = os.enviro
         **DEVICE_VARIABLES[scale.device],
         **queues,
         **({ALLOCATOR: environment.get(ALLOCATOR, "expandable_segments:True")} if scale.device == "cuda" else {}),
-        **(BLOCK_SCALE_VARIABLES if scale.fp8_actor == "blockwise" else {}),
+        **(BLOCK_SCALE_VARIABLES if scale.fp8_actor == "blockwise" or scale.fp8_rollout else {}),
         **(DETERMINISTIC_VARIABLES if scale.deterministic and scale.device == "cuda" else {}),
     }
 

@@ -127,6 +127,13 @@ def test_a_tensor_parallel_engine_shares_no_memory_that_grows_in_place() -> None
     assert ENGINE_OPTIONS["disable_custom_all_reduce"] is True
 
 
+@pytest.mark.parametrize("changes", [{"fp8_actor": "blockwise"}, {"fp8_rollout": True}])
+def test_scales_of_blocks_are_rounded_by_neither_engine(changes: dict[str, Any]) -> None:
+    asked = {"NVTE_FP8_BLOCK_SCALING_FP32_SCALES": "1", "VLLM_USE_DEEP_GEMM_E8M0": "0"}
+    assert asked.items() <= process_environment(dataclasses.replace(H100X8, **changes)).items()
+    assert not asked.keys() & process_environment(H100X8).keys()
+
+
 def test_memory_grows_in_place_unless_the_site_says_otherwise() -> None:
     name = "PYTORCH_CUDA_ALLOC_CONF"
     assert process_environment(H100X8, {})[name] == "expandable_segments:True"
