@@ -20,7 +20,7 @@ from megatron_rl.data.prompts import PromptStream, encode, held_out, left_out, l
 from megatron_rl.evaluation.evaluate import evaluate
 from megatron_rl.export import export
 from megatron_rl.refit import agreement
-from megatron_rl.refit.phase import rollout_phase
+from megatron_rl.refit.phase import end, rollout_phase
 from megatron_rl.report.card import write_card
 from megatron_rl.report.report import Report
 from megatron_rl.rewards.score import Scorer
@@ -76,7 +76,7 @@ def train(run: Run) -> State:
         gc.freeze()  # what has been imported stays; looking through it again and again is a tenth of a small step
         gc.enable()
         state = loop(run, actor, rollouts, prompts, validation, report)
-        engine.close()
+        end(actor, engine)
     parallel.stop()
     return state
 

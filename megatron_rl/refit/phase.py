@@ -29,3 +29,15 @@ def rollout_phase(actor: Actor, engine: Engine, version: int) -> Iterator[None]:
     finally:
         engine.sleep()
         actor.offload.come_back()
+
+
+def end(actor: Actor, engine: Engine) -> None:
+    """Ends the engine, and with it the process groups, after the last use of the actor. Collective over the world.
+
+    The engine takes its memory once more, to give it back in order: where the scale offloads, it has no room beside the
+    whole actor.
+    """
+    actor.offload.leave()
+    actor.offload.leave_weights()
+    actor.device.release_memory()
+    engine.close()
