@@ -17,6 +17,7 @@ import pytest
 
 from megatron_rl import checkpoint, device
 from megatron_rl.runtime import parallel
+from megatron_rl.runtime.rundir import remove_shared_memory
 from tests.models import make_folder, make_run
 from tests.ranks import run_ranks
 from tests.refit.test_refit import trained_beside
@@ -101,6 +102,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         run_ranks("tests.test_rehearsal:lived", RANKS, timeout_seconds=900, folder=folder, directory=str(directory))
     assert len(list(directory.glob("*.json"))) == RANKS, f"they ended before the kill: {ending.value}"
     before = [json.loads((directory / f"{rank}.json").read_text()) for rank in range(RANKS)]
+    assert len(remove_shared_memory(directory)) == RANKS, "what each of them used with the others of its engine"
     left = sorted(path.name for path in (directory / "checkpoints").iterdir())
     after = run_ranks(
         "tests.test_rehearsal:went_on", RANKS, timeout_seconds=600, folder=folder, directory=str(directory)

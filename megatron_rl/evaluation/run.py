@@ -21,7 +21,7 @@ from megatron_rl.evaluation.keeper import Keeper, Part
 from megatron_rl.evaluation.plan import Ask, Evaluation, Policy
 from megatron_rl.evaluation.store import SAMPLES, Wave
 from megatron_rl.rollout.engine import Engine
-from megatron_rl.runtime import parallel
+from megatron_rl.runtime import parallel, rundir
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.parallel import Ranks
 from megatron_rl.runtime.preempt import Preempted, Preemption
@@ -39,7 +39,10 @@ def answer_and_judge(evaluation: Evaluation) -> bool:
     hardware = device.select(evaluation.scale)
     preemption = Preemption(evaluation.scale.time_limit_hours, evaluation.preemption_lead_seconds)
     ranks = parallel.start(evaluation.scale, hardware, PATIENCE_SECONDS)
-    with only_one(evaluation.directory, ranks, "--to"):
+    with (
+        only_one(evaluation.directory, ranks, "--to"),
+        rundir.clearing_shared_memory(evaluation.directory, is_first_of_machine=ranks.is_first_of_machine),
+    ):
         asked = asked_by(evaluation, ranks)
         if _is_whole(asked, ranks):
             parallel.barrier()

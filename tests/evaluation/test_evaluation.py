@@ -20,6 +20,7 @@ from megatron_rl.config.checks import UserError
 from megatron_rl.data.prompts import load_tokenizer
 from megatron_rl.evaluation.plan import Evaluation, Policy, asks_of
 from megatron_rl.evaluation.run import noted
+from megatron_rl.runtime.rundir import SHARED_MEMORY, shared_memory_name
 from recipes.scales import SCALES
 from tests.report.browser import LOADED, PROGRAM, open_page
 from tests.test_end_to_end import alive_after, descendants
@@ -94,6 +95,7 @@ def test_an_engine_of_two_ranks_gives_the_same_samples(whole: Path, tmp_path: Pa
     evaluated(tmp_path, "--set", TWO, "--set", "scale.rollout_tensor_parallel=2")
     assert lines(tmp_path, "samples") == lines(whole, "samples")
     assert kept(tmp_path, "table.csv") == kept(whole, "table.csv")
+    assert [path for path in SHARED_MEMORY.iterdir() if shared_memory_name(tmp_path) in path.name] == []
 
 
 def test_what_is_whole_is_shown_again_without_an_engine_and_asked_otherwise_refused(whole: Path) -> None:

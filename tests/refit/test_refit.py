@@ -14,6 +14,7 @@ from torch import Tensor
 from megatron_rl import device
 from megatron_rl.refit.transfer import difference
 from megatron_rl.runtime import parallel
+from megatron_rl.runtime.rundir import remove_shared_memory
 from megatron_rl.types import Prompt, Request
 from tests.models import make_folder, make_run
 from tests.ranks import run_ranks
@@ -147,6 +148,7 @@ def results(folder: Path) -> dict[str, list[dict[str, Any]]]:
             scales=list(scales.values()),
         )  # fmt: skip
         found |= {name: [rank[number] for rank in everyone] for number, name in enumerate(scales)}
+        remove_shared_memory(folder / "run")  # engines over several ranks leave it to who ends them
     return found
 
 
