@@ -139,10 +139,10 @@ def is_finished(run: Run) -> bool:
 def show_finished(run: Run) -> None:
     """Prints what the run came to, as at its end."""
     from megatron_rl.report.journal import read_rows
-    from megatron_rl.report.progress import Progress
+    from megatron_rl.report.progress import Course, Progress
 
     progress = Progress(f"{run.published.release} at scale {run.scale.name}", run.recipe.num_steps)
-    progress.rows = list(read_rows(run.directory / "metrics.jsonl"))
+    progress.course = Course(read_rows(run.directory / "metrics.jsonl"))
     progress.summary(run.directory, ("report.html", "model"))
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -24,30 +26,64 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 RECENT_STEPS = 20  # that the time left and the rates shown are taken from
 
 
+class Course:
+    """What there is to show of a journal: small, and as quick to take a line, however many there were before."""
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.last_step = 0
+        self.num_done, self.seconds = 0, 0.0  # steps, and what they took
+        self.newest: Row | None = None  # of the steps
+        self.validations: tuple[Row, Row] | None = None  # the first and the last
+        self.curves = {"accuracy": array("d"), "reward": array("d")}
+        self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        """Takes one more line."""
+        self.last_step = int(row["step"])
+        if is_validation(row):
+            self.validations = (self.validations or (row,))[0], row
+            label, name = "accuracy", "validation/accuracy"
+        else:
+            label, name = "reward", "rollout/reward_mean"
+            self.newest, self.num_done = row, self.num_done + 1
+            self.seconds += row["time/step_seconds"]
+            self._recent.append(row["time/step_seconds"])
+        if name in row:
+            self.curves[label].append(row[name])
+
+    def seconds_left(self, num_steps: int) -> float | None:
+        """Steps left times the mean of the recent ones; None before the first."""
+        if self.newest is None:
+            return None
+        return float((num_steps - self.newest["step"]) * sum(self._recent) / len(self._recent))
+
+
 class Progress:
     """Owns the terminal between `start` and `stop`."""
 
     def __init__(self, title: str, num_steps: int, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self.title, self.num_steps = title, num_steps
-        self.rows: list[Row] = []
+        self.course = Course()
         self.live: Live | None = None
 
     def start(self, rows: Sequence[Row]) -> None:
         """Shows a run that has gone as far as `rows`."""
-        self.rows = list(rows)
+        self.course = Course(rows)
         if self.console.is_terminal:
             self.live = Live(self.display(), console=self.console, auto_refresh=False)
             self.live.start()
             self.console.show_cursor(True)  # a process that is killed cannot give the cursor back
         if rows:
-            self._say(f"{self.title}: going on from step {self._step()} of {self.num_steps}")
+            self._say(f"{self.title}: going on from step {self.course.last_step} of {self.num_steps}")
 
     def add(self, row: Row) -> None:
         """Shows one more step or validation."""
-        self.rows.append(row)
+        self.course.add(row)
         if is_validation(row) or self.live is None:
-            self._say(line_of(row, self.num_steps, seconds_left(self.rows, self.num_steps)))
+            self._say(line_of(row, self.num_steps, self.course.seconds_left(self.num_steps)))
         for decision in row.get("decisions", ()):
             self._say(f"step {row['step']}: {decision}")
         if self.live is not None:
@@ -63,10 +99,10 @@ class Progress:
         """Prints what the run came to and where it can be looked at."""
         self.stop()
         table = Table(box=None, pad_edge=False, show_header=False)
-        for name, value in summary_rows(self.rows):
+        for name, value in summary_rows(self.course):
             table.add_row(Text(name, style="bold"), value)
         self.console.print()
-        self.console.print(Text(f"{self.title}: {self._step()} of {self.num_steps} steps done", style="bold"))
+        self.console.print(Text(f"{self.title}: {self.course.last_step} of {self.num_steps} steps done", style="bold"))
         self.console.print(table)
         self.console.print(f"run directory    {shown(directory)}", soft_wrap=True)
         for name in files:
@@ -78,29 +114,26 @@ class Progress:
         else:
             get_logger().info("%s", line)
 
-    def _step(self) -> int:
-        return int(self.rows[-1]["step"]) if self.rows else 0
-
     def display(self) -> Group:
         """What a terminal shows: how far the run is, two curves, and the newest step."""
-        step = self._step()
+        course = self.course
         head = Table.grid(padding=(0, 2), expand=True)
         for justify, ratio in (("left", None), ("left", 1), ("right", None)):
             head.add_column(justify=justify, ratio=ratio, no_wrap=True)  # type: ignore[arg-type]
-        left = seconds_left(self.rows, self.num_steps)
+        left = course.seconds_left(self.num_steps)
         head.add_row(
-            Text(f"step {step}/{self.num_steps}", style="bold"),
-            ProgressBar(total=self.num_steps, completed=step, complete_style="green", finished_style="green"),
+            Text(f"step {course.last_step}/{self.num_steps}", style="bold"),
+            ProgressBar(
+                total=self.num_steps, completed=course.last_step, complete_style="green", finished_style="green"
+            ),
             f"{duration(left)} left" if left is not None else "starting",
         )
         curves = Table.grid(padding=(0, 2))
-        for label, name in (("accuracy", "validation/accuracy"), ("reward", "rollout/reward_mean")):
-            values = [row[name] for row in self.rows if name in row]
+        for label, values in course.curves.items():
             if values:
                 now = f"{values[0]:.3f} -> {values[-1]:.3f}"
                 curves.add_row(label, Text(sparkline(values, 40), style="cyan"), Text(now, style="bold"))
-        steps = [row for row in self.rows if not is_validation(row)]
-        facts = " · ".join(facts_of(steps[-1])) if steps else ""
+        facts = " · ".join(facts_of(course.newest)) if course.newest is not None else ""
         return Group(Text(self.title, style="dim"), head, curves, Text(facts, style="dim"))
 
 
@@ -146,27 +179,18 @@ def facts_of(row: Row) -> list[str]:
     return found
 
 
-def summary_rows(rows: Sequence[Row]) -> list[tuple[str, str]]:
+def summary_rows(course: Course) -> list[tuple[str, str]]:
     """Name and text of what changed between the first and the last validation, and of the run's pace."""
-    validations = [row for row in rows if is_validation(row)]
     found = []
-    if validations:
-        first, last = validations[0], validations[-1]
+    if course.validations is not None:
+        first, last = course.validations
         for name in [name for name in last if name.startswith("validation/accuracy") and name in first]:
             label = name.replace("validation/accuracy", "accuracy").replace("/", " ")
             gain = f"({last[name] - first[name]:+.3f})"
             found.append((label, f"{first[name]:.3f} -> {last[name]:.3f}  {gain}"))
-    if seconds := [row["time/step_seconds"] for row in rows if not is_validation(row)]:
-        found.append(("pace", f"{sum(seconds) / len(seconds):.2f} s/step, {duration(sum(seconds))} in all"))
+    if course.num_done:
+        found.append(("pace", f"{course.seconds / course.num_done:.2f} s/step, {duration(course.seconds)} in all"))
     return found
-
-
-def seconds_left(rows: Sequence[Row], num_steps: int) -> float | None:
-    """Steps left times the mean of the recent ones; None before the first."""
-    recent = [row for row in rows if not is_validation(row)][-RECENT_STEPS:]
-    if not recent:
-        return None
-    return float((num_steps - recent[-1]["step"]) * sum(row["time/step_seconds"] for row in recent) / len(recent))
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

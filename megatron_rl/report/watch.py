@@ -14,8 +14,8 @@ from rich.text import Text
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.report import ledger, page, provenance
-from megatron_rl.report.journal import FILE_NAME, Row, read_rows
-from megatron_rl.report.progress import Progress, duration
+from megatron_rl.report.journal import FILE_NAME, read_rows
+from megatron_rl.report.progress import Course, Progress, duration
 from megatron_rl.runtime.heartbeat import last_beat
 
 REFRESH_SECONDS, PAGE_SECONDS = 1.0, 10.0
@@ -30,7 +30,7 @@ def watch(directory: Path, console: Console, *, stays: bool) -> None:
         while True:
             line, is_over = status(directory)
             progress = Progress(f"{facts['release']} at scale {facts['scale']}", facts["run"]["recipe"]["num_steps"])
-            progress.rows = journal.rows()
+            progress.course = journal.course()
             live.update(Group(progress.display(), Text(line)), refresh=True)
             if is_over or not stays:
                 return
@@ -38,17 +38,17 @@ def watch(directory: Path, console: Console, *, stays: bool) -> None:
 
 
 class _Journal:
-    """The lines of a journal, read again only when it has changed."""
+    """What there is to show of a journal, read again only when it has changed."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.seen = path, (0, 0.0)
-        self.found: list[Row] = []
+        self.found = Course()
 
-    def rows(self) -> list[Row]:
+    def course(self) -> Course:
         if self.path.exists():
             facts = self.path.stat()
             if (facts.st_size, facts.st_mtime) != self.seen:
-                self.seen, self.found = (facts.st_size, facts.st_mtime), list(read_rows(self.path))
+                self.seen, self.found = (facts.st_size, facts.st_mtime), Course(read_rows(self.path))
         return self.found
 
 

@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from megatron_rl.report.progress import Progress, line_of, seconds_left, sparkline, summary_rows
+from megatron_rl.report.progress import Course, Progress, line_of, sparkline, summary_rows
 from megatron_rl.runtime.log import get_logger
 from tests.report.records import step_row, validation_row
 
@@ -107,13 +109,28 @@ def test_marks_of_a_step_are_in_its_line() -> None:
 def test_time_left_follows_the_recent_steps() -> None:
     slow = [step_row(step) | {"time/step_seconds": 100.0} for step in range(1, 31)]
     fast = [step_row(step) | {"time/step_seconds": 1.0} for step in range(31, 51)]
-    assert seconds_left([*slow, *fast, validation_row(50, 0.5)], 100) == pytest.approx(50.0)
-    assert seconds_left([validation_row(0, 0.5)], 100) is None
+    assert Course([*slow, *fast, validation_row(50, 0.5)]).seconds_left(100) == pytest.approx(50.0)
+    assert Course([validation_row(0, 0.5)]).seconds_left(100) is None
+
+
+def test_a_course_holds_few_lines_however_long_the_run() -> None:
+    class Line(dict[str, Any]):
+        """A line that can be watched."""
+
+    course, lines = Course(), []
+    for step in range(1, 201):
+        for row in (step_row(step), validation_row(step, 0.5)):
+            line = Line(row)
+            lines.append(weakref.ref(line))
+            course.add(line)
+            del line
+    kept = [line for line in lines if line() is not None]
+    assert course.num_done == 200 and len(kept) == 3  # the newest step, the first and the last validation
 
 
 def test_summary_of_a_run_without_validation_is_its_pace() -> None:
-    assert [name for name, _ in summary_rows([step_row(1)])] == ["pace"]
-    assert summary_rows([]) == []
+    assert [name for name, _ in summary_rows(Course([step_row(1)]))] == ["pace"]
+    assert summary_rows(Course()) == []
 
 
 def test_a_sparkline_spans_lowest_to_highest() -> None:
