@@ -39,8 +39,9 @@ def boundaries(results: Sequence[Result], policies: Sequence[str]) -> list[Bound
     """The boundary of every benchmark that the first and the last policy were asked, by our own scorers.
 
     Source: ProRL v1 arXiv 2505.24864v1, sections 4.1 and 4.2: diminish, where pass@1 rises and the boundary does not;
-    plateau, where the intermediate policy has the whole gain; sustained, where the last one gains more. Without an
-    intermediate policy the last two cannot be told apart, and a gain is called grown.
+    plateau, where the intermediate policy has the whole gain; sustained, where the last one gains more. Here a boundary
+    that falls diminishes whatever pass@1 does. Without an intermediate policy the last two cannot be told apart, and a
+    gain is called grown.
     """
     ours = {(one.policy, one.benchmark.name): one for one in results if one.scorer == "ours"}
     first, *between, last = policies if len(policies) > 1 else (*policies, *policies)
