@@ -173,8 +173,8 @@ def _boundary(figures: Figures) -> str:
     first_title, last_title = (html.escape(figures.titles[one]) for one in (figures.compared[0], last))
     caption = (
         f"First: {first_title}. Last: {last_title}. Diminish: the boundary falls, or pass@1 rises and it does "
-        "not. Plateau: the policy between has the whole gain. Sustained: the last one gains more. Grown: there is no policy between to "
-        f"tell.{words}"
+        "not. Plateau: the policy between has the whole gain. Sustained: the last one gains more. Grown: there is no "
+        f"policy between to tell.{words}"
     )
     return _section("The boundary", caption, _table(head, rows())) + plot
 
