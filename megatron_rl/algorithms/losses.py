@@ -19,29 +19,6 @@ class Clipped(NamedTuple):
     dual: Tensor  # much more likely, though it should become less so
 
 
-def sequence_log_ratio(log_ratio: Tensor, weights: Tensor, sequences: Tensor) -> Tensor:
-    """log s [T] of the sequence of each token: the mean of `log_ratio` [T] over its tokens that `weights` [T] counts.
-
-    0 for a sequence without any. `sequences` [T] says which one a token belongs to; a pack holds whole ones. The
-    gradient of s reaches each of n tokens as s / n.
-
-    Source: GSPO arXiv 2507.18071, eq. 7: s = (pi(y) / pi_old(y)) ^ (1 / |y|).
-
-    Log-ratios 0.3 and 0.1 in one sequence, 0.5 in another, whose second token does not count.
-
-    >>> log_ratio, weights = torch.tensor([0.3, 0.1, 0.5, 9.0]), torch.tensor([1.0, 1.0, 1.0, 0.0])
-    >>> [round(value, 4) for value in sequence_log_ratio(log_ratio, weights, torch.tensor([4, 4, 7, 7])).tolist()]
-    [0.2, 0.2, 0.5, 0.5]
-    """
-    num_rows = int(sequences.max()) + 1 if len(sequences) else 0
-    empty = torch.zeros(num_rows, dtype=torch.float64, device=sequences.device)
-    # A token that does not count may have any ratio; it must not reach a sum.
-    counted = torch.where(weights > 0, log_ratio, 0) * weights
-    sums = empty.index_add(0, sequences, counted.double())
-    counts = empty.index_add(0, sequences, weights.double())
-    return (sums / counts.clamp(min=1))[sequences].to(log_ratio.dtype)
-
-
 def cispo_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, algorithm: Algorithm) -> Tensor:
     """Loss [T] of each token: -sg(clip(r, 1 - clip_low, 1 + clip_high)) A log pi, with r = pi / pi_old.
 

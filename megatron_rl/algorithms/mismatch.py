@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from megatron_rl.algorithms.ratios import with_finite_ratio
+from megatron_rl.algorithms.ratios import sequence_log_ratio, with_finite_ratio
 from megatron_rl.config.records import Correction
 
 
@@ -110,11 +110,7 @@ def held_by_correction(
     """
     log_ratio = torch.where(weights > 0, actor_logprobs - rollout_logprobs, 0)
     if correction.method == "sequence_mask":
-        num_rows = int(sequences.max()) + 1 if len(sequences) else 0
-        empty = torch.zeros(num_rows, dtype=torch.float64, device=sequences.device)
-        sums = empty.index_add(0, sequences, (log_ratio * weights).double())
-        counts = empty.index_add(0, sequences, weights.double())
-        log_ratio = (sums / counts.clamp(min=1))[sequences]
+        log_ratio = sequence_log_ratio(log_ratio.double(), weights, sequences)
     ratio, counted = log_ratio.exp(), weights > 0
     low, high = (ratio < correction.low) & counted, (ratio > correction.high) & counted
     return Held(low.to(weights.dtype), high.to(weights.dtype))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from megatron_rl.algorithms.kl import kl_estimate
-from megatron_rl.algorithms.losses import cispo_loss, clipped, policy_loss, sequence_log_ratio
+from megatron_rl.algorithms.losses import cispo_loss, clipped, policy_loss
 from megatron_rl.algorithms.mismatch import correction_weights, held_by_correction
-from megatron_rl.algorithms.ratios import with_finite_ratio
+from megatron_rl.algorithms.ratios import sequence_log_ratio, with_finite_ratio
 from megatron_rl.config.records import Algorithm
 from megatron_rl.types import Pack
 
