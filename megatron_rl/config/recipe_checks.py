@@ -129,6 +129,13 @@ def check_in_force(recipe: Recipe, where: str) -> None:
             truncation.how == "replace" or 0 <= truncation.value <= 1,
             f"{name}: a factor must lie in [0, 1]; for a reward use how='replace'",
         )
+        paid = recipe.algorithm.format_reward
+        lowest = 0.0 if paid is None else min(paid.wrong, paid.unanswered)
+        require(
+            truncation.how == "replace" or truncation.value == 1 or lowest >= 0,
+            f"{name}: a factor would pay a truncated response more than the {lowest:g} of algorithm.format_reward; use "
+            "how='replace'",
+        )
     if overlong is not None:
         require(
             1 <= overlong.buffer_tokens <= sampling.max_response_tokens,

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from megatron_rl.algorithms.advantages import advantages
 from megatron_rl.algorithms.shaping import cosine_length_term, length_term_is_on, overlong_penalty, shaped_rewards
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.recipe_checks import check_recipe
 from megatron_rl.config.records import Algorithm, CosineLength, FormatReward, Overlong, Truncation
 from recipes.prorl_v2 import RECIPE
 from recipes.variants.prorl_v2_format_reward import RECIPE as FORMAT_REWARD
@@ -185,3 +187,18 @@ def test_format_comes_before_the_other_shaping() -> None:
     columns = {"rewards": [1.0, 0.0, 0.0], "lengths": [64] * 3, "unanswered": [False, False, True]}
     assert shaped(algorithm, 0, **columns).tolist() == [[1.0, -1.0, -0.5]]  # type: ignore[arg-type]
     assert shaped(algorithm, 0, truncated=[True] * 3, **columns).tolist() == [[0.5, -0.5, -0.25]]  # type: ignore[arg-type]
+
+
+def test_a_factor_by_which_a_truncated_response_would_gain_is_refused() -> None:
+    def checked(how: str, paid: FormatReward | None) -> None:
+        cut = Truncation(how=how, value=0.0)  # type: ignore[arg-type]
+        algorithm = dataclasses.replace(RECIPE.algorithm, truncation=cut, format_reward=paid)
+        check_recipe(dataclasses.replace(RECIPE, algorithm=algorithm))
+
+    signed = SIGNED_REWARDS.algorithm.format_reward
+    for paid in (None, FormatReward(wrong=0.0, unanswered=0.0)):
+        checked("multiply", paid)
+    checked("replace", signed)
+    for paid in (signed, FORMAT_REWARD.algorithm.format_reward):
+        with pytest.raises(UserError, match=r"more than the -\S+ of algorithm.format_reward; use how='replace'"):
+            checked("multiply", paid)
