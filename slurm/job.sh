@@ -6,45 +6,84 @@
 #   2    what was asked for cannot be             the file FAILED is written, with the reason
 #   any  something broke                          the job is requeued; FAILED after three times in a row from the same
 #                                                 checkpoint
-# A job that Slurm ends (scancel, preemption, a lost node) is left to Slurm.
+# A job that Slurm ends (scancel, preemption, a lost node) is left to Slurm. A folder that holds something else than a
+# run, or that another job is at work in, is left as it is.
 # Each attempt has a folder RUN_DIR/logs/attempt_N: task_K.log with the output of task K, `checkpoint` (the newest one
 # at its start), `waves` (the finished ones then) and `ending` (the exit code, `stuck` where 85 came without progress,
 # `refused`, `slurm` or `gave_up`; missing where a node lost its power). logs/latest leads to the newest. The job's own
-# output has a line for each step.
+# output has a line for each step. The file `job` has the number of the job that is at work, and the folder's inode.
 
 { set +vx; } 2>/dev/null # NeMo-Run's scripts trace every line
 readonly requeue_code=85 user_error=2 max_failures=3
 # After the notice of --signal. What is still running then is ended, so that it can be requeued before the time limit.
 readonly grace_seconds=${GRACE_SECONDS:-840}
 readonly settle_seconds=${SETTLE_SECONDS:-5}
+# Of a cancelled job, whose ranks are saving: Slurm's KillWait is 30 s, an epilogue comes after it.
+readonly handover_seconds=${HANDOVER_SECONDS:-120}
 
 if [[ -e ${BASH_SOURCE[0]%/*}/site.env ]]; then
     # shellcheck source=/dev/null
     source "${BASH_SOURCE[0]%/*}/site.env"
 fi
 export PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1
-# What vLLM, Triton and FlashInfer compile, on the node's own disk: a container has no home to keep it in.
+# Of `sbatch --export=NAMES`, or a site's SBATCH_EXPORT: srun would pass on no other, and lose what is exported here.
+unset SLURM_EXPORT_ENV
+
+# Whether a path of the container leads to the host: one of its mounts, or below one.
+is_mounted() {
+    local mount mounts
+    IFS=, read -ra mounts <<<"${CONTAINER_MOUNTS:-}"
+    for mount in "${mounts[@]}"; do
+        [[ $mount == *:* ]] || mount=$mount:$mount
+        mount=${mount#*:} mount=${mount%%:*}
+        [[ $1/ != "${mount%/}"/* ]] || return 0
+    done
+    return 1
+}
+
+# A folder of the node alone, such as a site gives each job, is no folder of the container: what is written to it there
+# would go to memory, of which Apptainer has 64 MB.
+if [[ -n ${CONTAINER_IMAGE:-} ]] && ! is_mounted "${TMPDIR:-/tmp}"; then
+    export TMPDIR=/tmp
+fi
+# What vLLM, Triton, FlashInfer and CUDA compile, on the node's own disk: a container has no home to keep it in.
 compiled=${TMPDIR:-/tmp}/megatron-rl-$UID
 export VLLM_CACHE_ROOT=${VLLM_CACHE_ROOT:-$compiled/vllm} TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$compiled/triton}
 export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$compiled/inductor}
 export FLASHINFER_WORKSPACE_BASE=${FLASHINFER_WORKSPACE_BASE:-$compiled/flashinfer}
+export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$compiled/cuda}
 
 say() { echo "$(date '+%F %T') job ${SLURM_JOB_ID:-none}: $*"; }
 
 # Runs the training command, with the run directory as its first argument, as one step of the job: a task per GPU.
 run_job() {
+    local words=("${@:2}") i
     begin_attempt "$1"
-    run_step "${@:2}"
+    # The folder itself: a link that leads to it is not in the container, where another folder would be made instead.
+    for i in "${!words[@]}"; do
+        [[ -z ${CONTAINER_IMAGE:-} || ${words[i]} != "$1" ]] || words[i]=$run_dir
+    done
+    run_step "${words[@]}"
     exit $?
 }
 
 # Makes the attempt's folder, unless the run is over, and arranges for end_attempt.
 begin_attempt() {
-    : "${SLURM_JOB_ID:?is not set: submit with sbatch}"
+    if [[ -z ${SLURM_JOB_ID:-} ]]; then
+        echo "error: $0: is no job of Slurm's here, for SLURM_JOB_ID is not set; submit with sbatch" >&2
+        exit "$user_error"
+    fi
     run_dir=$(realpath -m "$1")
     if [[ -e $run_dir/DONE ]]; then
         say "$run_dir is done; nothing to do"
         exit 0
+    fi
+    local others why
+    others=$(strangers "$run_dir" | head -n 3 | paste -sd, | sed 's/,/, /g')
+    if [[ -n $others ]]; then
+        say "error: directory $run_dir: holds $others, and not a run; a run begins in a new or empty folder, or goes$(
+        ) on in its own; name another with RUN_DIR"
+        exit "$user_error"
     fi
     if [[ -e $run_dir/FAILED && $(last_ending) == refused ]]; then
         rm -f "$run_dir/FAILED" # what was asked for may be another thing now
@@ -53,17 +92,14 @@ begin_attempt() {
         say "$run_dir was given up: $(<"$run_dir/FAILED"); remove that file to go on"
         exit 1
     fi
-    local other
-    other=$(cat "$run_dir/job" 2>/dev/null)
-    if [[ -n $other && $other != "$SLURM_JOB_ID" && -n $(squeue -h -t RUNNING -j "$other" 2>/dev/null) ]]; then
-        say "job $other is at work in $run_dir; wait for its end, or choose another with RUN_DIR"
-        exit 1
-    fi
-    mkdir -p "$run_dir/logs" && echo "$SLURM_JOB_ID" >"$run_dir/job" || exit 1
+    wait_for_other_job
+    why=$({ mkdir -p "$run_dir/logs" && note_job; } 2>&1) || cannot_write "$why"
     attempt_number=0
-    while [[ -e $run_dir/logs/attempt_$attempt_number ]]; do ((attempt_number += 1)); done
+    until why=$(mkdir "$run_dir/logs/attempt_$attempt_number" 2>&1); do
+        [[ -e $run_dir/logs/attempt_$attempt_number ]] || cannot_write "$why"
+        ((attempt_number += 1))
+    done
     attempt=$run_dir/logs/attempt_$attempt_number
-    mkdir "$attempt" || exit 1
     ln -sfn "attempt_$attempt_number" "$run_dir/logs/latest"
     newest_checkpoint >"$attempt/checkpoint"
     finished_waves >"$attempt/waves"
@@ -75,6 +111,71 @@ begin_attempt() {
     if (($(failures_in_a_row $((attempt_number - 1))) >= max_failures)); then
         give_up gave_up "$max_failures attempts in a row from $(newest_checkpoint) failed or vanished$(last_step)"
     fi
+}
+
+# Prints what lies in a folder that is no run's, or evaluation's, and that no start of one puts there; nothing of a
+# folder that is one's, or new. As megatron_rl/runtime/contents.py does, which looks again.
+strangers() (
+    cd "$1" 2>/dev/null && shopt -s nullglob dotglob || exit 0
+    marks=(checkpoints/step_??????/manifest.json policies/*/policy.json)
+    [[ ! -e run.json && ! -e ledger.jsonl ]] && ((${#marks[@]} == 0)) || exit 0
+    for name in * {checkpoints,logs,rollouts}/*; do
+        case $name in
+            */.nfs* | */lost+found | */.snapshot | */.DS_Store) ;;
+            checkpoints/step_??????.partial | checkpoints/step_??????.removed | rollouts/step_??????) ;;
+            logs/attempt_* | logs/latest | logs/progress | logs/failure_rank*.txt | logs/stall_rank*.txt) ;;
+            logs/track_*.log | logs/*.out | logs/*.err) ;;
+            */*) echo "$name" ;;
+            checkpoints | logs | rollouts | spans | evaluation | problems | policies | models)
+                [[ -d $name ]] || echo "$name"
+                ;;
+            submissions.jsonl | changes_*.diff | .lock | job | DONE | FAILED | heartbeat.* | .*.partial) ;;
+            *.log | *.out | *.err | .nfs* | lost+found | .snapshot | .DS_Store) ;;
+            *) echo "$name" ;;
+        esac
+    done
+)
+
+cannot_write() {
+    say "error: directory $run_dir: cannot be written (${1##*: }); mend that and submit again, or choose another with$(
+    ) RUN_DIR"
+    exit 1
+}
+
+# Returns once no other job is at work in the folder: at once, or when one that was cancelled has ended. Ends this one
+# where another goes on.
+wait_for_other_job() {
+    local other inode until=$((SECONDS + handover_seconds)) has_told=
+    read -r other inode 2>/dev/null <"$run_dir/job" || return 0
+    # What a copy of a folder says is of the job in the one that was copied.
+    [[ $other != "$SLURM_JOB_ID" && ${inode:-$(inode_of "$run_dir")} == "$(inode_of "$run_dir")" ]] || return 0
+    while :; do
+        case $(state_of "$other") in
+            RUNNING | SUSPENDED)
+                say "job $other is at work in $run_dir; wait for its end, or choose another with RUN_DIR"
+                exit 1
+                ;;
+            COMPLETING)
+                ((SECONDS < until)) || return 0 # the lock decides
+                [[ -n $has_told ]] || say "job $other is ending in $run_dir; waiting for that"
+                has_told=yes
+                sleep "$settle_seconds"
+                ;;
+            *) return 0 ;;
+        esac
+    done
+}
+
+# Prints a job's state, nothing where it is over. Of an array's number squeue shows all tasks.
+state_of() { squeue -h -o '%A %T' -j "$1" 2>/dev/null | sed -n "s/^$1 //p"; }
+
+inode_of() { stat -c %i "$1"; }
+
+note_job() { echo "$SLURM_JOB_ID $(inode_of "$run_dir")" >"$run_dir/job"; }
+
+# Prints the job as scontrol takes it: of an array this task alone, for its last one has the array's number.
+this_job() {
+    [[ -n ${SLURM_ARRAY_JOB_ID:-} ]] && echo "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" || echo "$SLURM_JOB_ID"
 }
 
 # Runs a command as a step, in the container where there is one; returns its exit code.
@@ -138,6 +239,7 @@ end_attempt() {
     case $code in
         0)
             say "done"
+            rm -f "$run_dir/FAILED" # of another job that was refused meanwhile
             touch "$run_dir/DONE"
             exit 0
             ;;
@@ -145,7 +247,7 @@ end_attempt() {
             got_further && requeue "stopped in good order$(last_step)"
             ;;
         "$user_error")
-            give_up refused "$(last_error)"
+            refuse "$(last_error)"
             ;;
     esac
     failures=$(failures_in_a_row "$attempt_number")
@@ -165,12 +267,20 @@ requeue() {
     say "$1"
     if [[ ${REQUEUE:-yes} == yes ]]; then
         # Slurm ends this script with that, and perhaps scontrol before it has an answer.
-        scontrol requeue "$SLURM_JOB_ID" && sleep 60
+        scontrol requeue "$(this_job)" && sleep 60
         sleep 1
         [[ -z $ended_by_slurm ]] || exit "$code"
     fi
     say "not requeued; submit again to go on"
     exit "$code"
+}
+
+# Ends the run for now, for a mistake of the user's; a run that others are at work in goes on.
+refuse() {
+    [[ $1 == *"another run is using it"* ]] || give_up refused "$1"
+    echo refused >"$attempt/ending"
+    say "$1"
+    exit 1
 }
 
 # Ends the run for now, by an ending and the reason.
@@ -193,7 +303,7 @@ last_ending() {
 last_error() {
     local logs=("$attempt"/task_*.log) line
     if [[ ! -e ${logs[0]} ]]; then
-        line=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -nE 's/^ *StdOut=//p')
+        line=$(scontrol show job "$(this_job)" 2>/dev/null | sed -nE 's/^ *StdOut=//p')
         logs=("$(dirname "$line")"/log-*_"${SLURM_JOB_ID}_${SLURM_RESTART_COUNT:-0}".out)
     fi
     line=$(sed -nE 's/.*(error: .*)/\1/p' "${logs[@]}" 2>/dev/null | tail -n 1)
@@ -210,9 +320,10 @@ reason_of() {
     fi
 }
 
-# Prints the waves of samples that are on disk.
+# Prints the waves of samples that are on disk, of a run or an evaluation.
 finished_waves() {
     compgen -G "$run_dir/rollouts/step_*/*.wave" || :
+    compgen -G "$run_dir/policies/*/*/*/wave_*.jsonl" || :
 }
 
 # Whether the attempt left a checkpoint or a wave that was not there before.

@@ -24,15 +24,22 @@ word = plan[min(int(os.environ.get("SLURM_RESTART_COUNT", 0)), len(plan) - 1)]
 checkpoint = pathlib.Path(sys.argv[sys.argv.index("--directory") + 1], "checkpoints")
 if word.startswith("saves_"):
     (checkpoint / f"step_{int(word[6:]):06d}").mkdir(parents=True, exist_ok=True)
+    (checkpoint / f"step_{int(word[6:]):06d}" / "manifest.json").touch()
     word = "1"
 if word == "heeds":
     signal.signal(signal.SIGUSR1, lambda *_: sys.exit(85))
 if word == "sleeps":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(85))  # as if asked to stop in good order
+if word == "saving":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until Slurm's KillWait is over
 if word == "ignores":
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-if word == "2":
+if word == "used":
+    print("error: directory x: another run is using it (process 1 on y); wait for its end", flush=True)
+    word = "2"
+elif word == "2":
     print("error: --set run.sed=2: there is no such key; did you mean 'run.seed'?", flush=True)
+print("of the site:", os.environ.get("OF_SITE"), flush=True)
 print("12:00:00 INFO step 1/2  reward 0.5", flush=True)
 print("task", os.environ["SLURM_PROCID"], "says", word, *sys.argv[1:], flush=True)
 if not word.isdigit():
@@ -160,12 +167,16 @@ def test_a_job_whose_time_is_always_up_is_not_requeued_for_ever(cluster: Cluster
         (["checkpoints/step_000007/x", "rollouts/step_000007/old.wave"], False),
         (["checkpoints/step_000007/x", "rollouts/step_000007/old.wave", "rollouts/step_000007/new.wave"], True),
         (["checkpoints/step_000007/x", "rollouts/step_000007/new.12.partial"], False),
+        (["policies/step_000007/aime/samples/wave_00000.jsonl"], True),  # of an evaluation
+        (["policies/step_000007/aime/math/wave_00000.jsonl", "policies/step_000007/policy.json"], True),
+        (["policies/step_000007/policy.json", "problems/aime.jsonl"], False),
     ],
 )
 def test_a_checkpoint_or_a_finished_wave_is_progress(made: list[str], is_further: bool, tmp_path: Path) -> None:
     run, attempt = tmp_path / "my run", tmp_path / "attempt"
     attempt.mkdir()
-    (attempt / "checkpoint").write_text("step_000007\n" if made else "the start\n")
+    has_checkpoint = any(name.startswith("checkpoints") for name in made)
+    (attempt / "checkpoint").write_text("step_000007\n" if has_checkpoint else "the start\n")
     (attempt / "waves").write_text(f"{run}/rollouts/step_000007/old.wave\n")
     for name in made:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
@@ -216,11 +227,62 @@ def test_an_apptainer_image_runs_the_same_command_with_the_same_mounts(cluster: 
     program.chmod(0o755)
     write_stand_in(tmp_path, "0")
     (tmp_path / "slurm" / "site.env").write_text("export CONTAINER_IMAGE=a.sif CONTAINER_MOUNTS=/data:/data:ro\n")
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "scratch")  # which no container has
     job = Job(cluster, tmp_path, "0")
     assert cluster.wait(job.number)["JobState"] == "COMPLETED", job.output()
     log = (job.run / "logs" / "attempt_0" / "task_1.log").read_text()
-    assert f"--bind {tmp_path}:{tmp_path},{job.run}:{job.run},/data:/data:ro --pwd {tmp_path} a.sif python -m" in log
-    assert "task 1 says 0 train recipes/prorl_v2.py" in log
+    run = tmp_path / "scratch" / "my run"
+    assert f"--bind {tmp_path}:{tmp_path},{run}:{run},/data:/data:ro --pwd {tmp_path} a.sif python -m" in log
+    assert "task 1 says 0 train recipes/prorl_v2.py" in log and f"--directory {run}\n" in log
+
+
+def test_what_the_site_exports_reaches_the_tasks_whatever_sbatch_was_told_to_export(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    write_stand_in(tmp_path, "0")
+    (tmp_path / "slurm" / "site.env").write_text("export OF_SITE=hub\n")
+    job = Job(cluster, tmp_path, "0", "--export=PATH,RUN_DIR,SETTLE_SECONDS")
+    assert cluster.wait(job.number)["JobState"] == "COMPLETED", job.output()
+    assert "of the site: hub\n" in (job.run / "logs" / "attempt_0" / "task_1.log").read_text()
+
+
+def test_a_run_that_others_are_at_work_in_is_not_called_failed(cluster: Cluster, tmp_path: Path) -> None:
+    job = Job(cluster, tmp_path, "used")
+    assert cluster.wait(job.number)["JobState"] == "FAILED"
+    assert job.endings() == ["refused"] and not (job.run / "FAILED").exists()
+    assert "another run is using it" in job.output()
+
+
+def test_a_job_waits_for_one_that_was_cancelled_and_is_saving(cluster: Cluster, tmp_path: Path) -> None:
+    first = Job(cluster, tmp_path, "saving")
+    first.wait_for_word("saving")
+    cluster.run("scancel", first.number)
+    second = Job(cluster, tmp_path, "0", "--nodelist=node2")
+    assert cluster.wait(second.number)["JobState"] == "COMPLETED", second.output()
+    told = f"job {first.number} is ending in {first.run}; waiting for that"
+    assert second.output().count(told) == 1
+    assert second.endings() == ["slurm", "0"]
+
+
+def test_the_tasks_of_an_array_are_jobs_of_their_own(cluster: Cluster, tmp_path: Path) -> None:
+    write_stand_in(tmp_path, "85 0")
+    # The last one has the array's number, by which Slurm means all of them.
+    (tmp_path / "array.sh").write_text(
+        "#!/bin/bash\n[[ $SLURM_ARRAY_TASK_ID == 1 || -n $SLURM_RESTART_COUNT ]] || sleep 1000\n"
+        "export RUN_DIR=runs/$SLURM_ARRAY_TASK_ID\nsource slurm/prorl_v2.sh\n"
+    )
+    first = cluster.submit(
+        "--array=0-1", "--nodes=1", "--ntasks-per-node=2", "--output=%a.out", "--requeue", "--open-mode=append",
+        "array.sh", cwd=tmp_path, SETTLE_SECONDS="2",
+        PATH=f"{Path(sys.executable).parent}:{cluster.environment['PATH']}",
+    )  # fmt: skip
+    try:
+        wait_until((tmp_path / "runs" / "1" / "DONE").exists, (tmp_path / "1.out").read_text)
+        other = cluster.run("squeue", "-h", "-o", "%T", "-j", f"{first}_0").stdout.split()
+        assert other == ["RUNNING"], "the other one was not requeued"
+    finally:
+        cluster.run("scancel", first)
 
 
 def test_the_script_that_nemo_run_renders_follows_the_same_rules(cluster: Cluster, tmp_path: Path) -> None:

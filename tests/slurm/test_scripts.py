@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run
 from megatron_rl.rollout.engine import AHEAD
+from megatron_rl.runtime.contents import CAMPAIGN, EVALUATION, RUN, Kind, check_contents
 from megatron_rl.runtime.ranks import GRACE_SECONDS
 from recipes.scales import SCALES
+from tests.runtime.test_contents import REFUSED, TAKEN, filled
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {"prorl_v1": "h100x32", "prorl_v2": "h100x32", "brorl": "h100x64"}
@@ -77,10 +80,11 @@ def test_a_script_is_clean_shell(path: Path) -> None:
     assert found.stdout == ""
 
 
-def begin(run: Path) -> subprocess.CompletedProcess[str]:
-    """The start of an attempt, without Slurm and without a training command."""
+def begin(run: Path, *programs: Path) -> subprocess.CompletedProcess[str]:
+    """The start of an attempt, without Slurm but for what lies in `programs`, and without a training command."""
     program = f'source {ROOT}/slurm/job.sh; begin_attempt "$1"; trap - EXIT; failures_in_a_row $attempt_number'
-    environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1"}
+    path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
+    environment = {"PATH": path, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1"}
     return subprocess.run(["bash", "-c", program, "-", run], env=environment, capture_output=True, text=True)
 
 
@@ -104,6 +108,7 @@ def test_failures_are_counted_in_a_row(endings: list[str | None], num_failures: 
 
 def test_three_attempts_that_vanished_end_the_run(tmp_path: Path) -> None:
     write_attempts(tmp_path, [None, None, None])
+    (tmp_path / "run.json").write_text("{}")
     (tmp_path / "metrics.jsonl").write_text('{"step": 11, "actor/loss": 1}\n{"step": 12, "actor/loss": 1}\n')
     assert begin(tmp_path).returncode == 1
     reason = "3 attempts in a row from the start failed or vanished after step 12"
@@ -117,6 +122,7 @@ def test_three_attempts_that_vanished_end_the_run(tmp_path: Path) -> None:
 def test_a_new_checkpoint_begins_a_new_count(tmp_path: Path) -> None:
     write_attempts(tmp_path, ["1", "1", "1"])
     (tmp_path / "checkpoints" / "step_000050").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step_000050" / "manifest.json").touch()
     done = begin(tmp_path)
     assert "attempt 3 from step_000050" in done.stdout and done.stdout.splitlines()[-1] == "1"
 
@@ -126,8 +132,75 @@ def test_a_script_outside_a_job_says_so(tmp_path: Path) -> None:
         ["bash", "slurm/prorl_v2.sh"], cwd=ROOT, env={"PATH": os.environ["PATH"], "RUN_DIR": str(tmp_path / "run")},
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode != 0 and "submit with sbatch" in done.stderr
+    line = "error: slurm/prorl_v2.sh: is no job of Slurm's here, for SLURM_JOB_ID is not set; submit with sbatch\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_job_refuses_the_folders_that_the_training_would_refuse_and_leaves_them_as_they_are(tmp_path: Path) -> None:
+    names = [names for kind, names in [*TAKEN, *REFUSED] if kind is not CAMPAIGN]
+    folders = [filled(tmp_path / f"folder_{number}", *inside) for number, inside in enumerate(names)]
+    program = f'source {ROOT}/slurm/job.sh; for one; do strangers "$one" | head -n 1 | tr -d "\\n"; echo; done'
+    done = subprocess.run(["bash", "-c", program, "-", *folders], capture_output=True, text=True, check=True)
+    for folder, stranger in zip(folders, done.stdout.split("\n"), strict=False):
+        refusals = [refusal_of(folder, kind) for kind in (RUN, EVALUATION)]  # the script serves both
+        assert bool(stranger) == all(refusals) and stranger in refusals[0], (sorted(folder.rglob("*")), stranger)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    refused = begin(folders[-1])
+    assert refused.returncode == 2 and "and not a run; a run begins in a new or empty folder" in refused.stdout
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def refusal_of(folder: Path, kind: Kind) -> str:
+    """What the training, or an evaluation, says of a folder; empty where it takes it."""
+    try:
+        check_contents(folder, kind, "RUN_DIR")
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("place", "why"), [("file", "Not a directory"), ("file/run", "Not a directory"), ("full/run", "No such file")]
+)
+def test_a_folder_that_cannot_be_is_told_in_one_line(place: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "full").symlink_to("/proc/none")
+    done = begin(tmp_path / place)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (1, "", 1)
+    assert why in done.stdout and "mend that and submit again, or choose another with RUN_DIR" in done.stdout
+
+
+def test_a_copied_folder_knows_no_job_of_the_one_it_was_copied_from(tmp_path: Path) -> None:
+    run, bin_folder = tmp_path / "run", tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "squeue").write_text("#!/bin/bash\necho 6 RUNNING; echo 66 COMPLETING\n")
+    (bin_folder / "squeue").chmod(0o755)
+    for job in ("6", "7"):  # the second is the job that begins here
+        run.mkdir(exist_ok=True)
+        (run / "job").write_text(f"{job} {run.stat().st_ino}\n")
+        assert (begin(run, bin_folder).returncode == 0) == (job == "7")
+    (run / "job").write_text(f"6 {run.stat().st_ino}\n")
+    shutil.copytree(run, tmp_path / "copy")
+    assert begin(tmp_path / "copy", bin_folder).returncode == 0
+    run.rename(tmp_path / "moved")
+    refused = begin(tmp_path / "moved", bin_folder)
+    assert refused.returncode == 1 and "job 6 is at work in" in refused.stdout
+
+
+def test_a_container_has_no_folder_of_the_node_that_is_not_mounted() -> None:
+    program = f"""
+        for mounts in "" /data:/data:ro,/local:/scratch /loc:/loc /local /x:/y,/nvme/job_7:/local/job_7:rw; do
+            (TMPDIR=/local/job_7/ CONTAINER_MOUNTS=$mounts; source {ROOT}/slurm/job.sh; echo "$TMPDIR $VLLM_CACHE_ROOT")
+        done"""
+    for image, kept in (("", 5), ("a.sqsh", 2)):
+        done = subprocess.run(
+            ["bash", "-c", program], env={"PATH": os.environ["PATH"], "CONTAINER_IMAGE": image},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        own = f"megatron-rl-{os.getuid()}/vllm"
+        expected = [f"/tmp /tmp/{own}"] * (5 - kept) + [f"/local/job_7/ /local/job_7//{own}"] * kept
+        assert done.stdout.splitlines() == expected, done.stderr
 
 
 def write_attempts(run: Path, endings: list[str | None]) -> None:
