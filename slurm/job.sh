@@ -106,6 +106,7 @@ begin_attempt() {
     ended_by_slurm=
     trap 'ended_by_slurm=yes; exit 143' TERM
     trap 'end_attempt $?' EXIT
+    watch_limit
     say "attempt $attempt_number from $(<"$attempt/checkpoint") on $SLURM_JOB_NODELIST, logs in $attempt"
     # Attempts that left no ending: a node that took everything with it.
     if (($(failures_in_a_row $((attempt_number - 1))) >= max_failures)); then
@@ -211,13 +212,30 @@ show_steps() {
 
 # Tells the step that its time is nearly up, and ends it where it does not heed that.
 pass_on_notice() {
+    local seconds
+    seconds=$(grace_left)
     say "time is nearly up: the training is asked to stop"
     kill -USR1 "$step"
     (
-        sleep "$grace_seconds"
-        say "still running $grace_seconds s after the notice: ended"
+        sleep "$seconds"
+        say "still running $seconds s after the notice: ended"
         kill -TERM "$step"
     ) &
+}
+
+# Ends the steps half a minute before Slurm's limit, where they have heeded no notice or had none: a job that Slurm has
+# ended for its time is not requeued. Python writes down where it stood.
+watch_limit() {
+    local left=$((${SLURM_JOB_END_TIME:-0} - $(date +%s) - 30))
+    ((left >= 0)) || return 0
+    (sleep "$left" && scancel --signal=ABRT "$(this_job)") &>/dev/null &
+}
+
+# Prints how long the training has from now on: less than grace_seconds where Slurm's limit is nearer than that.
+grace_left() {
+    local left=$((${SLURM_JOB_END_TIME:-0} - $(date +%s) - 60)) # a minute, for the last words and the requeue
+    [[ -n ${SLURM_JOB_END_TIME:-} && $left -lt $grace_seconds ]] || left=$grace_seconds
+    echo $((left > 0 ? left : 1))
 }
 
 # Decides what follows from an exit code; runs when the script exits.

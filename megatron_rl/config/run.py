@@ -51,7 +51,7 @@ class Run:
     store_waves_longer_than_seconds: float = 1.0  # a faster wave is generated again after a kill, not read from disk
     samples_per_domain: int = 2  # so many of each step go to samples.jsonl for a person to read; 0: none
     track: str | None = None  # where to send the numbers, too: tensorboard, wandb, mlflow, or several with commas
-    preemption_lead_seconds: float = 600.0  # the run leaves so long before its time limit: to end waves, and to save
+    preemption_lead_seconds: float = 900.0  # before the time limit, as Slurm's notice: waves under way and a save fit
     asked_for: str = ""  # the recipe as it was given: its name, or its file
     modified: tuple[str, ...] = ()  # the --set arguments, as given
     parent: Parent | None = None  # the run whose policy this one starts from

@@ -208,6 +208,20 @@ def test_a_training_that_ignores_the_notice_is_ended_and_repeated(cluster: Clust
     assert job.endings()[0] not in ("0", "85", "slurm", None)
 
 
+def test_a_training_that_no_notice_reaches_is_ended_before_the_limit_and_repeated(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    write_stand_in(tmp_path, "ignores 0")
+    (tmp_path / "slurm" / "site.env").write_text(
+        "[[ -n $SLURM_RESTART_COUNT ]] || export SLURM_JOB_END_TIME=$(($(date +%s) + 35))\n"
+    )
+    job = Job(cluster, tmp_path, "ignores 0", "--signal=USR2@1")
+    shown = cluster.wait(job.number)
+    assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "1"), job.output()
+    assert job.endings() == ["134", "0"], "SIGABRT"
+    assert "Fatal Python error: Aborted" in (job.run / "logs" / "attempt_0" / "task_0.log").read_text()
+
+
 def test_a_node_that_loses_its_power_costs_an_attempt_and_no_more(cluster: Cluster, tmp_path: Path) -> None:
     job = Job(cluster, tmp_path, "sleeps 0")
     job.wait_for_word("sleeps")
