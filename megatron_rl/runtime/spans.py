@@ -27,12 +27,13 @@ _ended: deque[Span] = deque(maxlen=MAX_KEPT)
 class Progress(NamedTuple):
     """How far this process has come, for one who watches it from another thread."""
 
-    marks: int  # spans begun and ended so far
-    where: str  # the newest of them
-    since: float  # time.time() of it
+    marks: int  # spans begun and ended so far, and what was told within them
+    where: str  # the newest of the spans
+    since: float  # time.time() of its mark
+    moved: float  # time.monotonic() of the newest mark, or of what was told after it
 
 
-_progress = Progress(0, "start", time.time())
+_progress = Progress(0, "start", time.time(), time.monotonic())
 _detail = ""
 
 
@@ -42,9 +43,9 @@ def progress() -> Progress:
 
 
 def tell(text: str) -> None:
-    """Says how far a long span has come, as in "312 of 512 groups"; forgotten when that span ends."""
-    global _detail
-    _detail = text
+    """Says how far a long span has come, as in "312 of 512 groups", which is progress; forgotten when a span ends."""
+    global _detail, _progress
+    _detail, _progress = text, _progress._replace(marks=_progress.marks + 1, moved=time.monotonic())
 
 
 def detail() -> str:
@@ -54,12 +55,13 @@ def detail() -> str:
 
 def _mark(where: str) -> None:
     global _progress
-    _progress = Progress(_progress.marks + 1, where, time.time())
+    _progress = Progress(_progress.marks + 1, where, time.time(), time.monotonic())
 
 
 @contextmanager
 def span(name: str) -> Iterator[None]:
     """Adds the wall time spent inside to `name`; also a decorator. Spans may nest under different names."""
+    global _detail
     began, start = time.time(), time.perf_counter()
     _mark(name)
     try:
@@ -69,6 +71,7 @@ def span(name: str) -> Iterator[None]:
         _seconds[name] += seconds
         _ended.append(Span(name, began, seconds))
         _mark(f"after {name}")
+        _detail = ""
 
 
 def take() -> dict[str, float]:

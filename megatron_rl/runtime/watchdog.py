@@ -1,7 +1,7 @@
 """The watchdog: ends a process that has made no progress for too long, after writing down where it stands.
 
-Progress is a span that begins or ends. A rank that hangs keeps the others waiting, so that all of them end; who came
-least far is named.
+Progress is a span that begins or ends, or what is told within one, such as a finished wave. A rank that hangs keeps the
+others waiting, so that all of them end; who came least far is named.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Watchdog:
             own = {"rank": self.rank, "marks": progress.marks, "where": progress.where, "since": progress.since}
             with suppress(OSError):  # a disk that is full is no reason to stop watching
                 (self.folder / f"rank_{self.rank:05d}").write_text(json.dumps(own), encoding="utf-8")
-            if time.time() - progress.since >= self.limit_seconds:
+            if time.monotonic() - progress.moved >= self.limit_seconds:
                 self._end(progress)
 
     def _end(self, progress: spans.Progress) -> None:
@@ -59,7 +59,7 @@ class Watchdog:
             place = f"above, for {place} cannot be written ({error.strerror})"
         get_logger().error(
             "rank %d made no progress for %.0f s in '%s'; %s; stacks: %s",
-            self.rank, time.time() - progress.since, progress.where, straggler(self.folder), place,
+            self.rank, time.monotonic() - progress.moved, progress.where, straggler(self.folder), place,
         )  # fmt: skip
         os._exit(STALL_EXIT_CODE)
 

@@ -1,9 +1,13 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from megatron_rl.runtime.watchdog import STALL_EXIT_CODE, straggler
+import pytest
+
+from megatron_rl.runtime import spans
+from megatron_rl.runtime.watchdog import STALL_EXIT_CODE, Watchdog, straggler
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -48,6 +52,23 @@ def test_a_disk_that_takes_nothing_does_not_blind_it(tmp_path: Path) -> None:
 
 def test_progress_keeps_a_process_alive(tmp_path: Path) -> None:
     assert run(tmp_path, 1.0, 20, "ends").returncode == 0
+
+
+def test_a_long_span_that_tells_is_progress_and_a_clock_that_is_set_is_no_stall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = list[spans.Progress]()
+    monkeypatch.setattr(Watchdog, "_end", lambda _, progress: ended.append(progress))
+    with Watchdog(tmp_path, 3, limit_seconds=0.15), spans.span("generate"):
+        monkeypatch.setattr(time, "time", lambda: 2e9)  # NTP has found the right time
+        for number in range(12):
+            spans.tell(f"{number} of 12 waves")
+            assert spans.detail() == f"{number} of 12 waves"
+            time.sleep(0.03)
+        assert not ended
+        time.sleep(0.3)
+        assert ended and ended[0].where == "generate"
+    assert spans.detail() == ""
 
 
 def test_who_came_least_far_is_named(tmp_path: Path) -> None:
