@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import stat
 import weakref
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from megatron_rl import device, export
 from megatron_rl.config.lineage import FILE_NAME, read_parent
 from megatron_rl.export import _write, in_parts
 from megatron_rl.runtime import parallel
+from megatron_rl.runtime.files import machine
 from megatron_rl.types import State
 from tests.folders import parent_facts
 from tests.models import make_run
@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "taken").mkdir()
     (folder / "taken" / "thesis.tex").write_text("mine")
     for name in ("one", "parts"):  # of an export that was killed
-        (folder / f".{name}.{socket.gethostname()}.{2**22 + 1}.partial").mkdir()
+        (folder / f".{name}.{machine()}.{2**22 + 1}.partial").mkdir()
     errors = run_ranks("tests.test_export:exported", 4, to=str(folder), max_file_bytes=400_000, **FOUR)
     (folder / "errors.json").write_text(json.dumps(errors))
     return folder

@@ -1,12 +1,10 @@
-"""Files that outlive a kill and a power cut: written aside, synced to the disk, renamed into place.
-
-Not covered: containers that share a host name and count their processes apart, where a writer that lives may be taken
-for one that was killed.
-"""
+"""Files that outlive a kill and a power cut: written aside, synced to the disk, renamed into place."""
 
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import os
 import re
 import shutil
@@ -27,13 +25,25 @@ def own_aside(path: Path) -> Path:
     What writers that were killed have left of theirs is removed: of this machine those whose process is no more, of
     others what none has written to for LEFT_AFTER_SECONDS.
     """
-    host, name = socket.gethostname(), f".{path.name}."
+    host, name = machine(), f".{path.name}."
     for other in path.parent.iterdir() if path.parent.is_dir() else ():
         found = _OF_A_WRITER.fullmatch(other.name.removeprefix(name)) if other.name.startswith(name) else None
         with suppress(OSError):  # somebody else may remove it, too
             if found and (not _is_alive(int(found[2])) if found[1] == host else _is_old(other)):
                 shutil.rmtree(other) if other.is_dir() else other.unlink()
     return path.with_name(f"{name}{host}.{os.getpid()}.partial")
+
+
+def machine() -> str:
+    """Where a process's number is its own: the host's name, and what tells apart hosts and containers of one name."""
+    return f"{socket.gethostname()}-{_numbering()}"
+
+
+@functools.cache
+def _numbering() -> str:
+    """Eight digits of the kernel that runs since its start, and of those whose processes it counts together."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return hashlib.sha256(f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}".encode()).hexdigest()[:8]
 
 
 def _is_alive(process: int) -> bool:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.runtime import files
 from megatron_rl.runtime.files import LEFT_AFTER_SECONDS, commit, own_aside, replace_file, replace_folder, write_named
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_replaced_file_is_never_seen_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +83,7 @@ def killed() -> int:
 
 @pytest.mark.parametrize("kind", [".partial", ".old.partial"])
 def test_what_a_killed_writer_left_goes_with_the_next_one(kind: str, tmp_path: Path) -> None:
-    path, here, gone = tmp_path / "page.html", socket.gethostname(), killed()
+    path, here, gone = tmp_path / "page.html", files.machine(), killed()
     live = f".page.html.{here}.{os.getppid()}{kind}"
     writing, left = f".page.html.elsewhere.9{kind}", f".page.html.elsewhere.8{kind}"
     (tmp_path / live).write_text("half")
@@ -94,6 +98,30 @@ def test_what_a_killed_writer_left_goes_with_the_next_one(kind: str, tmp_path: P
         (tmp_path / name).write_text("not its own")
     write_named(path, b"whole", "--to")
     assert {one.name for one in tmp_path.iterdir()} == {"page.html", live, writing, *others}
+
+
+IN_A_CONTAINER = """
+import os, pathlib, socket, sys
+from megatron_rl.runtime.files import own_aside
+print(socket.gethostname(), os.getpid(), own_aside(pathlib.Path(sys.argv[1])).name)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a namespace of processes needs root")
+def test_containers_of_one_host_name_do_not_take_each_other_s_writers_for_dead(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    mine = own_aside(path)
+    mine.write_text("half")
+    words = [sys.executable, "-c", IN_A_CONTAINER, str(path)]
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", *words], capture_output=True, text=True, cwd=ROOT
+    )
+    if "unshare failed" in done.stderr:
+        pytest.skip("this machine allows no namespaces")
+    host, process, theirs = done.stdout.split()
+    assert host == socket.gethostname() and process == "1", "no process of the number of this one is there"
+    assert mine.read_text() == "half" and theirs.startswith(f".report.html.{host}-")
+    assert theirs.removesuffix(".1.partial") != mine.name.removesuffix(f".{os.getpid()}.partial")
 
 
 def test_of_several_that_replace_a_folder_at_once_one_stays_whole(
