@@ -227,19 +227,27 @@ def add_jobs(nemo_run: Any, experiment: Any, run: Run, request: Request, site: S
         last = executor(nemo_run, run, request, site, tree)  # the layout that the run's own ranks have
         last.signal = None
         last.setup_lines = f"source {JOB_SCRIPT}"
-        last.dependency_type = "afterok"
+        only_after_success(last)
         words = ["export", str(run.directory), "--to", str(model_folder_of(run.directory))]
         experiment.add(script(nemo_run, *words), executor=last, name="export", dependencies=before)
     if request.suites:
         # A folder with attempts of its own: requeued, resumed and given up by the rules of training.
         last = executor(nemo_run, run, request, site, tree)
-        last.setup_lines = f"source {JOB_SCRIPT}\nbegin_attempt {shlex.quote(str(run.directory / RESULTS))}"
+        results = shlex.quote(str(run.directory / RESULTS))
+        # Done once may be other suites, or a shorter run: what was asked is known by its samples.
+        last.setup_lines = f"source {JOB_SCRIPT}\nrm -f {results}/DONE\nbegin_attempt {results}"
         last.env_vars = {**last.env_vars, "REQUEUE": "yes"}
-        last.dependency_type = "afterok"
+        only_after_success(last)
         asked = [word for suite in request.suites for word in ("--suite", suite)]
         of_scale = [word for one in request.settings if one.startswith("scale.") for word in ("--set", one)]
         words = ["evaluate", str(run.directory), *asked, "--scale", request.scale, *of_scale]
         experiment.add(script(nemo_run, *words), executor=last, name="evaluate", dependencies=before)
+
+
+def only_after_success(executor: Any) -> None:
+    """Has a job wait for those before it to end well, and go where one does not, instead of waiting for ever."""
+    executor.dependency_type = "afterok"
+    executor.additional_parameters = {"kill_on_invalid_dep": "yes"}
 
 
 def command(nemo_run: Any, run: Run, request: Request) -> Any:

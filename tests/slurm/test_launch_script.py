@@ -236,7 +236,9 @@ def test_an_evaluation_is_a_step_of_the_chain_after_the_last_training(tmp_path: 
     assert evaluate["words"][4:] == ["--scale", "cpu", "--set", "scale.threads_per_process=2"], "the job's own layout"
     asked = evaluate["executor"]
     assert asked.dependency_type == "afterok" and asked.env_vars["REQUEUE"] == "yes"
-    assert asked.setup_lines.endswith(f"begin_attempt {tmp_path / 'run' / 'evaluation'}")
+    results = tmp_path / "run" / "evaluation"
+    assert asked.setup_lines.endswith(f"\nrm -f {results}/DONE\nbegin_attempt {results}"), "as done as it was before"
+    assert asked.additional_parameters == {"kill_on_invalid_dep": "yes"}
     assert asked.ntasks_per_node == first["executor"].ntasks_per_node
 
 
@@ -252,6 +254,7 @@ def test_an_export_is_a_step_of_the_chain_that_its_command_understands(tmp_path:
     for name in ("nodes", "ntasks_per_node", "gpus_per_node"):  # it starts the run's ranks
         assert getattr(export["executor"], name) == getattr(train["executor"], name)
     assert (export["dependencies"], export["executor"].dependency_type) == (["train"], "afterok")
+    assert export["executor"].additional_parameters == {"kill_on_invalid_dep": "yes"}
 
 
 def test_another_model_and_other_domains_reach_the_job_and_the_run_has_a_directory_of_its_own(
