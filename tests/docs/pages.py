@@ -110,7 +110,7 @@ NOT_RUN = {
     r"pip install nemo-run==.*": "resolves anew, from the package index, what nemo_run.lock holds; a test has its pins",
     r"python docs/recipes/make\.py": "writes what tests/recipes/test_pages.py compares with",
     r"nemorun (experiment list|megatron_rl prorl_v2 scale=h100x32 --yes)": "NeMo-Run's; it starts what launch.py does",
-    r"sbatch --signal=B:USR1@1800": "a part of a line",
+    r"GRACE_SECONDS=3500 sbatch --signal=B:USR1@3600 ...": "a part of a line",
     r"unset NVTE_FLASH_ATTN .*": "a line for the site's own file",
     r"python -m tests\.data\.make_sources": "writes what tests/data compares with",
     # 247 s of computing in reasoning-gym's own generators, two thirds of it in knight_swap's and futoshiki's.
