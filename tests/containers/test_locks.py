@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
 
@@ -170,3 +171,17 @@ def test_an_environment_lacks_the_four_that_its_lock_leaves_out_and_nothing_else
     done = subprocess.run([Path(sys.prefix) / "bin" / "pip", "check"], capture_output=True, text=True)
     complaints = re.findall(r"^\S+ \S+ requires (\S+), which is not installed\.$", done.stdout, re.MULTILINE)
     assert set(complaints) == set(left_out.split()) and len(complaints) == len(done.stdout.splitlines()), done.stdout
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what it ignores")
+def test_what_the_pages_have_one_make_in_a_checkout_is_no_change_of_it_and_no_part_of_the_image() -> None:
+    """Else slurm/launch.py refuses to submit, or puts gigabytes into git with --allow-dirty."""
+    environments = [line.split()[-1] for line in re.findall(r"python3\.12 -m venv \S+", README)]
+    images = re.findall(r"megatron-rl\.s\w+", README)
+    assert environments and {"megatron-rl.sqsh", "megatron-rl.sif"} <= set(images)
+    made = {*environments, *images, ".venv", ".venv-compat", "runs", "data", "slurm/site.env"}
+    asked = ["git", "check-ignore", *(name if "." in name[1:] else f"{name}/x" for name in made)]
+    ignored = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert {name.removesuffix("/x") for name in ignored} == made
+    patterns = (ROOT / ".dockerignore").read_text().split()
+    assert [name for name in made if not any(fnmatchcase(name, pattern) for pattern in patterns)] == []
