@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from megatron_rl.commands.choose import build_run
 from megatron_rl.commands.cli import app
+from megatron_rl.estimate.step import checkpoint_bytes
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
@@ -54,3 +56,12 @@ def test_what_the_page_submits_is_accepted(command: list[str], site: None) -> No
 def test_the_smoke_job_is_among_them() -> None:
     smoke = [command for command in COMMANDS if "RUN_DIR=runs/smoke" in command]
     assert len(smoke) == 1 and "num_steps=2" in smoke[0] and "--nodes=1" in smoke[0]
+
+
+def test_the_disk_that_the_page_asks_for_is_what_the_checkpoints_take() -> None:
+    for recipe, scale in (("prorl_v1", "h100x32"), ("prorl_v2", "h100x32"), ("brorl", "h100x64")):
+        size = checkpoint_bytes(build_run(recipe, scale, [], None, needs_files=False)) / 1e9
+        assert (
+            f"(weights, reference, optimizer) takes {size:.0f} GB" in PAGE and f"for {size:.0f} GB at 200 MB/s" in PAGE
+        )
+        assert f"100 GB for a run, {size:.0f} GB more for each" in PAGE and 3 * size + 4 + 5 < 100

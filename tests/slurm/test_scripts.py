@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from megatron_rl.commands.choose import build_run
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run
+from megatron_rl.estimate.step import checkpoint_bytes
 from megatron_rl.rollout.engine import AHEAD
 from megatron_rl.runtime.contents import CAMPAIGN, EVALUATION, RUN, Kind, check_contents
 from megatron_rl.runtime.ranks import GRACE_SECONDS
@@ -51,7 +53,8 @@ def test_the_notice_leaves_the_time_a_rank_may_take_to_stop(name: str) -> None:
     grace = re.search(r"GRACE_SECONDS:-(\d+)", (ROOT / "slurm" / "job.sh").read_text())
     begun = max(one.max_requests_in_flight + AHEAD + one.sequences_per_wave for one in SCALES.values())
     seconds = begun / (72.4 / 64)  # BroRL's Table 2, 64 engines
-    save = 33e9 / 200e6  # of the 1.5B model, to a shared disk that takes 200 MB/s of all nodes together
+    run = build_run(name, SCRIPTS[name], [], None, needs_files=False)
+    save = checkpoint_bytes(run) / 200e6  # to a shared disk that takes 200 MB/s of all nodes together
     assert grace is not None and seconds + save < int(grace[1]) < int(lead[1])
 
 
