@@ -111,8 +111,7 @@ class _Evaluation:
         if name == "absolute":
             return abs(first)
         if name in ("floor", "ceiling"):
-            rounded = (mp.floor if name == "floor" else mp.ceil)(inexact(first))
-            return Fraction(int(rounded))
+            return rounded(first, name == "floor")
         if name == "factorial":
             return factorial(first)
         if name == "double factorial":
@@ -128,6 +127,16 @@ class _Evaluation:
         if name in ("tanh", "coth"):  # how close to 1 they are
             self.low = min(self.low, -int(3 * abs(first)))
         return _FUNCTIONS[name](inexact(first))
+
+
+def rounded(value: Value, is_down: bool) -> Fraction:
+    """The floor or the ceiling; what is an integer but for the last digits is one, as log_2 8 is 3."""
+    if isinstance(value, Fraction):
+        return Fraction(math.floor(value) if is_down else math.ceil(value))
+    nearest = mp.nint(value)
+    if abs(value - nearest) <= mp.mpf(10) ** (10 - mp.dps) * max(1, abs(value)):
+        return Fraction(int(nearest))
+    return Fraction(int(mp.floor(value) if is_down else mp.ceil(value)))
 
 
 def power(base: Value, exponent: Value) -> Value:

@@ -1,7 +1,8 @@
 """Whether two expression trees have the same value, and whether a tree is an answer or restates the problem.
 
 Trees with symbols are compared at fixed points: equal ones agree at all of them, others hardly ever do.
-Not covered: an equality that holds for integer or positive symbols only, where real ones show a difference.
+Not covered: an equality that holds for integer or positive symbols only, where real ones show a difference, but that of
+floors and ceilings of n, m, k.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ MAX_DIGITS = 3_000
 SPARE_DIGITS = 8
 LOG10_OF_2 = 0.30103
 MIN_POINTS = 3
+NUM_FAR_POINTS = 48
 
 # Ranges of positive and negative reals, which tell sqrt(x^2) from x.
 _RANGES = ((0.2, 0.9), (1.1, 2.0), (2.0, 7.0), (-0.9, -0.2), (-7.0, -2.0), (0.3, 0.6))
+_INTEGER_NAMES = frozenset("nmkjlNMK")
 _KINDS = {
     **dict.fromkeys(TRIGONOMETRIC, "trigonometric"),
     **dict.fromkeys(INVERSE, "inverse"),
@@ -205,7 +208,8 @@ def _values(reference: Tree, tree: Tree, log_base: int | None) -> Iterator[_Pair
     names = sorted(symbols(reference) | symbols(tree))
     may_be_complex = not names or _is_complex(reference) or _is_complex(tree)
     num_found, not_real = 0, []
-    for points in (_real_points(names), _integer_points(names)):
+    has_steps = bool(names) and not {"floor", "ceiling"}.isdisjoint((*_functions(reference), *_functions(tree)))
+    for points in (_far_points(names),) if has_steps else (_real_points(names), _integer_points(names)):
         if num_found >= MIN_POINTS:  # integers are for what is real nowhere else, as (-1)^n
             return
         for point in points:
@@ -233,6 +237,18 @@ def _real_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
 def _integer_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
     for index in range(5 if names else 0):
         yield {name: Fraction(2 + (index * (number + 1) + number) % 7) for number, name in enumerate(names)}
+
+
+def _far_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
+    """Many, near and far, as functions with steps differ at few: integers for names of integers, else reals as well."""
+    are_integers = _INTEGER_NAMES.issuperset(names)
+    for index in range(NUM_FAR_POINTS):
+        far = index**3 if index % 6 == 5 else index
+        yield {
+            name: Fraction(3 + far * (2 * number + 1) + number * (index % 5))
+            + (0 if are_integers else Fraction((index * 3571 + number * 6101) % 9973, 9973))
+            for number, name in enumerate(names)
+        }
 
 
 def _evaluate_both(reference: Tree, tree: Tree, point: dict[str, Fraction], log_base: int | None) -> _Pair:
