@@ -27,6 +27,17 @@ NUM_FAR_POINTS = 48
 
 # Ranges of positive and negative reals, which tell sqrt(x^2) from x.
 _RANGES = ((0.2, 0.9), (1.1, 2.0), (2.0, 7.0), (-0.9, -0.2), (-7.0, -2.0), (0.3, 0.6))
+# More of them, which tell |x-10| from 10-x.
+_BENDS = (
+    (3.0, 5.0),
+    (7.0, 12.0),
+    (12.0, 40.0),
+    (40.0, 300.0),
+    (-5.0, -3.0),
+    (-12.0, -7.0),
+    (-60.0, -12.0),
+    (-900.0, -60.0),
+)
 _INTEGER_NAMES = frozenset("nmkjlNMK")
 _KINDS = {
     **dict.fromkeys(TRIGONOMETRIC, "trigonometric"),
@@ -208,8 +219,10 @@ def _values(reference: Tree, tree: Tree, log_base: int | None) -> Iterator[_Pair
     names = sorted(symbols(reference) | symbols(tree))
     may_be_complex = not names or _is_complex(reference) or _is_complex(tree)
     num_found, not_real = 0, []
-    has_steps = bool(names) and not {"floor", "ceiling"}.isdisjoint((*_functions(reference), *_functions(tree)))
-    for points in (_far_points(names),) if has_steps else (_real_points(names), _integer_points(names)):
+    functions = {*_functions(reference), *_functions(tree)}
+    ranges = (*_RANGES, *_BENDS) if "absolute" in functions or _has_root(reference) or _has_root(tree) else _RANGES
+    has_steps = bool(names) and not functions.isdisjoint(("floor", "ceiling"))
+    for points in (_far_points(names),) if has_steps else (_real_points(names, ranges), _integer_points(names)):
         if num_found >= MIN_POINTS:  # integers are for what is real nowhere else, as (-1)^n
             return
         for point in points:
@@ -224,9 +237,13 @@ def _values(reference: Tree, tree: Tree, log_base: int | None) -> Iterator[_Pair
         yield from not_real
 
 
-def _real_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
+def _has_root(tree: Tree) -> bool:
+    return tree[0] == "root" or any(map(_has_root, _parts(tree)))
+
+
+def _real_points(names: list[str], ranges: tuple[tuple[float, float], ...] = _RANGES) -> Iterator[dict[str, Fraction]]:
     """A few, or the one there is without names."""
-    for index, (low, high) in enumerate(_RANGES if names else _RANGES[:1]):
+    for index, (low, high) in enumerate(ranges if names else ranges[:1]):
         spread = [
             Fraction((index * 3571 + number * 6101 + number * number * 131 + 17) % 9973, 9973)
             for number in range(len(names))
