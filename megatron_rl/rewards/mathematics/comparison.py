@@ -17,6 +17,8 @@ MAX_UNMATCHED_PARTS = 40  # each is compared with each
 
 _SYMBOL = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])(?:_.*)?")
 _FUNCTION = re.compile(r"[A-Za-z]\(x\)")
+_CHOICES = re.compile(r"(?:\\text ?\{ ?)?\(?([A-H]{1,6})\)? ?\}?")
+_INDIAN = re.compile(r"-?[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}")
 _UNKNOWN = re.compile(r"(?<![\\A-Za-z])(?![ei](?![A-Za-z]))[A-Za-z]")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 
@@ -52,6 +54,12 @@ def _is_same(reference: Answer, answer: Answer, rules: Rules) -> bool:
         return False  # a chain of equalities, or text that nests too deep
     if reference.kind == "other":
         return _is_same_by_math_verify(reference, answer, rules)
+    if kinds == {"value", "list"}:
+        letters = _letters(reference), _letters(answer)
+        if letters[0] and letters[1]:
+            return letters[0] == letters[1]
+        has_indian_groups = bool(_INDIAN.fullmatch(answer.text))
+        return has_indian_groups and plain_number(answer.text.replace(",", "")) == plain_number(reference.value)
     if kinds == {"value"}:
         return is_same_scalar(reference.value, answer.value, rules)
     if kinds <= {"list", "set"}:
@@ -72,6 +80,15 @@ def _is_same(reference: Answer, answer: Answer, rules: Rules) -> bool:
         return has_same_rows and all(_are_same_in_order(row.parts, other.parts, rules) for row, other in rows)
     parts, others = _in_order(reference), _in_order(answer)
     return bool(parts and others) and _are_same_in_order(parts, others, rules)
+
+
+def _letters(answer: Answer) -> str:
+    """The letters of several choices, as ABD or A, B, D, in their order; an empty text for anything else."""
+    parts = answer.parts if answer.kind == "list" else (answer,)
+    found = [match[1] for part in parts if (match := _CHOICES.fullmatch(part.value))]
+    letters = "".join(sorted(found)) if len(found) == len(parts) else ""
+    is_ascending = len(letters) > 1 and list(letters) == sorted(set(letters))
+    return letters if is_ascending and (answer.kind == "list" or found == [letters]) else ""
 
 
 def _is_same_union(reference: Answer, answer: Answer, rules: Rules) -> bool:

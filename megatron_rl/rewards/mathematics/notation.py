@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 # Characters, then what stands for each of them; √ and ∛ are left to `_ROOT`.
 _TABLE = r"""
@@ -38,7 +39,14 @@ _FACTOR = r" ?(?:[A-Za-z0-9] ?){0,6}"  # of a vector, as in r x mv
 _CROSSED = re.compile(rf"{_VECTOR} ?\\times{_FACTOR}(?={_VECTOR})")
 _NOT_CROSSED = re.compile(rf"{_VECTOR} ?(?:\\cdot)?{_FACTOR}(?={_VECTOR})")
 _FONTS = "mathrm|textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|emph|mathbf|mathit|mathsf|bm|boldsymbol|textup"
-_SPELLINGS = [
+
+
+def _without_marks(match: re.Match[str]) -> str:
+    """A number without what groups its thousands."""
+    return re.sub("['.]", "", match[0])
+
+
+_SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:boxed|fbox|underline|uline)\s*(?=\{)|\\(?:text)?color\s*\{[^{}]*\}", ""),
@@ -57,7 +65,10 @@ _SPELLINGS = [
         (r"(?<=[0-9])(?:\{,\}|,?(?<!\\)\\,)(?=[0-9]{3}(?![0-9]))", ""),
         (rf"(?<!\\)\\[,;:> \n]|~|\\(?:quad|qquad|thinspace|enspace){_END}", " "),
         (r"(?<!\\)\\[()\[\]]|(?<!\\)\$", ""),
+        (r"(?<![0-9.,'])[1-9][0-9]{0,2}(?:'[0-9]{3})+(?![0-9'.])", _without_marks),
+        (r"(?<![0-9.,'])[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,}(?![0-9.])", _without_marks),
         (rf"\\colon{_END}", ":"),
+        (r"(?<=[0-9])\{,\}(?=(?:[0-9]{1,2}|[0-9]{4,})(?![0-9]))", "."),  # a decimal comma
         (r"\{([,:])\}", r"\1"),
         (rf"\\(?:dots[bcimo]?|ldots|cdots){_END}|\.\.\.+", r"\\ldots "),
         (rf"\\(?:bf|rm|it|sf|tt|sl|em|bfseries|itshape){_END}", ""),

@@ -28,6 +28,8 @@ _NUMBER = re.compile(
     rf"|(?:(?P<mixed_slash>[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+|[0-9]+) (?=[0-9]+ ?/))?"
     rf"(?P<over_slash>{_DECIMAL}) ?/ ?(?P<under_slash>{_DECIMAL}))"
 )
+_PERIOD = re.compile(r"^([+-]? ?[0-9]*\.[0-9]*)\(([0-9]+)\)$")  # 0.1(6)
+_DOTS = re.compile(r"\\dot ?\{ ?([0-9]) ?\}([0-9]*) ?\\dot ?\{ ?([0-9]) ?\}$")  # a dot over each end of the period
 _PLAIN_DECIMAL = re.compile(r"(-?[0-9]*)\.([0-9]+)")
 _SIGN = re.compile(r"[+-]? ?")
 
@@ -53,6 +55,8 @@ def plain_number(text: str) -> Fraction | None:
         return _repeating(text.removesuffix("\\ldots").strip())
     while len(text) > 2 and text[0] + text[-1] in ("()", "{}") and not set(text[1:-1]) & set("(){}"):
         text = text[1:-1].strip()
+    if "." in text and text[-1:] in (")", "}"):
+        text = _PERIOD.sub(r"\1\\overline{\2}", _DOTS.sub(r"\\overline{\1\2\3}", text))
     sign = _SIGN.match(text)[0]  # type: ignore[index]  # it matches an empty text
     match = _NUMBER.fullmatch(text, len(sign))
     value = None if match is None else _value(match)

@@ -41,6 +41,10 @@ _IN_BASE = re.compile(
 _MODULO = re.compile(r"(?P<residue>.+?) ?\(? ?\\(?P<kind>pmod|bmod|mod) ?\{? ?(?P<modulus>[0-9]{1,1000}) ?\}? ?\)?")
 _CHOICE = re.compile(r"(?:\\text ?\{ ?)*(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer:?) )?\(?([A-Za-z])[).:]?[ }]*")
 _CHOICE_AND_TEXT = re.compile(r"(?:\\text ?\{ ?)*(?:\(([A-Z])\)|([A-Z])[.):])[ }]*(?P<rest>\S.*)")
+_LABELLED = re.compile(
+    r"\\text ?\{ ?\((?P<letter>[A-Z])\) ?(?:\} ?(?P<rest>[^ }].*)|(?P<inside>[^{}]*[^{} ]) ?\})"
+    r"|\((?P<bare>[A-Z])\) (?P<value>[-0-9\\].*)"
+)
 _DENIED = re.compile(
     r"(?:is |are )(?:not|false|wrong|incorrect)|(?:not [a-z]|wrong|incorrect)(?![A-Za-z])", re.IGNORECASE
 )
@@ -77,9 +81,11 @@ def is_same_scalar(reference: str, answer: str, rules: Rules, *, may_have_units:
         return _is_near(value, other, rules)
     if DOTS in reference or DOTS in answer:
         return False
-    labelled = _CHOICE_AND_VALUE.fullmatch(answer)
-    if labelled and not _CHOICE.fullmatch(reference):
-        return is_same_scalar(reference, labelled[1], rules, may_have_units=may_have_units)
+    if labelled := _choice_and_content(reference):  # \text{(B)} 12 is answered by B and by 12
+        return _is_same_labelled(*labelled, answer, rules)
+    match = _CHOICE_AND_VALUE.fullmatch(answer)
+    if match and not _CHOICE.fullmatch(reference):
+        return is_same_scalar(reference, match[1], rules, may_have_units=may_have_units)
     for is_same in (is_same_time, _is_same_choice, _is_same_in_base, _is_same_modulo, _is_same_ratio, _is_same_wording):
         verdict = is_same(reference, answer)
         if verdict is not None:
@@ -123,6 +129,23 @@ def _is_same_choice(reference: str, answer: str) -> bool | None:
     if chosen is None:
         return None
     return chosen[1] == match[1] or (match[1] in "ABCDE" and chosen[1].upper() == match[1])
+
+
+def _is_same_labelled(letter: str, content: str, answer: str, rules: Rules) -> bool:
+    """Whether an answer is the letter of a choice, its content or both."""
+    if chosen := _CHOICE.fullmatch(answer):
+        return chosen[1].upper() == letter
+    other = _choice_and_content(answer)
+    if other is None:
+        return is_same_scalar(content, answer, rules)
+    return other[0] == letter and is_same_scalar(content, other[1], rules)
+
+
+def _choice_and_content(text: str) -> tuple[str, str] | None:
+    match = _LABELLED.fullmatch(text)
+    if match is None:
+        return None
+    return match["letter"] or match["bare"], match["rest"] or match["inside"] or match["value"]
 
 
 def _is_same_in_base(reference: str, answer: str) -> bool | None:
