@@ -58,6 +58,11 @@ _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z]) ?")
 _ALIGNED = re.compile(r"\\begin ?\{(aligned|align\*?|gathered|split)\}(.*)\\end ?\{\1\}", re.DOTALL)
 _MATRIX = re.compile(r"\\begin ?\{([pbB]?(?:small)?matrix\*?|array)\} ?(?:\[[a-z]\])? ?(?:\{[lcr| ]*\})?")
 _MATRIX_END = re.compile(r"\\end ?\{([a-zA-Z*]+)\} ?([)\]]?)")
+_CASES = re.compile(
+    r"(?:\\\{ ?\\begin ?\{array\} ?\{[lcr| ]*\}|(?:\\\{ ?)?\\begin ?\{cases\})(.*)\\end ?\{(?:cases|array)\}", re.DOTALL
+)
+_IF = re.compile(r"^\\text ?\{ ?(?:if|for|when|where) ?(?:\}|(?=\S))")
+_IS = re.compile(r"(?<=[ {])(?:is|are) (?:an? )?")
 _BRACKETED = re.compile(r"(\\\{|\\langle(?![A-Za-z])|[(\[{])(.*?)(\\\}|\\rangle|[)\]}])", re.DOTALL)
 _FRENCH = re.compile(  # ]0,1] and [0,1[, where an interval may stand
     r"(?:(?<=\\cup)|(?<=\\in)|(?<=\\cup )|(?<=\\in )|^) ?"
@@ -66,12 +71,22 @@ _FRENCH = re.compile(  # ]0,1] and [0,1[, where an interval may stand
 _SIZE = re.compile(r"\|([a-vxyA-Z])\|")  # z and w may be complex
 _TERM = re.compile(r"[^-+=]+")
 _REALS = "(-\\infty,\\infty)"
+_NOTHING = re.compile(  # no real solutions, there is no such x
+    r"(?:there (?:is|are|exists?) )?no (?:(?:such|real|integer|integral|rational|positive|natural|possible|valid) )*"
+    r"(?:solutions?|roots?|numbers?|integers?|values?|pairs?|triples?|functions?|polynomials?|(?<=such )[a-z])"
+    r"(?: exists?)?"
+)
 _SYNONYMS = {
     "infinity": "\\infty",
     "positive infinity": "\\infty",
     "negative infinity": "-\\infty",
     **dict.fromkeys(("all real numbers", "all reals", "\\mathbb{R}"), _REALS),
-    **dict.fromkeys(("empty set", "no solution", "no solutions", "no real solution", "no real solutions"), EMPTY),
+    **dict.fromkeys(("empty set", "none"), EMPTY),
+    **dict.fromkeys(("infinitely many", "infinitely many solutions", "infinite", "infinite solutions"), "\\infty"),
+    **dict.fromkeys(("\\mathbb{R}^+", "\\mathbb{R}^{+}", "\\mathbb{R}_+", "\\mathbb{R}_{+}"), "(0,\\infty)"),
+    **dict.fromkeys(("\\mathbb{R}_{>0}", "all positive real numbers", "all positive reals"), "(0,\\infty)"),
+    **dict.fromkeys(("\\mathbb{R}_{\\ge 0}", "all non-negative real numbers"), "[0,\\infty)"),
+    **dict.fromkeys(("\\mathbb{R}^*", "\\mathbb{R}^{*}"), "(-\\infty,0)\\cup(0,\\infty)"),
     "dne": "\\text{does not exist}",
 }
 
@@ -93,7 +108,8 @@ def _read(text: str, depth: int) -> Answer:
     if depth > MAX_DEPTH:
         return Answer("other", compact(text))
     found = words(text)
-    text = _SYNONYMS.get(" ".join(found) if found else text, text)
+    wording = " ".join(found) if found else compact(text)
+    text = EMPTY if _NOTHING.fullmatch(wording) else _SYNONYMS.get(wording, text)
     if found and found[0] in ("yes", "no") and len(found) > 2:  # Yes, it is
         return make_value(text)
     if whole := _TEXT.fullmatch(text):
@@ -153,7 +169,7 @@ def _read_items(text: str, depth: int) -> Answer | None:
 
 
 def _read_plus_minus(text: str, depth: int) -> Answer | None:
-    if text.startswith("\\{") or not _PLUS_MINUS.search(text):
+    if text.startswith(("\\{", "\\begin")) or "\\ne" in text or not _PLUS_MINUS.search(text):
         return None
     return _list(text, [_read(reading, depth + 1) for reading in _both_signs(text)])
 
@@ -169,6 +185,8 @@ def _read_matrix(text: str, depth: int) -> Answer | None:
     if aligned := _ALIGNED.fullmatch(text):
         lines = _split(aligned[2].replace("&", ""), _ROW)[0]
         return _read(",".join(line for line in lines if line), depth + 1)
+    if cases := _CASES.fullmatch(text):
+        return _read_cases(cases[1], depth)
     start, end = text.find("\\begin"), text.rfind("\\end")
     opening, closing = (
         (_MATRIX.match(text, start), _MATRIX_END.fullmatch(text, end)) if 0 <= start < end else (None, None)
@@ -188,6 +206,21 @@ def _read_matrix(text: str, depth: int) -> Answer | None:
         rows = [[_product("-1" if factor == "-" else factor, cell) for cell in row] for row in rows]
     parts = [Answer("tuple", "&".join(row), parts=tuple(_read(cell, depth + 1) for cell in row)) for row in rows]
     return Answer("matrix", compact(text), parts=tuple(parts))
+
+
+def _read_cases(body: str, depth: int) -> Answer | None:
+    """Equations that hold together, or values under conditions, which have no order."""
+    rows = [_split(line, _CELL)[0] for line in _split(body, _ROW)[0] if line]
+    if all(len(row) == 1 for row in rows):
+        return _read(",".join(row[0] for row in rows), depth + 1)
+    if any(len(row) != 2 for row in rows):
+        return None
+    parts = []
+    for value, condition in rows:
+        condition = _IS.sub("", _IF.sub(lambda match: "" if match[0].endswith("}") else "\\text{", condition))
+        pair = _read(value, depth + 1), _read(condition, depth + 1)
+        parts.append(Answer("tuple", "&".join(part.text for part in pair), parts=pair, brackets="if"))
+    return Answer("list", compact(body), parts=tuple(parts))
 
 
 def _product(factor: str, cell: str) -> str:
