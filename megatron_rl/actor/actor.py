@@ -202,6 +202,23 @@ class Actor:
         schedule.forward_backward(self.chunks, packs, loss)
         return sums, seen
 
+    def settle_scaling(self, batch: Batch, recipe: Recipe) -> None:
+        """Lets delayed scaling that remembers nothing meet a batch's numbers and gradients; changes nothing else.
+
+        It goes by what the pass before met, and a pass without gradients tells it nothing: until the first update it
+        would clip what is large and lose what is small.
+        """
+        if not self.keeps_scaling or any(precision.scaling_state(self.chunks)):
+            return
+
+        def loss(head: Head, share: Share) -> tuple[Tensor, Tensor]:
+            temperature, mask = recipe.sampling.temperature, share.pack.response_mask
+            logprobs = share.whole(vocabulary.log_probabilities(head, share.targets, temperature, self.tensor_group))
+            return -(logprobs * mask).sum(), mask.sum()
+
+        for _ in range(precision.SETTLING_PASSES):
+            schedule.forward_backward(self.chunks, batch.packs, loss)
+
     def kl_in_reward(self, batch: Batch, recipe: Recipe) -> Tensor | float:
         """What the KL takes off the rewards [G, N] float64: the coefficient times the sum over each response.
 

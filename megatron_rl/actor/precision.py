@@ -23,6 +23,7 @@ from megatron_rl.config.records import Model, Scale
 Remembered = dict[str, dict[str, Any]]  # of a layer: its "tensors" and its "variables", by name
 UNPICKLES = "NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"  # Transformer Engine's own word for: this pickle is trusted
 QUANTIZED = "_fp8_workspaces"  # where a layer of Transformer Engine 2.16 keeps its weights' FP8 copies, and for ever
+SETTLING_PASSES = 3  # what one layer clipped in the first pass was wrong in the layers above it
 # Of the loss, where gradients are fp16. Any power of two does: the first update halves it until nothing overflows.
 INITIAL_LOSS_SCALE = 2.0**16
 UPDATES_BEFORE_DOUBLING = 1000  # without an overflow; Megatron's own

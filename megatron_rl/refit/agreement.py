@@ -63,6 +63,7 @@ def check_start(actor: Actor, engine: Engine, prompts: Sequence[Prompt], recipe:
     groups = _groups(chosen, dict(zip(mine, made, strict=True)), num_engines, step)
     one_update = replace(recipe.algorithm, updates_per_step=1)
     batch = pack(groups, ranks, one_update, actor.limits)
+    actor.settle_scaling(batch, recipe)
     view = actor.logprobs(batch, recipe)
     sums = torch.zeros(num_engines, dtype=torch.float64)
     for part, logprobs in zip(batch.packs, view.logprobs, strict=True):

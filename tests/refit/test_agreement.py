@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from megatron_rl import device
-from megatron_rl.actor import slices
+from megatron_rl.actor import schedule, slices
+from megatron_rl.actor.precision import SETTLING_PASSES
 from megatron_rl.config.checks import UserError
 from megatron_rl.refit import agreement, plan, transfer
 from megatron_rl.refit.transfer import Transfer
@@ -106,6 +107,7 @@ def faults(folder: str, scale: dict[str, Any]) -> dict[str, Any]:
     before = torch.get_rng_state()
     found["again"] = both()
     found["random_state_stays"] = torch.equal(before, torch.get_rng_state())
+    found["settling"], found["settled"] = both_settling(actor, both, views)
     for name, planted in PLANS.items():
         with planted():
             found[name] = both()
@@ -138,6 +140,23 @@ def faults(folder: str, scale: dict[str, Any]) -> dict[str, Any]:
     found["not_finite"] = both()
     engine.close()
     return found
+
+
+def both_settling(actor: Any, both: Any, views: list[Any]) -> tuple[list[str], list[Any]]:
+    """What `both` says where FP8's scaling is delayed: at how many views passes with gradients were, what changed."""
+    passes, weights = [], [parameter.detach().clone() for parameter in actor._parameters()]
+    run = schedule.forward_backward
+
+    def counted(*arguments: Any) -> None:
+        passes.append(len(views))
+        run(*arguments)
+
+    num_before = len(views)
+    schedule.forward_backward, actor.keeps_scaling = counted, True
+    said = both()
+    schedule.forward_backward, actor.keeps_scaling = run, False
+    unchanged = all(map(torch.equal, weights, actor._parameters()))
+    return said, [[number - num_before for number in passes], unchanged]
 
 
 def move_weights(actor: Any, distance: float) -> None:
@@ -201,7 +220,7 @@ def found(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("name", ["healthy", "again", "mended", "fresh", "fresh_cache"])
+@pytest.mark.parametrize("name", ["healthy", "again", "settling", "mended", "fresh", "fresh_cache"])
 def test_a_healthy_pair_agrees_and_says_so_in_one_line(found: dict[str, Any], name: str) -> None:
     at_start, of_step = found[name]
     assert at_start.startswith("INFO actor and rollout engines agree: mean |actor - rollout log-probability| ")
@@ -211,6 +230,12 @@ def test_a_healthy_pair_agrees_and_says_so_in_one_line(found: dict[str, Any], na
 @pytest.mark.ranks
 def test_the_check_leaves_the_random_state_alone_and_repeats(found: dict[str, Any]) -> None:
     assert found["random_state_stays"] and found["again"] == found["healthy"]
+
+
+@pytest.mark.ranks
+def test_delayed_scaling_meets_numbers_and_gradients_before_its_first_log_probabilities(found: dict[str, Any]) -> None:
+    passes, leaves_weights_alone = found["settled"]
+    assert passes == [0] * SETTLING_PASSES and leaves_weights_alone
 
 
 @pytest.mark.ranks
