@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from megatron_rl.config.checks import MachineError, UserError
+from megatron_rl.config.records import YarnScaling
 from megatron_rl.device.cuda import (
     ATTENTION_VARIABLES,
     ENGINE_OPTIONS,
@@ -103,6 +104,15 @@ def test_vllm_knows_every_option() -> None:
     assert {*ENGINE_OPTIONS, "hf_overrides"} <= known
     assert config_overrides(RECIPE.model, H100X8)["head_dtype"] == "float32"
     assert "head_dtype" not in config_overrides(RECIPE.model, CPU)
+
+
+def test_vllm_of_either_version_is_told_how_yarn_sharpens_attention() -> None:
+    yarn = YarnScaling(
+        factor=4.0, original_max_positions=64, beta_fast=32, beta_slow=1, attention_factor=1.3, truncates=True
+    )
+    told = config_overrides(dataclasses.replace(RECIPE.model, rope_scaling=yarn), H100X8)["rope_parameters"]
+    assert told["attention_factor"] == 1.3  # of 0.32, on a CPU
+    assert (told["attn_factor"], told["apply_yarn_scaling"]) == (1.3, False)  # of 0.26, which else takes 1.14
 
 
 def test_determinism_is_asked_of_all_who_add_up() -> None:
