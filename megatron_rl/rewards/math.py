@@ -15,7 +15,7 @@ from megatron_rl.rewards.mathematics.answers import read_answer
 from megatron_rl.rewards.mathematics.boxes import boxed_answer
 from megatron_rl.rewards.mathematics.comparison import is_same_answer
 from megatron_rl.rewards.mathematics.families import with_the_same_names
-from megatron_rl.rewards.mathematics.notation import changes_cross_product, compact, nesting, plain
+from megatron_rl.rewards.mathematics.notation import changes_cross_product, compact, crossed_as, nesting, plain
 from megatron_rl.rewards.mathematics.numbers import MAX_NUMBER_CHARACTERS, plain_number
 from megatron_rl.rewards.mathematics.scalars import Rules, Undecided
 from megatron_rl.rewards.verdicts import right, unanswered, wrong
@@ -65,6 +65,7 @@ def prepare(response: str, item: Mapping[str, Any]) -> Verdict | str:
         return unanswered(problem)
     if len(answer) > MAX_NUMBER_CHARACTERS:
         return wrong(f"the box holds more than {MAX_NUMBER_CHARACTERS} characters")
+    answer = crossed_as(answer, item["answer"])
     is_changed = changes_cross_product(answer, item["answer"])
     answer, reference = plain(answer), plain(item["answer"])
     if not answer:

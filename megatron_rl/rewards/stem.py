@@ -19,11 +19,19 @@ from typing import Any
 from megatron_rl.rewards import math
 from megatron_rl.rewards.mathematics.boxes import boxed_answer, same_value
 from megatron_rl.rewards.mathematics.expressions import UnreadableError, read_expression
-from megatron_rl.rewards.mathematics.notation import changes_cross_product, compact, plain
+from megatron_rl.rewards.mathematics.notation import (
+    changes_cross_product,
+    compact,
+    crossed_as,
+    has_vectors,
+    plain,
+    vectors_as_letters,
+)
 from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.units import unit
 from megatron_rl.rewards.response import after_thinking
 from megatron_rl.rewards.science.choices import chosen_option, option_of_last_line, stated_option
+from megatron_rl.rewards.science.concentrations import has_concentrations, in_concentrations
 from megatron_rl.rewards.science.measures import Quantity, agree, irrational, leeway, quantity, resolution, with_unit
 from megatron_rl.rewards.science.remarks import last_of_equal, split_direction, without_remarks
 from megatron_rl.rewards.science.spans import same_span, span, without_uncertainty
@@ -136,11 +144,16 @@ def _directed(answers: Sequence[str], reference: Quantity, direction: frozenset[
 
 
 def _formula(answer: str, item: Mapping[str, Any]) -> Verdict | str:
+    answer = crossed_as(answer, item["answer"])
     text, reference = plain(in_one_notation(answer)), plain(item["answer"])
     if compact(text) == compact(reference):
         return right()
     if changes_cross_product(answer, item["answer"]):
-        return wrong("a cross product in the other order")
+        return wrong("another product of vectors")
+    if has_vectors(item["answer"]):
+        text = plain(vectors_as_letters(in_one_notation(answer)))
+    if has_concentrations(reference):
+        text = in_concentrations(text)
     bracketed = with_brackets(in_letters(text, reference))
     if bracketed is None:
         return wrong("the formula may mean two things")
@@ -210,7 +223,9 @@ def _tolerance(item: Mapping[str, Any]) -> Fraction:
 
 def _formula_item(item: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: item[key] for key in ("answer", "relative_tolerance") if key in item}
-    reference = in_letters(plain(in_one_notation(item["answer"])), "")
+    reference = in_one_notation(item["answer"])
+    reference = plain(vectors_as_letters(reference) if has_vectors(reference) else reference)
+    reference = in_letters(in_concentrations(reference) if has_concentrations(reference) else reference, "")
     return kept | {"answer": with_brackets(reference) or reference}
 
 

@@ -24,18 +24,20 @@ from megatron_rl.rewards.mathematics.answers import read_answer
 from megatron_rl.rewards.mathematics.boxes import boxed_answer
 from megatron_rl.rewards.mathematics.clock import is_same_time
 from megatron_rl.rewards.mathematics.labels import is_label
-from megatron_rl.rewards.mathematics.notation import compact, nesting, plain
+from megatron_rl.rewards.mathematics.notation import compact, crossed_as, nesting, plain, vectors_as_letters
 from megatron_rl.rewards.mathematics.numbers import plain_number
 from megatron_rl.rewards.mathematics.quantities import split_unit
 from megatron_rl.rewards.mathematics.scalars import Rules, Undecided, is_same_scalar, words
 from megatron_rl.rewards.response import after_thinking, as_read
 from megatron_rl.rewards.science.compounds import formulas
+from megatron_rl.rewards.science.concentrations import has_concentrations, in_concentrations
 from megatron_rl.rewards.science.elements import in_symbols
 from megatron_rl.rewards.science.forms import in_one_form
 from megatron_rl.rewards.science.macros import without_macros
 from megatron_rl.rewards.science.measures import quantity
 from megatron_rl.rewards.science.names import one_name
 from megatron_rl.rewards.science.numerals import in_digits
+from megatron_rl.rewards.science.particles import particle
 from megatron_rl.rewards.science.remarks import split_direction, without_remarks
 from megatron_rl.rewards.science.spans import span
 from megatron_rl.rewards.science.statements import sentences, statements
@@ -257,6 +259,11 @@ READERS: dict[str, tuple[Reader, int]] = {  # and how long a text it is given at
     "without_remarks": (without_remarks, 300),
     "split_direction": (split_direction, 300),
     "without_macros": (without_macros, 300),
+    "crossed_as": (lambda text: crossed_as(text, "\\vec r\\times\\vec p"), 20_000),
+    "vectors_as_letters": (vectors_as_letters, 20_000),
+    "in_concentrations": (in_concentrations, 300),
+    "has_concentrations": (has_concentrations, 300),
+    "particle": (particle.__wrapped__, 300),
     "in_digits": (in_digits, 300),
     "in_one_form": (in_one_form, 300),
     "in_symbols": (in_symbols, 300),

@@ -33,10 +33,21 @@ _ROOT = re.compile(r"([√∛])\s*(?:([0-9]+(?:\.[0-9]+)?|\\?[A-Za-z]+)|\(([^()]
 _END = r"(?![A-Za-z])"
 _VECTOR_FONTS = r"\\(?:vec|overrightarrow|mathbf|textbf|boldsymbol|bm|hat)(?![A-Za-z])"
 _VECTOR = (
-    rf"({_VECTOR_FONTS} ?(?:\{{ ?\\?[A-Za-z]{{1,9}} ?\}}|[A-Za-z])(?: ?_ ?(?:\{{[A-Za-z0-9]{{1,9}}\}}|[A-Za-z0-9]))?)"
+    rf"({_VECTOR_FONTS} ?(?:\{{ ?\\?[A-Za-z]{{1,9}} ?\}}|\\[A-Za-z]{{1,9}}|[A-Za-z])"
+    r"(?: ?_ ?(?:\{[A-Za-z0-9]{1,9}\}|[A-Za-z0-9]))?)"
 )
 _FACTOR = r" ?(?:[A-Za-z0-9] ?){0,6}"  # of a vector, as in r x mv
 _CROSSED = re.compile(rf"{_VECTOR} ?\\times{_FACTOR}(?={_VECTOR})")
+_MAY_BE_CROSSED = re.compile(  # the font of a vector may be left out beside a sign of its product
+    rf"({_VECTOR}|(?<![A-Za-z\\{{_])[A-Za-z](?![A-Za-z])) ?\\times({_FACTOR})({_VECTOR}|[A-Za-z](?![A-Za-z]))"
+)
+_VECTOR_PARTS = re.compile(
+    r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|(?P<unit>hat))(?![A-Za-z]) ?"
+    r"(?:\{ ?(?P<name>\\?[A-Za-z]{1,9}) ?\}|(?P<letter>\\[A-Za-z]{1,9}|[A-Za-z]))"
+    r"(?: ?_ ?(?:\{(?P<at>[A-Za-z0-9]{1,9})\}|(?P<mark>[A-Za-z0-9])))?"
+)
+_CONSTANTS = ("e", "i")  # which have no subscript
+_HAS_ARROW = re.compile(r"\\(?:vec|overrightarrow)(?![A-Za-z])")
 _NOT_CROSSED = re.compile(rf"{_VECTOR} ?(?:\\cdot)?{_FACTOR}(?={_VECTOR})")
 _FONTS = "mathrm|textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|emph|mathbf|mathit|mathsf|bm|boldsymbol|textup"
 
@@ -166,9 +177,57 @@ def changes_cross_product(answer: str, reference: str) -> bool:
     )
 
 
+def crossed_as(answer: str, reference: str) -> str:
+    r"""An answer with the cross products of the reference written as there: one that is turned round is its negative.
+
+    >>> crossed_as(r"-\mathbf{p} \times \mathbf{r}", r"\vec r\times\vec p"), crossed_as("a", "b")
+    ('-\\vec r \\times \\vec p \\cdot (-1)', 'a')
+    """
+    written = {tuple(map(_vector_name, match)): match for match in _CROSSED.findall(reference)}
+    if not written or "\\times" not in answer:
+        return answer
+
+    def rewritten(match: re.Match[str]) -> str:
+        left, factor, right = match[1], match[3], match[4]
+        names = _vector_name(left), _vector_name(right)
+        if names in written:
+            return rf"{written[names][0]} \times{factor or ' '}{written[names][1]}"
+        if names[::-1] in written:
+            return rf"{written[names[::-1]][0]} \times{factor or ' '}{written[names[::-1]][1]} \cdot (-1)"
+        return match[0]
+
+    return _MAY_BE_CROSSED.sub(rewritten, answer)
+
+
+def has_vectors(text: str) -> bool:
+    """Whether a text has letters with an arrow, or a cross product of vectors."""
+    return _HAS_ARROW.search(text) is not None or _CROSSED.search(text) is not None
+
+
+def vectors_as_letters(text: str) -> str:
+    r"""A text with a letter of its own for each vector, whatever its font, and for each unit vector.
+
+    >>> vectors_as_letters(r"m\vec{v}_0 \cdot \mathbf{v} + \hat{n} v")
+    'm v_{v0} \\cdot  v_{v} +  n_{h} v'
+    """
+
+    def named(match: re.Match[str]) -> str:
+        name, kind = match["name"] or match["letter"], "h" if match["unit"] else "v"
+        first, others = (name, "") if name[0] == "\\" else (name[0], name[1:])
+        if first in _CONSTANTS:
+            first, others = "V", f"{first}{others}"
+        return f" {first}_{{{others}{kind}{match['at'] or match['mark'] or ''}}}"
+
+    return _VECTOR_PARTS.sub(named, text)
+
+
+def _vector_name(text: str) -> str:
+    return re.sub(rf"{_VECTOR_FONTS}|[{{}} ]", "", text)
+
+
 def _pairs(product: re.Pattern[str], text: str) -> set[tuple[str, ...]]:
     """The names of the vectors that such a product joins."""
-    return {tuple(re.sub(rf"{_VECTOR_FONTS}|[{{}} ]", "", side) for side in match) for match in product.findall(text)}
+    return {tuple(map(_vector_name, match)) for match in product.findall(text)}
 
 
 def _without_emphasis(text: str) -> str:

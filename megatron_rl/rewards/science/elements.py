@@ -25,6 +25,7 @@ NAMES = dict(zip(_TABLE.split()[::2], _TABLE.split()[1::2], strict=True))
 SYMBOLS = {name: symbol for symbol, name in NAMES.items()} | {"aluminum": "Al", "sulphur": "S", "cesium": "Cs"}
 NUMBERS = {symbol: number for number, symbol in enumerate(_TABLE.split()[::2], 1)}  # of protons
 _ISOTOPE = re.compile(r"([A-Za-z]{3,13})[ -]([0-9]{1,3})")
+_ISOTOPES = {"protium": "H-1", "deuterium": "H-2", "tritium": "H-3"}
 _OLD_ION = re.compile(r"([A-Za-z]{6,10}) (?:cat)?ions?")
 _OLD_IONS = {
     "ferrous": ("Fe", 2), "ferric": ("Fe", 3), "cuprous": ("Cu", 1), "cupric": ("Cu", 2), "stannous": ("Sn", 2),
@@ -42,6 +43,8 @@ def in_symbols(text: str) -> str:
     """
     if text.lower() in SYMBOLS:
         return SYMBOLS[text.lower()]
+    if text.lower() in _ISOTOPES:
+        return _ISOTOPES[text.lower()]
     if (match := _ISOTOPE.fullmatch(text)) and match[1].lower() in SYMBOLS:
         return f"{SYMBOLS[match[1].lower()]}-{match[2]}"
     if (match := _OLD_ION.fullmatch(text)) and match[1].lower() in _OLD_IONS:

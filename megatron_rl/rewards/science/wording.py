@@ -10,9 +10,11 @@ import unicodedata
 
 from megatron_rl.rewards.mathematics.notation import plain
 from megatron_rl.rewards.science.compounds import formulas
+from megatron_rl.rewards.science.concentrations import has_concentrations
 from megatron_rl.rewards.science.elements import NAMES, NUMBERS, in_symbols
 from megatron_rl.rewards.science.forms import in_one_form, without_kind
 from megatron_rl.rewards.science.names import is_known, one_name
+from megatron_rl.rewards.science.particles import IN_REACTIONS, particle
 
 MAX_NUM_NAMES = 6  # of a list
 
@@ -76,7 +78,8 @@ _IN_TURN = re.compile(
     re.IGNORECASE,
 )
 _VARIANT = re.compile(r"\\var(epsilon|theta|phi|rho|kappa)(?![A-Za-z])")
-_BOLD_HAT = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec) ?\{ ?(\\hat ?\{ ?[A-Za-z] ?\}) ?\}")
+_EXTREME = re.compile(r"_ ?\{ ?\\(max|min) ?\}")
+_BOLD_HAT = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec) ?\{ ?(\\hat ?(?:\{ ?[A-Za-z] ?\}|[A-Za-z])) ?\}")
 _MATHEMATICAL = re.compile(r"\\(?:frac|sqrt)(?![A-Za-z])")
 _HYPHEN = re.compile(r"(?<=[^\W\d])-(?=\w)|(?<=\d)-(?=[^\W\d])|(?<!\d)\s+|\s+(?!\d)")  # or space, but not in 1-2
 _MARKUP = re.compile(r"[{}$\\\"'`]+|\*+(?!\w)|(?<!\w)\*+")
@@ -111,6 +114,10 @@ def is_symbolic(text: str) -> bool:
     >>> is_symbolic("x^2"), is_symbolic("H_2O"), is_symbolic("Na^+ ions")
     (True, False, False)
     """
+    if "^" in _plain(text) and particle(text):
+        return False
+    if has_concentrations(_plain(text)):
+        return True
     has_symbols = _SYMBOLIC.search(_plain(text)) is not None
     if _EXPONENTIAL.search(_plain(text)) or "\\begin" in text or _TUPLE.fullmatch(text):
         return True
@@ -139,6 +146,9 @@ def same_words(answer: str, reference: str) -> bool:
     answer, reference = (_IN_BRACKETS.sub(r"\1", text.strip()) for text in (answer, reference))  # (S) is S
     if _GENOTYPE.fullmatch(reference.strip()):  # case is what it says
         return "".join(_MARKUP.sub("", _WRAPPER.sub("", _plain(answer))).split()) == reference.strip()
+    particles = particle(answer), particle(reference)
+    if all(particles):
+        return particles[0] == particles[1]
     if any(same_words(mine, its) for mine, its in _shorter(answer, reference)) or _same_list(answer, reference):
         return True
     if _COMPARED.search(_plain(reference)) and "->" not in reference:
@@ -188,7 +198,7 @@ def in_one_notation(text: str) -> str:
     >>> in_one_notation("\\varphi + \\mathbf{\\hat{i}}")
     '\\phi + \\hat{i}'
     """
-    return _BOLD_HAT.sub(r"\1", _VARIANT.sub(r"\\\1", text))
+    return _EXTREME.sub(r"_{\1}", _BOLD_HAT.sub(r"\1", _VARIANT.sub(r"\\\1", text)))
 
 
 def may_be_formula(text: str) -> bool:
@@ -347,6 +357,8 @@ def _isotope(match: re.Match[str]) -> str:
 
 def _species(text: str) -> str:
     """The formula of one substance in one spelling."""
+    if (known := IN_REACTIONS.get(particle(text) or "")) is not None:
+        return known
     compact = re.sub(r"\s", "", text)
     if "^" in compact and (isotope := _ISOTOPE.fullmatch(compact)):  # 2Al is two atoms
         return _isotope(isotope)
