@@ -79,6 +79,7 @@ PAGE = Publication(
         "Norms and biases are not decayed, as Megatron has it; verl decays every parameter, over a run a relative "
         "difference of about 1e-4.",
         "The loss is one mean over an update; verl takes it within each microbatch and averages those.",
+        "The warm-up begins with a tenth of the learning rate; verl's first step has none.",
         "The standard deviation of a group is the population's; verl divides by n - 1.",
         "Validation as in ProRL: 16 samples at 0.6 instead of 32 at 0.7.",
     ),

@@ -81,7 +81,7 @@ class KlSpike:
     """The KL to the reference is this many times its median over the steps before."""
 
     ratio: float  # how many times the median
-    window_steps: int  # the newest steps, of which the median is taken
+    window_steps: int  # steps before the newest, of which the median is taken
     min_history_steps: int  # steps since the last reset, before which there is no median
 
 
@@ -101,7 +101,7 @@ class ReferenceReset:
     period_steps: int | None  # so many steps after the last reset
     kl_spike: KlSpike | None
     stall: Stall | None
-    min_steps_between: int  # steps between resets, whatever the reason
+    min_steps_between: int  # steps between resets, whatever the reason; a stage's own reset does not wait
     target: Literal["current", "best_checkpoint"]  # what the reference becomes a copy of
     clears_optimizer: bool  # whether its moments and step count begin anew
 

@@ -148,7 +148,7 @@ class Optimizer:
     """AdamW with a constant learning rate after a linear warm-up; norms and biases are not decayed."""
 
     learning_rate: float  # after the warm-up
-    warmup_steps: int  # over which the learning rate rises from 0, linearly
+    warmup_steps: int  # step n of them has n / warmup_steps of the learning rate
     beta1: float  # decay of the mean of gradients
     beta2: float  # decay of the mean of squared gradients
     epsilon: float  # added to the root of the second moment

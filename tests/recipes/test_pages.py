@@ -151,8 +151,14 @@ NAMED: dict[str, tuple[str, ...]] = {
         "133.8 hours",
     ),
     "dler": (*IN_VERL, "own verifiers", "fresh moments", "Confidence: high", "| DLER | -70 | DL |"),
-    "grpo_control": (*IN_VERL, "divides by n - 1"),
-    "justrl": (*IN_VERL, "divides a group's deviation by n - 1", "Confidence: high", "math verifier"),
+    "grpo_control": (*IN_VERL, "divides by n - 1", "begins with a tenth of the learning rate"),
+    "justrl": (
+        *IN_VERL,
+        "divides a group's deviation by n - 1",
+        "Confidence: high",
+        "math verifier",
+        "begins with a tenth",
+    ),
     "olmo3_rl_zero": (
         "Confidence: low to medium",
         "Another model",
