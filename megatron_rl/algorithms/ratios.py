@@ -40,6 +40,7 @@ def sequence_log_ratio(log_ratio: Tensor, weights: Tensor, sequences: Tensor) ->
     empty = torch.zeros(num_rows, dtype=torch.float64, device=sequences.device)
     # A token that does not count may have any ratio; it must not reach a sum.
     counted = torch.where(weights > 0, log_ratio, 0) * weights
-    sums = empty.index_add(0, sequences, counted.double())
-    counts = empty.index_add(0, sequences, weights.double())
+    # Not index_add, which adds up in any order on a GPU: one run would not be like another.
+    sums = empty.index_put((sequences,), counted.double(), accumulate=True)
+    counts = empty.index_put((sequences,), weights.double(), accumulate=True)
     return (sums / counts.clamp(min=1))[sequences].to(log_ratio.dtype)

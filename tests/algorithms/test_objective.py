@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from megatron_rl.algorithms.objective import TokenSums, objective
 from megatron_rl.commands.choose import find_recipe, recipe_files
@@ -200,3 +201,24 @@ def test_sums_of_packs_add_up_to_those_of_all() -> None:
         _, sums = objective(torch.tensor([t.logprob for t in part], dtype=torch.float64), pack_of(part, PLAIN), PLAIN)
         total += sums
     torch.testing.assert_close(total.values, torch.tensor(list(oracle(everyone, PLAIN).values()), dtype=torch.float64))
+
+
+# What CUDA adds up in any order unless torch's own determinism is on, which vLLM beside the actor could not bear.
+WITHOUT_ORDER = ("index_add", "scatter_add", "scatter_reduce", "index_reduce", "bincount", "cumsum", "put_", "histc")
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_no_sum_leaves_its_order_to_a_gpu(name: str) -> None:
+    class Named(TorchDispatchMode):
+        def __torch_dispatch__(self, operation: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
+            used.append(operation.overloadpacket.__name__)
+            return operation(*args, **(kwargs or {}))
+
+    used: list[str] = []
+    everyone = tokens()
+    logprobs = torch.tensor([token.logprob for token in everyone], dtype=torch.float64, requires_grad=True)
+    with Named():
+        loss, _ = objective(logprobs, pack_of(everyone, ALGORITHMS[name]), ALGORITHMS[name])
+        loss.backward()
+    assert "sum" in used
+    assert not [one for one in used if one.rstrip("_") in {other.rstrip("_") for other in WITHOUT_ORDER}]
