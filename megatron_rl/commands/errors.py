@@ -119,8 +119,7 @@ def one_line_errors(
         raise typer.Exit(MACHINE_ERROR) from None
     except (RuntimeError, OSError) as error:
         kept = _keep_traceback(failures)
-        remedy = "; make room there and start the same command again" if _is_of_a_full_disk(error) else ""
-        print_error(f"{type(error).__name__}: {error}{remedy}" + (f" (traceback: {kept})" if kept else ""))
+        print_error(f"{type(error).__name__}: {error}{_remedy(error)}" + (f" (traceback: {kept})" if kept else ""))
         raise typer.Exit(MACHINE_ERROR) from None
     except Preempted as reason:
         if prints_user_errors:  # all ranks leave for the same reason
@@ -130,8 +129,16 @@ def one_line_errors(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _is_of_a_full_disk(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+def _remedy(error: Exception) -> str:
+    """What to do about an error of the machine, where its own words do not say it."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "; make room there and start the same command again"
+    if "out of memory" in str(error):  # so say torch, vLLM's allocator and NCCL of a GPU
+        return (
+            "; `megatron-rl check` shows what is large: lower scale.kv_cache_bytes or scale.max_tokens_per_microbatch, "
+            "or raise scale.offloads"
+        )
+    return ""
 
 
 def _keep_traceback(path: Path | None) -> Path | None:

@@ -226,6 +226,13 @@ def test_several_nodes_are_not_started_from_one_process(setting: Setting) -> Non
             "error: OSError: [Errno 28] No space left on device: 'x'; make room there and start the same command again "
             "(traceback: FILE)\n",
         ),
+        (
+            RuntimeError("CUDA Error: out of memory at cumem_allocator.cpp:139"),
+            1,
+            "error: RuntimeError: CUDA Error: out of memory at cumem_allocator.cpp:139; `megatron-rl check` shows what "
+            "is large: lower scale.kv_cache_bytes or scale.max_tokens_per_microbatch, or raise scale.offloads "
+            "(traceback: FILE)\n",
+        ),
         (MachineError("no GPU\nhere", is_of_all=True), 1, "error: no GPU here\n"),
         (ModuleNotFoundError(name="torch"), 1, "error: package torch is not installed; run `make setup`, and "),
         (KeyboardInterrupt(), 130, ""),
