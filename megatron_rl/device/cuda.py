@@ -17,6 +17,8 @@ from megatron_rl.device import Device
 # Transformer Engine chooses attention by these, and Megatron accepts no other value of them; images often set one.
 ATTENTION_VARIABLES = ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN")
 
+GIB = 2**30  # bytes
+
 
 def cuda(scale: Scale, dtype: torch.dtype) -> Device:
     """This process's GPU as a Device. Raises MachineError without one."""
@@ -30,7 +32,7 @@ def cuda(scale: Scale, dtype: torch.dtype) -> Device:
         collective_backend="cpu:gloo,cuda:nccl",
         dtype=dtype,
         prepare_megatron=lambda: None,
-        prepare_rollout=lambda attempt: prepare_rollout(torch.cuda.current_device()),
+        prepare_rollout=lambda attempt: prepare_rollout(torch.cuda.current_device(), *torch.cuda.mem_get_info()),
         block_spec=_block_spec,
         transformer_options=transformer_options(scale),
         engine_options=ENGINE_OPTIONS,
@@ -80,8 +82,19 @@ def check_environment(environment: Mapping[str, str]) -> None:
         require(value == "1", f"{name}={value}: Megatron chooses the attention kernel itself; unset {name}")
 
 
-def prepare_rollout(gpu: int) -> None:
-    """What vLLM reads from the environment when it is imported and when an engine starts."""
+def prepare_rollout(gpu: int, free_bytes: int, total_bytes: int) -> None:
+    """What vLLM reads from the environment when it is imported and when an engine starts.
+
+    Raises MachineError where others hold so much of the GPU that vLLM would refuse to start.
+    """
+    share = ENGINE_OPTIONS["gpu_memory_utilization"]
+    if free_bytes < share * total_bytes:
+        raise MachineError(
+            f"GPU {gpu} of {socket.gethostname()}: {free_bytes / GIB:.1f} of its {total_bytes / GIB:.1f} GiB are free, "
+            f"and the rollout engine starts with {share:.0%} at least; end what holds the rest (nvidia-smi), or ask "
+            "for the machine alone (--exclusive)",
+            is_of_all=False,
+        )
     # Its launcher takes this for the index of a visible GPU, which it is not where Slurm binds each task to one.
     os.environ["LOCAL_RANK"] = str(gpu)
     # Dense models run on this runner anyway; without the word, an option it lacks would bring the slow one back.

@@ -14,6 +14,7 @@ from megatron_rl.config.records import YarnScaling
 from megatron_rl.device.cuda import (
     ATTENTION_VARIABLES,
     ENGINE_OPTIONS,
+    GIB,
     check_environment,
     cuda,
     gpu_of,
@@ -59,8 +60,15 @@ def test_a_scale_of_gpus_is_refused_where_there_is_none() -> None:
 def test_vllm_is_told_the_visible_gpu_and_the_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "5")
     monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")  # what is set below is undone
-    prepare_rollout(0)
+    prepare_rollout(0, 40 * GIB, 80 * GIB)
     assert os.environ["LOCAL_RANK"] == "0" and os.environ["VLLM_USE_V2_MODEL_RUNNER"] == "1"
+
+
+def test_a_gpu_that_others_hold_is_told_before_vllm_refuses_it() -> None:
+    said = r"GPU 3 of .*: 30\.5 of its 79\.1 GiB are free, and the rollout engine starts with 50% at least; end what"
+    with pytest.raises(MachineError, match=said) as raised:
+        prepare_rollout(3, int(30.5 * GIB), int(79.1 * GIB))
+    assert not raised.value.is_of_all
 
 
 def started(local_rank: int) -> bool:
@@ -71,7 +79,7 @@ def started(local_rank: int) -> bool:
     os.environ["LOCAL_RANK"] = str(local_rank)
     scale = dataclasses.replace(CPU, devices_per_node=1)
     ranks = parallel.start(scale, device.select(scale), 60.0)
-    prepare_rollout(0)
+    prepare_rollout(0, 40 * GIB, 80 * GIB)
     return ranks.is_first_of_machine
 
 
