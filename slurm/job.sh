@@ -26,6 +26,8 @@ if [[ -e ${BASH_SOURCE[0]%/*}/site.env ]]; then
     source "${BASH_SOURCE[0]%/*}/site.env"
 fi
 export PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1
+# The core of a rank that aborts, as NCCL's watchdog has it do, is as large as its memory; Python writes its stacks.
+ulimit -Sc 0
 # Of `sbatch --export=NAMES`, or a site's SBATCH_EXPORT: srun would pass on no other, and lose what is exported here.
 unset SLURM_EXPORT_ENV
 

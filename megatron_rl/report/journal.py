@@ -69,7 +69,9 @@ def read_rows(path: Path) -> Iterator[Row]:
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise RuntimeError(f"{path}, line {number}: {error}; the file was changed by something else") from error
+            raise RuntimeError(
+                f"{path}, line {number}: {error}; something else changed the file: mend that line, or remove it"
+            ) from error
 
 
 def is_validation(row: Row) -> bool:

@@ -135,7 +135,8 @@ def git_commit(folder: Path) -> str | None:
     """The commit `folder` is at, with "+changes" when tracked files differ from it; None outside a repository."""
     try:
         found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
+            # In a container the checkout may be another user's, at which git else refuses to look.
+            ["git", "-c", "safe.directory=*", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
             cwd=folder,
             capture_output=True,
             text=True,

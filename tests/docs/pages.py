@@ -97,7 +97,7 @@ NOT_RUN = {
     r"pip install (tensorboard|huggingface_hub)": "changes the environment; both are in the locks",
     r"python3 -m venv \.venv/login && .*": "installs from the package index",
     r"containers/setup_nemo_run\.sh": "installs from the package index; .ci/run does",
-    r"(docker build|enroot import|apptainer build) .*": "needs docker, enroot or Apptainer, and a cluster's image",
+    r"(docker (build|run)|enroot import|apptainer build) .*": "needs docker, enroot or Apptainer, and an image",
     r"git clone .*": "the address is the reader's",
     r"source \.venv/bin/activate": "begins every line that is run",
     r"hf auth login": "asks for a secret",
@@ -111,6 +111,7 @@ NOT_RUN = {
     r"python docs/recipes/make\.py": "writes what tests/recipes/test_pages.py compares with",
     r"nemorun (experiment list|megatron_rl prorl_v2 scale=h100x32 --yes)": "NeMo-Run's; it starts what launch.py does",
     r"GRACE_SECONDS=3500 sbatch --signal=B:USR1@3600 ...": "a part of a line",
+    r"sbatch --export=ALL ...": "a part of a line",
     r"unset NVTE_FLASH_ATTN .*": "a line for the site's own file",
     r"python -m tests\.data\.make_sources": "writes what tests/data compares with",
     # 247 s of computing in reasoning-gym's own generators, two thirds of it in knight_swap's and futoshiki's.

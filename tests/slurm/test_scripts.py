@@ -214,6 +214,13 @@ def test_a_container_has_no_folder_of_the_node_that_is_not_mounted() -> None:
         assert done.stdout.splitlines() == expected, done.stderr
 
 
+def test_a_rank_that_aborts_leaves_no_core() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -Sc unlimited; source {ROOT}/slurm/job.sh; ulimit -Sc"], capture_output=True, text=True
+    )
+    assert done.stdout == "0\n"
+
+
 def write_attempts(run: Path, endings: list[str | None]) -> None:
     """The folders that earlier attempts from the start left."""
     for number, ending in enumerate(endings):
