@@ -8,7 +8,6 @@ The jobs run the commit that is checked out, from a copy, and follow the same ru
 slurm/job.sh. With NeMo-Run installed, `nemorun megatron_rl prorl_v2 scale=h100x32` does the same.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -17,10 +16,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, only the script's folder is there
 
@@ -34,6 +32,7 @@ from megatron_rl.config.mounts import on_host
 from megatron_rl.config.run import Run, batch_algebra  # noqa: E402
 from megatron_rl.config.variant import SUFFIX  # noqa: E402
 from megatron_rl.runtime.ranks import GRACE_SECONDS  # noqa: E402
+from slurm.request import Request, parse  # noqa: E402
 from slurm.sites import Site, check_site, read_site  # noqa: E402
 from slurm.snapshot import REPOSITORY, git, snapshot  # noqa: E402
 
@@ -41,22 +40,6 @@ HOURS_WITHOUT_LIMIT = 1.0  # of a job whose scale names no time limit
 NOTICE_SECONDS = max(GRACE_SECONDS.values())
 JOB_SCRIPT = shlex.quote(str(REPOSITORY / "slurm" / "job.sh"))
 INSTALL = "package nemo-run is not installed; pip install -e '.[slurm]', best in an environment of its own"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One launch as it was asked for."""
-
-    recipe: str
-    scale: str
-    settings: tuple[str, ...] = ()
-    directory: Path | None = None
-    jobs: int = 1
-    exports: bool = False
-    suites: tuple[str, ...] = ()  # to evaluate the run's first and last policy on, once it is trained
-    is_local: bool = False
-    is_dry: bool = False
-    allows_changes: bool = False
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -76,47 +59,6 @@ def main_of(request: Request) -> int:
             raise
         print(f"error: {INSTALL}", file=sys.stderr)
         return 1
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A command line whose mistakes are told in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends the program with code 2."""
-        self.exit(2, f"error: {message}; `python slurm/launch.py --help` shows what there is\n")
-
-
-def parse(words: Sequence[str] | None) -> Request:
-    """A command line as a Request."""
-    parser = OneLineParser(description="Launch a recipe through NeMo-Run.", epilog="See docs/cluster.md.")
-    parser.add_argument("recipe", help="a recipe's name, or its file, such as recipes/prorl_v2.py")
-    parser.add_argument("--scale", required=True, help="a scale of recipes/scales.py: nodes, GPUs, time limit")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as for `train`; repeatable")
-    parser.add_argument("--model", metavar="FOLDER|NAME", help="another model, as for `train`: makes it a variant")
-    parser.add_argument("--domains", metavar="NAMES", help="only these, as in math,logic: makes it a variant")
-    parser.add_argument("--directory", type=Path, help="where the run lives; runs/RECIPE-SCALE if not given")
-    parser.add_argument("--jobs", type=int, default=1, help="training jobs, each after the last; 1: one that requeues")
-    parser.add_argument("--export", action="store_true", help="then write the model in Hugging Face's format")
-    parser.add_argument("--evaluate", action="append", default=[], metavar="SUITE", help="then evaluate; repeatable")
-    parser.add_argument("--local", action="store_true", help="run on this machine, without Slurm")
-    parser.add_argument("--dry-run", action="store_true", help="check, and print the scripts; submit nothing")
-    parser.add_argument("--allow-dirty", action="store_true", help="run uncommitted changes; they are kept as a diff")
-    given = parser.parse_args(words)
-    return Request(
-        recipe=given.recipe,
-        scale=given.scale,
-        settings=(
-            *given.set,
-            *(f"{name}={value}" for name, value in (("model", given.model), ("domains", given.domains)) if value),
-        ),
-        directory=given.directory,
-        jobs=given.jobs,
-        exports=given.export,
-        suites=tuple(given.evaluate),
-        is_local=given.local,
-        is_dry=given.dry_run,
-        allows_changes=given.allow_dirty,
-    )
 
 
 def launch(request: Request) -> int:

@@ -1,0 +1,66 @@
+"""What was asked of slurm/launch.py: its words, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One launch as it was asked for."""
+
+    recipe: str
+    scale: str
+    settings: tuple[str, ...] = ()
+    directory: Path | None = None
+    jobs: int = 1
+    exports: bool = False
+    suites: tuple[str, ...] = ()  # to evaluate the run's first and last policy on, once it is trained
+    is_local: bool = False
+    is_dry: bool = False
+    allows_changes: bool = False
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A command line whose mistakes are told in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with code 2."""
+        self.exit(2, f"error: {message}; `python slurm/launch.py --help` shows what there is\n")
+
+
+def parse(words: Sequence[str] | None) -> Request:
+    """A command line as a Request."""
+    parser = OneLineParser(description="Launch a recipe through NeMo-Run.", epilog="See docs/cluster.md.")
+    parser.add_argument("recipe", help="a recipe's name, or its file, such as recipes/prorl_v2.py")
+    parser.add_argument("--scale", required=True, help="a scale of recipes/scales.py: nodes, GPUs, time limit")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as for `train`; repeatable")
+    parser.add_argument("--model", metavar="FOLDER|NAME", help="another model, as for `train`: makes it a variant")
+    parser.add_argument("--domains", metavar="NAMES", help="only these, as in math,logic: makes it a variant")
+    parser.add_argument("--directory", type=Path, help="where the run lives; runs/RECIPE-SCALE if not given")
+    parser.add_argument("--jobs", type=int, default=1, help="training jobs, each after the last; 1: one that requeues")
+    parser.add_argument("--export", action="store_true", help="then write the model in Hugging Face's format")
+    parser.add_argument("--evaluate", action="append", default=[], metavar="SUITE", help="then evaluate; repeatable")
+    parser.add_argument("--local", action="store_true", help="run on this machine, without Slurm")
+    parser.add_argument("--dry-run", action="store_true", help="check, and print the scripts; submit nothing")
+    parser.add_argument("--allow-dirty", action="store_true", help="run uncommitted changes; they are kept as a diff")
+    given = parser.parse_args(words)
+    return Request(
+        recipe=given.recipe,
+        scale=given.scale,
+        settings=(
+            *given.set,
+            *(f"{name}={value}" for name, value in (("model", given.model), ("domains", given.domains)) if value),
+        ),
+        directory=given.directory,
+        jobs=given.jobs,
+        exports=given.export,
+        suites=tuple(given.evaluate),
+        is_local=given.local,
+        is_dry=given.dry_run,
+        allows_changes=given.allow_dirty,
+    )
