@@ -75,7 +75,8 @@ def launch(request: Request) -> int:
     print(cost(run, request))
     import nemo_run
 
-    request = dataclasses.replace(request, settings=settings, recipe=in_repository(request.recipe))
+    _, older = older_run(request, site)
+    request = dataclasses.replace(request, settings=settings, recipe=in_repository(request.recipe), parent=older)
     os.chdir(REPOSITORY)  # NeMo-Run asks git about the working directory; all paths are given from the root by now
     if request.is_local:
         return run_here(nemo_run, run, request)
@@ -123,7 +124,8 @@ def plan(request: Request, site: Site) -> tuple[Run, tuple[str, ...]]:
     directory = request.directory or Path("runs") / name
     directory = directory.expanduser().resolve()
     needs_files = not request.is_dry and not in_container
-    run = build_run(request.recipe, request.scale, here, directory, needs_files=needs_files)
+    older, _ = older_run(request, site)
+    run = build_run(request.recipe, request.scale, here, directory, needs_files=needs_files, parent=older)
     has_data = run.scale.miniature is not None or any(word.startswith("run.data_folder") for word in in_job)
     if not has_data:
         require(
@@ -132,6 +134,17 @@ def plan(request: Request, site: Site) -> tuple[Run, tuple[str, ...]]:
         )
         in_job.append(f"run.data_folder={run.data_folder.resolve()}")
     return run, tuple(in_job)
+
+
+def older_run(request: Request, site: Site) -> tuple[Path | None, str]:
+    """Where this host has the run to go on from, and what the job calls it; a published policy goes by its name."""
+    if not request.parent:
+        return None, ""
+    path = Path(request.parent).expanduser()
+    there = on_host(path, site.mounts) if site.image and not request.is_local else None
+    if there is not None or not path.is_dir():
+        return there or path, request.parent
+    return path.resolve(), str(path.resolve())
 
 
 def in_repository(recipe: str) -> str:
@@ -194,9 +207,10 @@ def only_after_success(executor: Any) -> None:
 
 def command(nemo_run: Any, run: Run, request: Request) -> Any:
     """The training command."""
-    settings = [word for setting in request.settings for word in ("--set", setting)]
+    words = [word for setting in request.settings for word in ("--set", setting)]
+    words += ["--parent", request.parent] if request.parent else []
     return script(
-        nemo_run, "train", request.recipe, "--scale", request.scale, "--directory", str(run.directory), *settings
+        nemo_run, "train", request.recipe, "--scale", request.scale, "--directory", str(run.directory), *words
     )
 
 
@@ -213,6 +227,9 @@ def executor(nemo_run: Any, run: Run, request: Request, site: Site, tree: str) -
     srun_arguments = ["--kill-on-bad-exit=0", "--cpu-bind=none"]
     if site.image:
         srun_arguments += ["--container-writable", "--no-container-mount-home"]
+    mounts = [f"{directory}:{directory}", *site.mounts]
+    if Path(request.parent).is_absolute() and on_host(Path(request.parent), site.mounts) is None:
+        mounts.append(f"{request.parent}:{request.parent}:ro")
     return nemo_run.SlurmExecutor(
         account=site.account,
         partition=site.partition,
@@ -225,7 +242,7 @@ def executor(nemo_run: Any, run: Run, request: Request, site: Site, tree: str) -
         time=f"{minutes // 60:02}:{minutes % 60:02}:00",
         signal=f"USR1@{NOTICE_SECONDS:.0f}",
         container_image=site.image or None,
-        container_mounts=[f"{directory}:{directory}", *site.mounts] if site.image else [],
+        container_mounts=mounts if site.image else [],
         srun_args=srun_arguments,
         env_vars={"REQUEUE": "yes" if request.jobs == 1 else "no"},  # in a chain the next job goes on
         setup_lines=f"source {JOB_SCRIPT}\nbegin_attempt {shlex.quote(str(directory))}",
@@ -300,6 +317,7 @@ def register_commands(nemo_run: Any) -> None:
             ctx: nemo_run.cli.RunContext,
             scale: str,
             directory: str = "",
+            parent: str = "",
             settings: list[str] = [],  # noqa: B006  NeMo-Run wants the type's own default
             jobs: int = 1,
             allows_changes: bool = False,
@@ -310,6 +328,7 @@ def register_commands(nemo_run: Any) -> None:
                     scale=scale,
                     settings=tuple(settings),
                     directory=Path(directory) if directory else None,
+                    parent=parent,
                     jobs=jobs,
                     is_dry=ctx.dryrun,
                     allows_changes=allows_changes,

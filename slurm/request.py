@@ -17,6 +17,7 @@ class Request:
     scale: str
     settings: tuple[str, ...] = ()
     directory: Path | None = None
+    parent: str = ""  # as for `train`
     jobs: int = 1
     exports: bool = False
     suites: tuple[str, ...] = ()  # to evaluate the run's first and last policy on, once it is trained
@@ -41,6 +42,7 @@ def parse(words: Sequence[str] | None) -> Request:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as for `train`; repeatable")
     parser.add_argument("--model", metavar="FOLDER|NAME", help="another model, as for `train`: makes it a variant")
     parser.add_argument("--domains", metavar="NAMES", help="only these, as in math,logic: makes it a variant")
+    parser.add_argument("--parent", default="", metavar="RUN|NAME", help="as for `train`: the policy to go on from")
     parser.add_argument("--directory", type=Path, help="where the run lives; runs/RECIPE-SCALE if not given")
     parser.add_argument("--jobs", type=int, default=1, help="training jobs, each after the last; 1: one that requeues")
     parser.add_argument("--export", action="store_true", help="then write the model in Hugging Face's format")
@@ -57,6 +59,7 @@ def parse(words: Sequence[str] | None) -> Request:
             *(f"{name}={value}" for name, value in (("model", given.model), ("domains", given.domains)) if value),
         ),
         directory=given.directory,
+        parent=given.parent,
         jobs=given.jobs,
         exports=given.export,
         suites=tuple(given.evaluate),

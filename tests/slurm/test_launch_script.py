@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import re
@@ -20,6 +21,7 @@ from megatron_rl.config.mounts import on_host
 from slurm import launch, sites
 from slurm.sites import Site, check_site
 from slurm.snapshot import REPOSITORY
+from tests.folders import write_finished_run
 
 GOLDEN = Path(__file__).parent / "golden"
 SITE = {"SBATCH_ACCOUNT": "research", "SBATCH_PARTITION": "batch", "CONTAINER_IMAGE": "", "CONTAINER_MOUNTS": ""}
@@ -118,6 +120,7 @@ def test_without_nemo_run_one_line_says_how_to_get_it(tmp_path: Path) -> None:
         ),
         (("--scale", "cpu", "--set", "sampling.temperatur=1"), {}, "did you mean 'sampling.temperature'?"),
         (("--scale", "cpu", "--model", "none/such"), {}, "--model none/such: is no folder, and not in the Hugging"),
+        (("--scale", "cpu", "--parent", "none/such"), {}, "parent none/such: is no run's directory"),
         (("--scale", "cpu", "--domains", "maths"), {}, "--domains maths: prorl_v2 has math, "),
         (("--scale", "cpu", "--domains", "math", "--set", "domains=code"), {}, "is given twice"),
     ],
@@ -265,6 +268,31 @@ def test_another_model_and_other_domains_reach_the_job_and_the_run_has_a_directo
     run, settings = launch.plan(request, Site(account="a", partition="p", image="", mounts=()))
     assert settings == (f"model={REPOSITORY / 'demo' / 'model'}", "domains=math=2,logic=1")
     assert run.is_variant and run.directory == REPOSITORY / "runs" / "prorl_v2_variant-cpu"
+
+
+@pytest.mark.parametrize("container", ["", "registry#megatron-rl:1"])
+def test_the_run_to_go_on_from_reaches_the_job_which_finds_it(
+    container: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = write_finished_run(tmp_path / "older", "prorl_v2 2.1.0")
+    monkeypatch.chdir(tmp_path)
+    data = f"run.data_folder={REPOSITORY / 'demo' / 'data'}"
+    site = Site(account="a", partition="p", image=container, mounts=(f"{tmp_path}:/runs", "/:/host:ro"))
+    for given, word in (("older", str(older)), ("/runs/older", "/runs/older")):
+        if given.startswith("/runs") and not container:
+            continue
+        request = launch.parse(["brorl", "--scale", "cpu", "--parent", given, "--set", data])
+        run, _ = launch.plan(request, site)
+        assert run.parent is not None and run.parent.release == "prorl_v2 2.1.0"
+        here, in_job = launch.older_run(request, site)
+        assert (here, in_job) == (older, word)
+        chain: Any = Recorded()
+        request = dataclasses.replace(request, parent=in_job)
+        launch.add_jobs(chain, chain, run, request, site, "tree")
+        (train,) = chain.jobs
+        assert train["words"][-2:] == ["--parent", word]
+        mounts = [f"{older}:{older}:ro"] if container and given == "older" else []
+        assert train["executor"].container_mounts[1:] == ([*site.mounts, *mounts] if container else [])
 
 
 def test_a_suite_that_is_none_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:
