@@ -49,6 +49,7 @@ _OPPOSITE = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 _ADVERB = r"(?:[Ee]xactly|[Pp]recisely|[Oo]nly|[Jj]ust|[Ee]quals?|[Aa]pproximately|[Aa]bout|[Rr]oughly)"
+_TRANSPOSED = re.compile(r"([(\[][^()\[\]]*,[^()\[\]]*[)\]]) ?\^ ?\{? ?(?:T|\\top|\\text ?\{ ?T ?\}) ?\}?")
 _PREFIX = re.compile(  # \text{Answer: }, \text{The final answer is }, \text{exactly }
     rf"\\text ?\{{ ?([^{{}}]*[:=]|(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?(?:[Aa]nswer|[Rr]esult|[Ss]olution) "
     rf"(?:is|equals)|{_ADVERB}) ?\}} ?(?=\S)|{_ADVERB} (?=\S)"
@@ -87,6 +88,9 @@ _SYNONYMS = {
     **dict.fromkeys(("\\mathbb{R}_{>0}", "all positive real numbers", "all positive reals"), "(0,\\infty)"),
     **dict.fromkeys(("\\mathbb{R}_{\\ge 0}", "all non-negative real numbers"), "[0,\\infty)"),
     **dict.fromkeys(("\\mathbb{R}^*", "\\mathbb{R}^{*}"), "(-\\infty,0)\\cup(0,\\infty)"),
+    **dict.fromkeys(("无解", "无实数解", "无实根"), EMPTY),
+    "是": "\\text{yes}",
+    "否": "\\text{no}",
     "dne": "\\text{does not exist}",
 }
 
@@ -107,6 +111,8 @@ def _read(text: str, depth: int) -> Answer:
     text = _without_prefix(text.lstrip("+ ,;").rstrip(" .,;"))
     if depth > MAX_DEPTH:
         return Answer("other", compact(text))
+    if transposed := _TRANSPOSED.fullmatch(text):  # a column, as (1, 2)^T
+        text = transposed[1]
     found = words(text)
     wording = " ".join(found) if found else compact(text)
     text = EMPTY if _NOTHING.fullmatch(wording) else _SYNONYMS.get(wording, text)

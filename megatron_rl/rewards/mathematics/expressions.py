@@ -282,7 +282,11 @@ class _Reader:
 
     def call(self, name: str) -> Tree:
         base = self.argument() if name == "log" and self.take("_") else None
-        exponent = self.argument() if self.take("^") else None
+        exponent = None
+        if self.take("^"):
+            if len(self.next) > 1 and self.next.isdigit() and name in TRIGONOMETRIC:  # \sin^22x
+                self._tokens[self._position : self._position + 1] = [self.next[0], self.next[1:]]
+            exponent = self.argument()
         if self.next in ("(", "[", "{"):
             argument = self.atom()
             if self.take("!"):

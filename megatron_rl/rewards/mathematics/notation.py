@@ -16,7 +16,7 @@ _TABLE = r"""
     ·⋅∙• \cdot   ×✕✖⨯ \times  ± \pm       ∓ \mp        °º ^\circ   ∞ \infty     … \ldots
     ≤⩽≦ \le      ≥⩾≧ \ge      ≠ \ne       ≈≃≅ \approx  ∈ \in       ∑ \sum       ∏ \prod     ∫ \int
     ∪ \cup       ∩ \cap       ∅ \emptyset ∖ \setminus  ⟨ \langle   ⟩ \rangle
-    ℏħ \hbar
+    ℏħ \hbar     △ \triangle ∠ \angle      ⊥ \perp     ∥ \parallel  ∶ :          、 ,         。 .
     ⌊ \lfloor    ⌋ \rfloor    ⌈ \lceil    ⌉ \rceil     ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} ℂ \mathbb{C}
 """
 _CHARACTERS = {
@@ -61,7 +61,13 @@ _SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:boxed|fbox|underline|uline)\s*(?=\{)|\\(?:text)?color\s*\{[^{}]*\}", ""),
-        (rf"\\[dtc]frac{_END}", r"\\frac"),
+        (rf"\\(?:[dtcs]|nice)frac{_END}", r"\\frac"),
+        (r"\\text\s*\{\s*(?:oder|ou)\s*\}|或者?", r"\\text{ or }"),
+        (r"\\text\s*\{\s*(?:und|et)\s*\}|[和且与及]", r"\\text{ and }"),
+        (rf"\\textdollar{_END}|\\text\s*\{{\s*\\\$\s*\}}", r"\\$"),
+        (rf"\\(?:pounds|textsterling){_END}\s?", "£"),
+        (rf"\\(?:text)?euro{_END}\s?", "€"),
+        (r"\{\s*\\rm\s+([A-Za-z][A-Za-z ]+)\}", r"\\text{ \1}"),
         (rf"\{{([^{{}}\\]*(?:\\(?!over{_END})[^{{}}\\]*)*)\\over{_END}([^{{}}]*)\}}", r"\\frac{\1}{\2}"),
         (rf"\\[dt]binom{_END}", r"\\binom"),
         (rf"\\(?:left|right|[bB]igg?[lrm]?){_END}\.?", ""),
@@ -100,6 +106,7 @@ _SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
         (rf"\\(?:lbrace{_END}|\{{)", r"\\{"),
         (rf"\\(?:rbrace{_END}|\}})", r"\\}"),
         (rf"\\[lr]?vert{_END}", "|"),
+        (rf"\\[lr]?Vert{_END}", r"\\|"),
         (rf"\\(?:approxeq|approx|simeq|sim|cong){_END}", r"\\approx "),
         (rf"\\(?:varnothing|emptyset){_END}|\\\{{\s*\\\}}", r"\\emptyset "),
         (r"\*\*", "^"),

@@ -19,9 +19,10 @@ _FILLERS = re.compile(
 )
 _SCALES = {
     "tens": 10, "dozen": 12, "score": 20, "gross": 144, "myriad": 10**4, "lakh": 10**5, "lac": 10**5, "crore": 10**7,
-    "hundred": 10**2, "hundert": 10**2, "thousand": 10**3, "tausend": 10**3, "million": 10**6, "millionen": 10**6,
-    "mn": 10**6, "mln": 10**6, "mio": 10**6, "billion": 10**9, "bn": 10**9, "milliard": 10**9, "milliarde": 10**9,
-    "milliarden": 10**9, "mrd": 10**9, "trillion": 10**12, "tn": 10**12, "quadrillion": 10**15, "quintillion": 10**18,
+    "hundred": 10**2, "hundert": 10**2, "thousand": 10**3, "thou": 10**3, "tausend": 10**3, "million": 10**6,
+    "millionen": 10**6, "mn": 10**6, "mln": 10**6, "mio": 10**6, "billion": 10**9, "bn": 10**9, "bln": 10**9,
+    "bil": 10**9, "milliard": 10**9, "milliarde": 10**9, "milliarden": 10**9, "mrd": 10**9, "trillion": 10**12,
+    "tn": 10**12, "quadrillion": 10**15, "quintillion": 10**18,
 }  # fmt: skip
 _TEMPERATURES = {"C": "celsius", "F": "fahrenheit"}  # no coulombs and farads in mathematics
 PERCENT = {"%": 1}
