@@ -210,6 +210,8 @@ def _is_same_relation(reference: Answer, answer: Answer, rules: Rules) -> bool:
 
     A reference that is solved for a symbol is a value: 2x=10 is no answer where x=5 is asked for, nor 2x<10 for x<5.
     """
+    if re.search("[=<>]", reference.label + answer.label):  # P(X=2) is not P(X=3)
+        return False
     relation, other = _relation(reference), _relation(answer)
     if relation is None or other is None or (_SYMBOL.fullmatch(relation[0]) and not _LETTER.search(relation[2])):
         return False

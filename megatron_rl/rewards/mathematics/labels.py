@@ -15,6 +15,8 @@ _LABEL = re.compile(
     rf"(?:{_WORDS} ?)?(?:m ?\\angle |\\angle |\\triangle |\|)?(?:\\(?:overline|vec|bar|hat) ?\{{)?"
     rf"{_NAME}(?: ?(?:[+-] ?)?{_NAME})*\}}?\|?(?: ?\^ ?\{{ ?-1 ?\}})?(?: ?\([^()=<>]*\))?"
     rf"|\\frac ?\{{ ?d[^{{}}]*\}} ?\{{ ?d[a-z] ?\}}|{_WORDS}|\( ?{_NAME}(?: ?, ?{_NAME})+ ?\)"
+    r"|(?:Pr?|E|\\mathbb ?\{[PE]\}|\\text ?\{ ?(?:Pr?|E|Var) ?\}) ?(?:\([^()]+\)|\[[^\[\]]+\])"  # P(X=2), E[X]
+    rf"|\|(?: ?[+-]? ?(?:\\(?:vec|overrightarrow|text) ?\{{ ?[A-Za-z]{{1,3}} ?\}}|{_NAME}))+ ?\|"
 )
 _TO_BE_WORKED_OUT = re.compile(
     r"\\(?:sum|int|prod|lim|infty|pi|sqrt|cdot|times|binom|l?log|l[ng]|exp|arc[a-z]+|ar[a-z]+h|[lr](?:floor|ceil))(?![A-Za-z])"

@@ -64,6 +64,8 @@ _SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
         (rf"\\(?:[dtcs]|nice)frac{_END}", r"\\frac"),
         (r"\\text\s*\{\s*(?:oder|ou)\s*\}|或者?", r"\\text{ or }"),
         (r"\\text\s*\{\s*(?:und|et)\s*\}|[和且与及]", r"\\text{ and }"),
+        (r"\\text\s*\{\s*:\s*\}", ":"),
+        (r"\b(?:all )?(?:(?:its|their|the) )?permutations(?: thereof| of it)?\b", "permutations"),
         (rf"\\textdollar{_END}|\\text\s*\{{\s*\\\$\s*\}}", r"\\$"),
         (rf"\\(?:pounds|textsterling){_END}\s?", "£"),
         (rf"\\(?:text)?euro{_END}\s?", "€"),
