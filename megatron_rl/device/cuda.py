@@ -36,7 +36,7 @@ def cuda(scale: Scale, dtype: torch.dtype) -> Device:
         block_spec=_block_spec,
         transformer_options=transformer_options(scale),
         engine_options=ENGINE_OPTIONS,
-        packs_need_one_length=has_two_stages(scale),  # their lengths always go in a batch
+        packs_need_one_length=interleaves_two_stages(scale),  # their lengths always go in a batch
         product_in_fp32=_product_in_fp32,
         release_memory=torch.cuda.empty_cache,
         host_copy=_pinned_copy,
@@ -112,19 +112,19 @@ ENGINE_OPTIONS: Mapping[str, Any] = {
 }
 
 
-def has_two_stages(scale: Scale) -> bool:
-    """True where either of two stages is both the one before and the one after the other.
+def interleaves_two_stages(scale: Scale) -> bool:
+    """True where either of two stages is both the one before and the one after the other, at once.
 
     Of messages sent in a batch Megatron 0.18 then takes what comes first from the other stage for what it asked first:
-    interleaved stages would take gradients for activations, and lengths of the one for the other's.
+    gradients for activations, and the lengths of the one for the other's.
     """
-    return scale.pipeline_parallel == 2
+    return scale.pipeline_parallel == 2 and scale.virtual_pipeline > 1
 
 
 def transformer_options(scale: Scale) -> dict[str, Any]:
     """Fields of Megatron's TransformerConfig on a GPU."""
     return {
-        "batch_p2p_comm": not has_two_stages(scale),
+        "batch_p2p_comm": not interleaves_two_stages(scale),
         "apply_rope_fusion": scale.fuses_rope,
         "bias_activation_fusion": scale.fuses_swiglu,
         "bias_dropout_fusion": False,

@@ -15,6 +15,7 @@ from megatron_rl.device.cuda import cuda, transformer_options
 from recipes.scales import H100X8
 
 TWO_STAGES = dataclasses.replace(H100X8, pipeline_parallel=2, virtual_pipeline=2)
+NOT_INTERLEAVED = dataclasses.replace(TWO_STAGES, virtual_pipeline=1)
 FOUR_STAGES = dataclasses.replace(TWO_STAGES, pipeline_parallel=4)
 Call = tuple[str, bool, str]  # isend or irecv, whether over the communicator of all ranks, what
 
@@ -65,8 +66,8 @@ def test_two_stages_send_each_message_by_itself(monkeypatch: pytest.MonkeyPatch)
     assert not arrive_as_sent(in_a_batch, monkeypatch)  # or the options need not care any more
     assert transformer_options(TWO_STAGES)["batch_p2p_comm"] is False
     assert arrive_as_sent(by_itself, monkeypatch)
-    assert transformer_options(FOUR_STAGES)["batch_p2p_comm"] is True
-    assert transformer_options(H100X8)["batch_p2p_comm"] is True
+    for scale in (FOUR_STAGES, NOT_INTERLEAVED, H100X8):
+        assert transformer_options(scale)["batch_p2p_comm"] is True
 
 
 def test_two_interleaved_stages_have_packs_of_one_length(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,9 +76,5 @@ def test_two_interleaved_stages_have_packs_of_one_length(monkeypatch: pytest.Mon
     for name, value in changed.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
     monkeypatch.setenv("LOCAL_RANK", "0")
-    for scale, expected in (
-        (TWO_STAGES, True),
-        (dataclasses.replace(TWO_STAGES, virtual_pipeline=1), False),
-        (FOUR_STAGES, False),
-    ):
+    for scale, expected in ((TWO_STAGES, True), (NOT_INTERLEAVED, False), (FOUR_STAGES, False)):
         assert needs_one_length(scale, cuda(scale, torch.bfloat16)) is expected
