@@ -126,7 +126,17 @@ def read_attempts(directory: Path) -> list[Attempt]:
     for line in lines:
         if line["event"] == "start":
             waited = max(line["at"] - attempts[-1].ended, 0.0) if attempts else 0.0
-            attempts.append(Attempt(number=line["attempt"], started=line["at"], ended=line["at"]))
+            # One that ends before it goes on from somewhere stands where the one before began.
+            from_step = attempts[-1].from_step if attempts else 0
+            attempts.append(
+                Attempt(
+                    number=line["attempt"],
+                    started=line["at"],
+                    ended=line["at"],
+                    from_step=from_step,
+                    to_step=from_step,
+                )
+            )
             attempts[-1].parts["waiting"] = waited
         else:
             _count(attempts[-1], line, resumed)
@@ -170,7 +180,8 @@ def _go_on(attempt: Attempt, beat: Mapping[str, Any] | None) -> None:
         attempt.why = "under way"
     if beat["at"] <= attempt.ended:
         return
-    name = "cut_off" if is_started else "start"
+    # A living attempt may yet end the step under way, whose parts its next line will tell.
+    name = "start" if not is_started else "other" if attempt.why == "under way" else "cut_off"
     attempt.parts[name] = attempt.parts.get(name, 0.0) + beat["at"] - attempt.ended
     attempt.ended = beat["at"]
 

@@ -93,11 +93,24 @@ def test_a_live_attempt_is_counted_up_to_its_heartbeat(tmp_path: Path) -> None:
     now = time.time()
     lines = ((0, "start", now - 20), (0, "resume", now - 10, 0))
     (attempt,) = read_attempts(write(tmp_path, *lines, beat={"attempt": 0, "at": now - 1}))
-    assert attempt.why == "under way" and attempt.parts["cut_off"] == pytest.approx(9, abs=0.01)
+    assert attempt.why == "under way" and attempt.parts["other"] == pytest.approx(9, abs=0.01)
+    assert "cut_off" not in attempt.parts
     (attempt,) = read_attempts(write(tmp_path, *lines, beat={"attempt": 0, "at": now - 5, "next_seconds": -40.0}))
-    assert attempt.why == "killed"
+    assert attempt.why == "killed" and attempt.parts["cut_off"] == pytest.approx(5, abs=0.01)
     (attempt,) = read_attempts(write(tmp_path, *lines, beat={"attempt": 3, "at": now - 1}))  # another attempt's
     assert attempt.ended == pytest.approx(now - 10)
+
+
+def test_an_attempt_that_never_went_on_stands_where_the_one_before_began(tmp_path: Path) -> None:
+    lines = (
+        (0, "start", 0),
+        (0, "resume", 1, 480),
+        (0, "step", 2, 481, {"update": 1.0}),
+        (0, "end", 3, "killed"),
+        (1, "start", 4),
+        (1, "end", 5, "failed: RuntimeError: no memory", {}),
+    )
+    assert [(one.from_step, one.to_step) for one in read_attempts(write(tmp_path, *lines))] == [(480, 481), (480, 480)]
 
 
 def test_a_directory_without_a_ledger_has_no_attempts(tmp_path: Path) -> None:
