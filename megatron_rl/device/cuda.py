@@ -116,7 +116,7 @@ def interleaves_two_stages(scale: Scale) -> bool:
     """True where either of two stages is both the one before and the one after the other, at once.
 
     Of messages sent in a batch Megatron 0.18 then takes what comes first from the other stage for what it asked first:
-    gradients for activations, and the lengths of the one for the other's.
+    gradients for activations, and the lengths of the one for the other's (Megatron-LM#1450, open).
     """
     return scale.pipeline_parallel == 2 and scale.virtual_pipeline > 1
 
