@@ -69,7 +69,7 @@ def constants_of(run: Run, from_run: Path | None) -> tuple[Constants, str]:
     Raises UserError where there is none of them for the device.
     """
     from megatron_rl.config.checks import UserError, require
-    from megatron_rl.estimate.step import OURS, from_metrics, ours
+    from megatron_rl.estimate.step import OURS, from_metrics, measured_steps, ours
 
     if from_run is None:
         require(
@@ -87,7 +87,7 @@ def constants_of(run: Run, from_run: Path | None) -> tuple[Constants, str]:
     from megatron_rl.report.journal import read_rows
 
     rows: list[Mapping[str, float]] = list(read_rows(from_run / "metrics.jsonl"))
-    if not any("time/update_seconds" in row and row.get("throughput/updated_tokens_per_second") for row in rows):
+    if not measured_steps(rows):
         raise UserError(
             f"--from {from_run}: has no step that updated the policy in its metrics.jsonl yet; wait for the first, or "
             "name another"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -276,12 +276,18 @@ def checkpoint_bytes(run: Run) -> int:
     return (copies * BYTES[run.scale.precision] + 12) * run.recipe.model.num_parameters
 
 
+def measured_steps(rows: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """The lines of metrics that have both speeds: of steps that updated the policy, and generated something for it."""
+    needed = ("time/update_seconds", "throughput/updated_tokens_per_second", "throughput/generated_tokens_per_second")
+    return [row for row in rows if all(row.get(name) for name in needed)]
+
+
 def from_metrics(constants: Constants, run: Run, rows: list[Mapping[str, float]]) -> Constants:
     """The constants that a run's own metrics give, by their medians: lengths, keep rate, and both speeds.
 
     Generation is brought to what was measured by a factor on all that a decoding step costs.
     """
-    steps = [row for row in rows if "time/update_seconds" in row and row.get("throughput/updated_tokens_per_second")]
+    steps = measured_steps(rows)
 
     def median(name: str) -> float:
         found = sorted(row[name] for row in steps if name in row)

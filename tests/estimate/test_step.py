@@ -24,6 +24,7 @@ from megatron_rl.estimate.step import (
     decoding,
     forward_flops,
     from_metrics,
+    measured_steps,
     parts_of_step,
     rounds,
 )
@@ -74,6 +75,14 @@ def test_what_a_run_measured_is_what_is_estimated_of_it() -> None:
     parts, found = parts_of_step(run, 0, SLOW), parts_of_step(run, 0, from_metrics(SHORT, run, [row_of(run)]))
     for name in ("generate", "idle", "update", "logprob"):
         assert found[name] == pytest.approx(parts[name], rel=0.01), name
+
+
+def test_a_step_that_an_attempt_before_had_generated_is_no_measure() -> None:
+    run = run_of("prorl_v2", "h100x8", SMALL)
+    row = row_of(run)
+    stored = {name: value for name, value in row.items() if "generated" not in name} | {"time/update_seconds": 9e9}
+    assert measured_steps([stored, {"step": 0}, row, row | {"throughput/generated_tokens_per_second": 0.0}]) == [row]
+    assert from_metrics(SHORT, run, [stored, row]) == from_metrics(SHORT, run, [row])
 
 
 def test_what_a_run_measured_holds_for_another_scale_of_the_same_devices(tmp_path: Path) -> None:
