@@ -110,7 +110,7 @@ PANELS = (
         section="policy",
         title="KL to the reference",
         curves={"actor/kl_reference_nats": "KL"},
-        caption="nats per token; falls to zero when the reference is reset",
+        caption="nats per token, by the recipe's estimator; falls when the reference is reset",
     ),
     Panel(
         section="policy",
@@ -218,7 +218,7 @@ PANELS = (
             "verifier/sandbox_failed_count": "no sandbox",
             "verifier/overtime_count": "judged, but took all of its time",
         },
-        caption="samples of a step; they train nothing and are not counted as wrong",
+        caption="samples of a step; but for those judged they train nothing, and are not counted as wrong",
         per_domain=True,
     ),
     Panel(
