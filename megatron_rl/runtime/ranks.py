@@ -133,6 +133,7 @@ def world_from_environment(environment: Mapping[str, str] = os.environ) -> World
         job, step = _number(environment, "SLURM_JOB_ID", 0), _number(environment, "SLURM_STEP_ID", 0, default=0)
         restarts = _number(environment, "SLURM_RESTART_COUNT", 0, default=0)
         size = _number(environment, "SLURM_STEP_NUM_TASKS", 1)
+        _check_reachable(environment, _number(environment, "SLURM_STEP_NUM_NODES", 1, default=1))
         first, end = RENDEZVOUS_PORTS
         # Another one after a requeue: the last one may still be taken.
         port = first + (job + 101 * step + 1009 * restarts) % (end - first)
@@ -147,6 +148,21 @@ def world_from_environment(environment: Mapping[str, str] = os.environ) -> World
         if one in environment and "SLURM_PROCID" not in environment:
             raise UserError(f"the environment has {one} but not {other}; unset or complete it")
     return None
+
+
+def _check_reachable(environment: Mapping[str, str], num_nodes: int) -> None:
+    """Raises UserError where ranks of several nodes are told to meet by what leads to no other machine."""
+    for name, remedy in (
+        ("MASTER_ADDR", "unset it, and they meet at the job's first node"),
+        ("NCCL_SOCKET_IFNAME", "give the interface of the nodes' addresses"),
+        ("GLOO_SOCKET_IFNAME", "give the interface of the nodes' addresses"),
+    ):
+        value = environment.get(name, "")
+        if num_nodes > 1 and (value in ("localhost", "ip6-localhost", "::1", "lo") or value.startswith("127.")):
+            raise UserError(
+                f"environment variable {name}={value!r}: leads to no other machine, and the job has {num_nodes} nodes; "
+                f"{remedy}"
+            )
 
 
 def _number(

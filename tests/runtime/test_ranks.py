@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_rl.config.checks import UserError
 from megatron_rl.runtime.preempt import deadline
 from megatron_rl.runtime.ranks import process_environment, world_from_environment
 from recipes.scales import CPU
@@ -92,6 +93,23 @@ def test_a_word_or_a_number_that_cannot_be_is_named(environment: dict[str, str],
     with pytest.raises(ValueError, match=re.escape(pattern).replace("\\ ", " ")) as caught:
         world_from_environment(environment)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MASTER_ADDR", "localhost"),
+        ("MASTER_ADDR", "127.0.1.1"),
+        ("NCCL_SOCKET_IFNAME", "lo"),
+        ("GLOO_SOCKET_IFNAME", "lo"),
+    ],
+)
+def test_nodes_do_not_meet_at_what_each_has_for_itself(name: str, value: str) -> None:
+    assert world_from_environment(STEP | {"SLURM_STEP_NUM_NODES": "1", name: value}) is not None
+    with pytest.raises(
+        UserError, match=f"^environment variable {name}='{value}': leads to no other machine, and .* 2 nodes; "
+    ):
+        world_from_environment(STEP | {"SLURM_STEP_NUM_NODES": "2", name: value})
 
 
 def test_the_end_that_slurm_announces_is_a_number() -> None:
