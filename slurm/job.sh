@@ -284,14 +284,18 @@ end_attempt() {
 
 # Puts the job back into the queue, under its own number; Slurm ends this script with that.
 requeue() {
+    local answer tries
     say "$1"
-    if [[ ${REQUEUE:-yes} == yes ]]; then
+    for ((tries = 0; tries < 60; tries++)); do
+        [[ ${REQUEUE:-yes} == yes ]] || break
         # Slurm ends this script with that, and perhaps scontrol before it has an answer.
-        scontrol requeue "$(this_job)" && sleep 60
+        answer=$(scontrol requeue "$(this_job)" 2>&1) && sleep 60
         sleep 1
         [[ -z $ended_by_slurm ]] || exit "$code"
-    fi
-    say "not requeued; submit again to go on"
+        [[ $answer =~ [Cc]ontact|[Tt]imed\ out|[Cc]onnect|[Cc]ommunication ]] || break
+        sleep "$settle_seconds" # a controller that is started anew answers later
+    done
+    say "not requeued${answer:+ (${answer//$'\n'/; })}; submit again to go on"
     exit "$code"
 }
 
@@ -319,6 +323,13 @@ last_ending() {
     cat "$run_dir/logs/attempt_$number/ending" 2>/dev/null
 }
 
+# Passes on lines that tell of more than a lost connection, which all ranks do once one has gone; all where none does.
+causes() {
+    local lines
+    lines=$(cat)
+    grep -vE 'NCCL|[Gg]loo|[Cc]onnection|[Pp]eer|[Tt]imed out' <<<"$lines" || echo "$lines"
+}
+
 # Prints the last `error:` line of the attempt, as the training wrote it. NeMo-Run puts the output elsewhere.
 last_error() {
     local logs=("$attempt"/task_*.log) line
@@ -326,7 +337,7 @@ last_error() {
         line=$(scontrol show job "$(this_job)" 2>/dev/null | sed -nE 's/^ *StdOut=//p')
         logs=("$(dirname "$line")"/log-*_"${SLURM_JOB_ID}_${SLURM_RESTART_COUNT:-0}".out)
     fi
-    line=$(sed -nE 's/.*(error: .*)/\1/p' "${logs[@]}" 2>/dev/null | tail -n 1)
+    line=$(sed -nE 's/.*(error: .*)/\1/p' "${logs[@]}" 2>/dev/null | causes | tail -n 1)
     echo "${line:-it left no line \`error:\`; see $attempt}"
 }
 
@@ -351,8 +362,11 @@ got_further() {
     [[ $(newest_checkpoint) != "$(<"$attempt/checkpoint")" ]] || finished_waves | grep -qvxFf "$attempt/waves"
 }
 
+# Prints the end of the first task's log, and what the first of the others said that had errors.
 show_end_of_log() {
-    [[ ! -e $attempt/task_0.log ]] || tail -n 20 "$attempt/task_0.log"
+    [[ -e $attempt/task_0.log ]] || return 0
+    tail -n 20 "$attempt/task_0.log"
+    (cd "$attempt" && grep -m 1 -E '^([0-9:]{8} rank [0-9]+ ERROR|error:) ' task_[1-9]*.log | causes | head -n 3)
 }
 
 # Prints the name of the newest checkpoint.

@@ -222,6 +222,30 @@ def test_a_training_that_no_notice_reaches_is_ended_before_the_limit_and_repeate
     assert "Fatal Python error: Aborted" in (job.run / "logs" / "attempt_0" / "task_0.log").read_text()
 
 
+def test_a_controller_that_is_away_for_a_while_is_asked_again(cluster: Cluster, tmp_path: Path) -> None:
+    real = shutil.which("scontrol", path=cluster.environment["PATH"])
+    write_stand_in(tmp_path, "1 0")
+    (tmp_path / "scontrol").write_text(
+        f'#!/bin/bash\n[[ $1 != requeue || -e asked ]] && exec {real} "$@"\ntouch asked\n'
+        'echo "slurm_requeue error: Unable to contact slurm controller (connect failure)" >&2\nexit 1\n'
+    )
+    (tmp_path / "scontrol").chmod(0o755)
+    job = Job(cluster, tmp_path, "1 0")
+    shown = cluster.wait(job.number)
+    assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "1"), job.output()
+    assert (tmp_path / "asked").exists()
+
+
+def test_a_cluster_that_requeues_nothing_is_asked_once(cluster: Cluster, tmp_path: Path) -> None:
+    why = "Requested operation is presently disabled for job 7"
+    (tmp_path / "scontrol").write_text(f"#!/bin/bash\necho asked >>asked; echo {why} >&2\nexit 1\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    job = Job(cluster, tmp_path, "1")
+    assert cluster.wait(job.number)["JobState"] == "FAILED"
+    assert f"not requeued ({why}); submit again to go on" in job.output()
+    assert (tmp_path / "asked").read_text() == "asked\n" and job.endings() == ["1"]
+
+
 def test_a_node_that_loses_its_power_costs_an_attempt_and_no_more(cluster: Cluster, tmp_path: Path) -> None:
     job = Job(cluster, tmp_path, "sleeps 0")
     job.wait_for_word("sleeps")

@@ -214,6 +214,24 @@ def test_a_container_has_no_folder_of_the_node_that_is_not_mounted() -> None:
         assert done.stdout.splitlines() == expected, done.stderr
 
 
+def test_the_reason_of_a_failure_is_the_rank_s_that_failed_not_of_those_that_lost_it(tmp_path: Path) -> None:
+    lost = "error: RuntimeError: [../pair.cc:553] Connection closed by peer [10.0.0.1]:2041 (traceback: x)"
+    texts = dict.fromkeys(range(12), f"12:00:00 INFO step 1/2\n{lost}\n")
+    texts[3] = "error: OutOfMemoryError: CUDA out of memory\n"
+    texts[4] = "12:00:00 rank 4 ERROR rank 4 made no progress for 1800 s\n"
+    for number, text in texts.items():
+        (tmp_path / f"task_{number}.log").write_text(text)
+    program = f"source {ROOT}/slurm/job.sh; attempt={tmp_path}; last_error; show_end_of_log"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
+    reason, *log = done.stdout.splitlines()
+    assert reason == "error: OutOfMemoryError: CUDA out of memory"
+    assert log == [*texts[0].splitlines(), *(f"task_{number}.log:{texts[number]}".strip() for number in (3, 4))]
+    for number in (3, 4):
+        (tmp_path / f"task_{number}.log").unlink()
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines()[0] == lost, "for want of a better one"
+
+
 def test_a_rank_that_aborts_leaves_no_core() -> None:
     done = subprocess.run(
         ["bash", "-c", f"ulimit -Sc unlimited; source {ROOT}/slurm/job.sh; ulimit -Sc"], capture_output=True, text=True
