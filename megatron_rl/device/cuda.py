@@ -19,6 +19,9 @@ ATTENTION_VARIABLES = ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN"
 
 GIB = 2**30  # bytes
 
+# Compute capabilities with cuDNN's attention for packs: from an H100 on, and before its gradients were wrong.
+FIRST_CAPABILITY, FIRST_WRONG_CAPABILITY = (9, 0), (12, 0)
+
 
 def cuda(scale: Scale, dtype: torch.dtype) -> Device:
     """This process's GPU as a Device. Raises MachineError without one."""
@@ -140,7 +143,27 @@ def _product_in_fp32(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.mm(left, right, out_dtype=torch.float32) if left.itemsize == 2 else left @ right
 
 
+def without_kernel(name: str, capability: tuple[int, int], has_flash_attention: bool) -> MachineError | None:
+    """What is said of a GPU on which packs cannot be trained: by its name and compute capability; else None.
+
+    Source: Transformer Engine 2.16, nvte_get_fused_attn_backend; TransformerEngine#3333, mended after 2.17, for 12.0.
+    """
+    where = f"{name}, compute capability {capability[0]}.{capability[1]}"
+    if capability < FIRST_CAPABILITY and not has_flash_attention:
+        lacks = "has no attention for packs below 9.0 that spares memory, and an update would run out of it"
+        remedy = "take an H100 or newer, or install flash-attn"
+    elif capability >= FIRST_WRONG_CAPABILITY:
+        lacks = "gives wrong gradients of packs' attention from 12.0 on"
+        remedy = "take an H100, H200 or B200"
+    else:
+        return None
+    return MachineError(f"{where}: Transformer Engine 2.16 {lacks}; {remedy}", is_of_all=True)
+
+
 def _block_spec(config: Any, virtual_stage: int | None) -> Any:
+    has_flash_attention = importlib.util.find_spec("flash_attn") is not None
+    if lack := without_kernel(torch.cuda.get_device_name(), torch.cuda.get_device_capability(), has_flash_attention):
+        raise lack
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_with_transformer_engine_spec
 
     return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from megatron_rl.device.cuda import (
     prepare_rollout,
     transformer_options,
     without_device,
+    without_kernel,
 )
 from megatron_rl.rollout.engine import config_overrides
 from megatron_rl.runtime.ranks import process_environment
@@ -55,6 +57,40 @@ def test_a_machine_without_a_gpu_says_so_once_and_a_rank_that_is_bound_to_one_it
 def test_a_scale_of_gpus_is_refused_where_there_is_none() -> None:
     with pytest.raises(MachineError, match=r"scale 'h100x8': no CUDA device is visible to torch .* device='cpu'$"):
         cuda(H100X8, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_flash_attention", "said"),
+    [
+        ((8, 0), False, "8.0: Transformer Engine 2.16 has no attention for packs below 9.0 .* or install flash-attn$"),
+        ((8, 9), False, "8.9: .* below 9.0 "),
+        ((12, 0), True, "12.0: Transformer Engine 2.16 gives wrong gradients .* from 12.0 on; take an H100, H200 or B"),
+        ((12, 1), False, "12.1: .* from 12.0 on"),
+    ],
+)
+def test_a_gpu_without_a_right_kernel_for_packs_is_refused(
+    capability: tuple[int, int], has_flash_attention: bool, said: str
+) -> None:
+    lack = without_kernel("NVIDIA X", capability, has_flash_attention)
+    assert lack is not None and lack.is_of_all and re.match(f"NVIDIA X, compute capability {said}", str(lack))
+
+
+def test_a_gpu_with_a_kernel_for_packs_is_taken() -> None:
+    assert [without_kernel("NVIDIA H100", capability, False) for capability in ((9, 0), (10, 0), (10, 3))] == [None] * 3
+    assert without_kernel("NVIDIA A100", (8, 0), True) is None
+
+
+def test_the_gpu_is_looked_at_before_a_model_is_built_and_not_for_an_engine_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changed = {"is_available": True, "device_count": 1, "set_device": None, "current_device": 0}
+    changed |= {"get_device_name": "NVIDIA A100-SXM4-80GB", "get_device_capability": (8, 0)}
+    for name, value in changed.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    device = cuda(GPU1, torch.bfloat16)
+    with pytest.raises(MachineError, match="NVIDIA A100-SXM4-80GB, compute capability 8.0: "):
+        device.block_spec(None, None)
 
 
 def test_vllm_is_told_the_visible_gpu_and_the_runner(monkeypatch: pytest.MonkeyPatch) -> None:
