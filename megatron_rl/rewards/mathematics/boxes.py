@@ -18,6 +18,7 @@ from megatron_rl.rewards.response import after_thinking
 MAX_DISTINCT_BOXES = 3
 MAX_NUM_BOXES = 100
 MAX_TRANSITION_CHARACTERS = 300  # of the words before a box that are read
+MAX_DENIAL_CHARACTERS = 40
 _BEFORE, _AFTER = 50_000, 25_000  # how far around the start of the last box it is looked at, in characters
 
 _GROUP = r"(?: ?[0-9]| ?\{[^{}]{0,40}\})"
@@ -52,8 +53,13 @@ _RESTATES = re.compile(
     r"^[\s$]*(?:[=≈⇒]|\\(?:approx|implies|Rightarrow|Longrightarrow)(?![A-Za-z]))[\s$]*$",
     re.IGNORECASE,
 )
-_NUMBERED = re.compile(  # (2), b) or 2. at the start of a line, before a box
+_NUMBERED = re.compile(  # (2), b) or 2. at the start of a line, before a box; a part (b) anywhere
     r"(?:(?:^|[\s(])(?:[2-9]|[b-h]|ii|iii|iv|v)\)|\n\s*[2-9]\.)[\s$*\\(\[]*$"
+    r"|(?:(?:^|\n|[.;,])[\s*]*|\b[Pp]art )\(?[b-h]\)"
+)
+_DENIED = re.compile(  # not \boxed{5}
+    r"(?:\b(?:not|never|cannot be|(?:wrong|incorrect) (?:answer|value|result) is)|n't(?: be)?|\\neq?|≠)[\s$*:\\(\[]*$",
+    re.IGNORECASE,
 )
 _IS_ANSWER = re.compile(r"\b(?:answers?|final|solutions?|guesses|possibilities|candidates|options)\b", re.IGNORECASE)
 
@@ -86,6 +92,8 @@ def boxed_answer(
     spans, is_open = _boxes(text)
     if not spans or is_open:
         return None, "the last box is not closed" if is_open else "no box after the thinking"
+    if _DENIED.search(_words_before(text, spans, len(spans) - 1)[-MAX_DENIAL_CHARACTERS:]):
+        return None, "the last box is denied"
     contents = [text[start:end] for start, end in spans]
     if len({"".join(content.split()) for content in contents}) == 1:
         return contents[-1], ""
