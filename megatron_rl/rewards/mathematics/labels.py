@@ -7,6 +7,7 @@ import re
 MAX_LABEL_CHARACTERS = 60
 
 _NAME = r"(?:(?:\\[A-Za-z]+(?![A-Za-z])|[A-Za-z])(?:_ ?(?:\{[^{}]*\}|[A-Za-z0-9]))?'*)"
+_TERM = rf"(?:\\(?:vec|overrightarrow|text) ?\{{ ?[A-Za-z]{{1,3}} ?\}}|{_NAME})"
 _WORDS = r"\\text ?\{[^{}]*\}"
 _FUNCTION_OR_SIZE = re.compile(r"\||(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _NUMBER_E_OR_I = re.compile(r"(?<![\\A-Za-z])[ei](?![A-Za-z])")
@@ -16,7 +17,7 @@ _LABEL = re.compile(
     rf"{_NAME}(?: ?(?:[+-] ?)?{_NAME})*\}}?\|?(?: ?\^ ?\{{ ?-1 ?\}})?(?: ?\([^()=<>]*\))?"
     rf"|\\frac ?\{{ ?d[^{{}}]*\}} ?\{{ ?d[a-z] ?\}}|{_WORDS}|\( ?{_NAME}(?: ?, ?{_NAME})+ ?\)"
     r"|(?:Pr?|E|\\mathbb ?\{[PE]\}|\\text ?\{ ?(?:Pr?|E|Var) ?\}) ?(?:\([^()]+\)|\[[^\[\]]+\])"  # P(X=2), E[X]
-    rf"|\|(?: ?[+-]? ?(?:\\(?:vec|overrightarrow|text) ?\{{ ?[A-Za-z]{{1,3}} ?\}}|{_NAME}))+ ?\|"
+    rf"|\| ?{_TERM}(?: ?(?:[+-] ?)?{_TERM})* ?\|"
 )
 _TO_BE_WORKED_OUT = re.compile(
     r"\\(?:sum|int|prod|lim|infty|pi|sqrt|cdot|times|binom|l?log|l[ng]|exp|arc[a-z]+|ar[a-z]+h|[lr](?:floor|ceil))(?![A-Za-z])"
@@ -50,7 +51,7 @@ def is_label(text: str, value: str = "") -> bool:
         return False
     if text in ("e", "i") and (not value or _NUMBER_E_OR_I.search(value)):
         return False
-    return not any(map(is_denial, _INSIDE.findall(text)))
+    return not any(map(is_denial, (*_INSIDE.findall(text), _INSIDE.sub(" ", text))))
 
 
 def is_variable(text: str, value: str = "") -> bool:

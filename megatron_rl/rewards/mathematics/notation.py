@@ -80,7 +80,8 @@ _SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
             r"(?<=[0-9])(?:\\!)?(?:\{,\}|, ?)?\\!(?=[0-9]{3}(?![0-9]))",
             "",
         ),  # thousands, written so that they are no list
-        (r"(?<!\\)\\[!/]|\\(?:[hv]space\*?|[hv]?phantom)\s*\{[^{}]*\}", ""),
+        (r"(?<!\\)\\[!/]", ""),
+        (r"\\(?:[hv]space\*?|[hv]?phantom)\s*\{[^{}]*\}", " "),
         (r"(?<=[0-9])(?:\{,\}|,?(?<!\\)\\,)(?=[0-9]{3}(?![0-9]))", ""),
         (rf"(?<!\\)\\[,;:> \n]|~|\\(?:quad|qquad|thinspace|enspace){_END}", " "),
         (r"(?<!\\)\\[()\[\]]|(?<!\\)\$", ""),
