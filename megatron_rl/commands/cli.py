@@ -379,6 +379,6 @@ def made(folder: Path) -> None:
 
 def console() -> Console:
     """A console that does not fold lines to 80 columns when the output is no terminal."""
-    from rich.console import Console
+    from megatron_rl.runtime.console import Terminal
 
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
+    return Terminal(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)

@@ -25,8 +25,6 @@ from megatron_rl.config.words import check_folder, lack
 from megatron_rl.data.files import alike_files, missing_parts
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from megatron_rl.config.records import Recipe
 
 app = typer.Typer(help="Make the prompts that a recipe trains on.", no_args_is_help=True)
@@ -206,12 +204,12 @@ class Bar:
 
 def show(manifest: Mapping[str, Any], folder: Path) -> None:
     """Prints what was kept of each source, and what most of the others were dropped for."""
-    from rich.console import Console
     from rich.table import Table
 
     from megatron_rl.data.origins import moves
+    from megatron_rl.runtime.console import Terminal
 
-    out: Console = Console(highlight=False, markup=False)
+    out = Terminal(highlight=False, markup=False)
     table = Table(box=None, pad_edge=False)
     for column in ("part", "domain", "source", "rows", "kept", "published", "dropped"):
         table.add_column(

@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from megatron_rl.commands import settings
 from megatron_rl.config.checks import MachineError, UserError, one_line
 from megatron_rl.config.words import number_of
+from megatron_rl.runtime.output import discard_output, nobody_reads, open_streams
 from megatron_rl.runtime.preempt import CTRL_C, REQUEUE_EXIT_CODE, Preempted
 
 USER_ERROR, MACHINE_ERROR, INTERRUPTED = 2, 1, 130
@@ -31,12 +32,21 @@ class OneLineGroup(TyperGroup):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Runs a command and leaves with its exit code."""
+        open_streams()
         try:
-            code = super().main(*arguments, **options | {"prog_name": PROGRAM, "standalone_mode": False})
+            with one_line_errors():  # of what is printed beside a command's own work, such as its help
+                code = super().main(*arguments, **options | {"prog_name": PROGRAM, "standalone_mode": False})
+                sys.stdout.flush()
         except UsageError as error:
             if str(cast("Any", error).format_message()).strip():  # else it was the help that was asked for
                 print_error(usage_message(error))
             code = USER_ERROR
+        except typer.Exit as ending:
+            code = ending.exit_code
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was said
+            discard_output()
         sys.exit(code or 0)
 
 
@@ -110,14 +120,14 @@ def one_line_errors(
             raise
         print_error(f"package {error.name} is not installed; run `make setup`, and `megatron-rl doctor` to see what is")
         raise typer.Exit(MACHINE_ERROR) from None
-    except BrokenPipeError:  # `... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
     except MachineError as error:
         if is_first_of_machine or not error.is_of_all:
             print_error(str(error))
         raise typer.Exit(MACHINE_ERROR) from None
     except (RuntimeError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads():  # `... | head`: the reader has seen enough
+            discard_output()
+            raise typer.Exit(0) from None
         kept = _keep_traceback(failures)
         print_error(f"{type(error).__name__}: {error}{_remedy(error)}" + (f" (traceback: {kept})" if kept else ""))
         raise typer.Exit(MACHINE_ERROR) from None
@@ -164,4 +174,5 @@ def print_warning(message: str) -> None:
 
 def _print_line(text: str, colour: str) -> None:
     line = one_line(text)
-    typer.echo(typer.style(line, fg=colour) if sys.stderr.isatty() else line, err=True)
+    is_coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    typer.echo(typer.style(line, fg=colour) if is_coloured else line, err=True)

@@ -68,10 +68,9 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Show where it stands, and leave.")] = False,
 ) -> None:
     """Show where a run stands, live, from its files: on any machine that sees its directory, while it trains."""
-    from rich.console import Console
-
     from megatron_rl.config.checks import require
     from megatron_rl.report import watch as watching
+    from megatron_rl.runtime.console import Terminal
 
     with one_line_errors():
         require(
@@ -80,7 +79,7 @@ def watch(
         if port is not None:
             watching.serve(run, port, typer.echo)
         else:
-            watching.watch(run, Console(highlight=False), stays=not once)
+            watching.watch(run, Terminal(highlight=False), stays=not once)
 
 
 def track(

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from megatron_rl.report.journal import Row, is_validation
 from megatron_rl.report.plots import span_means
+from megatron_rl.runtime.console import Terminal
 from megatron_rl.runtime.log import get_logger
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -64,7 +65,7 @@ class Progress:
     """Owns the terminal between `start` and `stop`."""
 
     def __init__(self, title: str, num_steps: int, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or Terminal(highlight=False)
         self.title, self.num_steps = title, num_steps
         self.course = Course()
         self.live: Live | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 
 
 def get_logger() -> logging.Logger:
@@ -25,8 +26,12 @@ def get_logger() -> logging.Logger:
 
 
 class _StandardError(logging.Handler):
-    """Writes to what sys.stderr is at that moment, so that a live display that took it over keeps its place."""
+    """Writes to what sys.stderr is at that moment, so that a live display that took it over keeps its place.
+
+    What nobody reads any more, as in `train 2>&1 | head`, ends no run.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
-        sys.stderr.flush()
+        with suppress(BrokenPipeError):
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
