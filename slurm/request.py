@@ -6,7 +6,11 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from megatron_rl.commands.settings import path_of
+from megatron_rl.config.checks import UserError
+from megatron_rl.config.words import number_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +38,50 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; `python slurm/launch.py --help` shows what there is\n")
 
 
+class Once(argparse.Action):
+    """An option's value, of which argparse would take the last one where several are given."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        """Ends the program where the option was given before, or is empty."""
+        given = namespace.__dict__.setdefault("given", set())
+        if self.dest in given:
+            parser.error(f"{option}: is given twice; give it once")
+        if values == "":
+            parser.error(f"{option or self.dest}: must not be empty")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+def whole_number(text: str) -> int:
+    """A word of a command line as a whole number. Raises argparse's error."""
+    try:
+        return int(number_of(text, int))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, in the digits 0 to 9 alone") from None
+
+
+def folder_of(text: str) -> Path | str:
+    """A word of a command line as a path, `~` expanded; an empty one as it is. Raises argparse's error."""
+    try:
+        return path_of(text[:80], text) if text else text
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def parse(words: Sequence[str] | None) -> Request:
     """A command line as a Request."""
-    parser = OneLineParser(description="Launch a recipe through NeMo-Run.", epilog="See docs/cluster.md.")
+    parser = OneLineParser(
+        description="Launch a recipe through NeMo-Run.", epilog="See docs/cluster.md.", allow_abbrev=False
+    )
+    parser.register("action", None, Once)
     parser.add_argument("recipe", help="a recipe's name, or its file, such as recipes/prorl_v2.py")
     parser.add_argument("--scale", required=True, help="a scale of recipes/scales.py: nodes, GPUs, time limit")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as for `train`; repeatable")
     parser.add_argument("--model", metavar="FOLDER|NAME", help="another model, as for `train`: makes it a variant")
     parser.add_argument("--domains", metavar="NAMES", help="only these, as in math,logic: makes it a variant")
     parser.add_argument("--parent", default="", metavar="RUN|NAME", help="as for `train`: the policy to go on from")
-    parser.add_argument("--directory", type=Path, help="where the run lives; runs/RECIPE-SCALE if not given")
-    parser.add_argument("--jobs", type=int, default=1, help="training jobs, each after the last; 1: one that requeues")
+    parser.add_argument("--directory", type=folder_of, help="where the run lives; runs/RECIPE-SCALE if not given")
+    parser.add_argument("--jobs", type=whole_number, default=1, help="training jobs in a row; 1: one that requeues")
     parser.add_argument("--export", action="store_true", help="then write the model in Hugging Face's format")
     parser.add_argument("--evaluate", action="append", default=[], metavar="SUITE", help="then evaluate; repeatable")
     parser.add_argument("--local", action="store_true", help="run on this machine, without Slurm")

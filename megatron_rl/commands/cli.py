@@ -22,6 +22,7 @@ from megatron_rl.commands.errors import (
     one_line_errors,
     path_of,
     print_warning,
+    say_version,
 )
 from megatron_rl.commands.recipe import app as recipe_app
 from megatron_rl.config.checks import UserError
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=OneLineGroup,
     help="Prolonged reinforcement learning of language models: ProRL v1, ProRL v2 and BroRL on Megatron-core and vLLM.",
+    no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
@@ -55,6 +58,9 @@ Settings = Annotated[
         metavar="NAME=VALUE",
         help="Change one value, as in sampling.temperature=1.2, scale.devices_per_node=4 or run.seed=2; repeatable.",
     ),
+]
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version and leave.", callback=say_version, is_eager=True)
 ]
 Directory = Annotated[
     Path | None,
@@ -102,6 +108,11 @@ def main() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(ending.code)
+
+
+@app.callback()
+def _options(version: Version = False) -> None:
+    """Takes what stands before a command."""
 
 
 @command()

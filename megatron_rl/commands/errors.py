@@ -14,6 +14,7 @@ from typing import Any, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from megatron_rl import __version__
 from megatron_rl.commands import settings
 from megatron_rl.config.checks import MachineError, UserError, one_line
 from megatron_rl.config.words import number_of
@@ -60,6 +61,13 @@ class OneLineCommand(TyperCommand):
         if twice := next((one for one in given if given.count(one) > 1), None):
             raise typer.BadParameter("is given twice; give it once", ctx=ctx, param=cast(Any, twice))
         return super().parse_args(ctx, args)
+
+
+def say_version(is_asked: bool) -> None:
+    """Prints the version and leaves, where it `is_asked` for."""
+    if is_asked:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
 
 
 def usage_message(error: Any) -> str:

@@ -26,6 +26,11 @@ def number_of(text: str, kind: type[int] | type[float]) -> int | float:
     return kind(text)
 
 
+def whole_number(text: str) -> int:
+    """The whole number that a text writes, for argparse. Raises ValueError."""
+    return int(number_of(text, int))
+
+
 def check_folder(option: str, path: Path, remedy: str) -> None:
     """Raises UserError where no folder stands at the path that an option gives; `remedy` says which to give."""
     require(path.is_dir(), f"{option} {path}: {lack(path, 'folder')}; give {remedy}")

@@ -28,6 +28,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from megatron_rl.config.words import lack, whole_number
 from megatron_rl.rewards import logic
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.orphans import die_with_parent
@@ -120,15 +121,26 @@ def main() -> None:
     """Writes the rows of all tasks of a split as JSON lines."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--split", choices=tuple(SEEDS), required=True)
-    parser.add_argument("--per-task", type=int, required=True, help="seeds per task; unusable entries are left out")
-    parser.add_argument("--first", type=int, default=0, help="the first seed, counted from the start of the span")
+    parser.add_argument("--per-task", type=whole_number, required=True, help="seeds; unusable entries are left out")
+    parser.add_argument("--first", type=whole_number, default=0, help="first seed, counted from the span's start")
     parser.add_argument("--tasks", nargs="+", help="these alone; all of the split if not given")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="all cores if not given")
+    parser.add_argument(
+        "--processes", type=whole_number, default=len(os.sched_getaffinity(0)), help="all cores if not given"
+    )
     arguments = parser.parse_args()
-    for name in ("per_task", "processes"):
-        if (value := getattr(arguments, name)) < 1:
-            parser.error(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    for name, least in (("per_task", 1), ("processes", 1), ("first", 0)):
+        if (value := getattr(arguments, name)) < least:
+            parser.error(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+    known = [task for names in TASKS.values() for task in names] + [*OUT_OF_DISTRIBUTION] * (
+        arguments.split == "held_out"
+    )
+    if others := [task for task in arguments.tasks or () if task not in known]:
+        parser.error(f"--tasks {others[0]}: is none of the {arguments.split} split; they are {', '.join(known)}")
+    if not arguments.out.parent.is_dir() or arguments.out.is_dir():
+        folder = arguments.out.parent
+        why = lack(arguments.out, "file") if folder.is_dir() else f"{folder}: {lack(folder, 'folder')}"
+        parser.error(f"--out {arguments.out}: {why}; name another")
     tasks: list[str] = list(dict.fromkeys(arguments.tasks or [task for names in TASKS.values() for task in names]))
     if arguments.split == "held_out" and not arguments.tasks:
         tasks += OUT_OF_DISTRIBUTION

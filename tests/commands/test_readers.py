@@ -7,9 +7,11 @@ import socket
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from megatron_rl.commands.cli import app
+from megatron_rl.commands.readers import steps_of
 from tests.report.long_run import write_long_run
 
 
@@ -64,3 +66,20 @@ def test_a_wrong_word_is_one_line(words: str, line: str, folder: Path, monkeypat
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.stderr
     assert line in result.stderr
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("words", [["--version"], ["-h"], ["train", "-h"]])
+def test_version_and_help_are_where_people_look_for_them(words: list[str]) -> None:
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0
+    assert result.stdout.strip() == "megatron-rl 0.1.0" if words == ["--version"] else "Usage: " in result.stdout
+
+
+@pytest.mark.parametrize("span", ["5:", ":5", ":", "1_0", "\u0661:\u0662", "-1", "5:1", "1:2:3", "1.5"])
+def test_a_span_of_steps_that_cannot_be_meant_is_refused(span: str) -> None:
+    with pytest.raises(typer.BadParameter, match="must be a step, as in 12, or the first and the last"):
+        steps_of(span)
+
+
+def test_a_span_of_steps_is_one_step_or_the_first_and_the_last() -> None:
+    assert [steps_of(span) for span in ("12", "12:20", "7:7")] == [(12, 12), (12, 20), (7, 7)]

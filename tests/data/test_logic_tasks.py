@@ -143,6 +143,25 @@ def test_a_number_of_nothing_is_refused(
     assert f"{' '.join(words.split()[-2:])}: must be at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--per-task 1_0", "argument --per-task: invalid"),
+        ("--per-task 1 --first -3", "--first -3: must be at least 0"),
+        ("--per-task 1 --tasks spel", "--tasks spel: is none of the train split; they are"),
+        ("--per-task 1 --out /dev/null/x", "--out /dev/null/x: /dev/null: is a file, not a folder; name another"),
+        ("--per-task 1 --out .", "--out .: is a folder, not a file; name another"),
+    ],
+)
+def test_a_wrong_word_is_told_before_rows_are_made(
+    words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["logic_tasks", "--split", "train", "--out", "none", *words.split()])
+    with pytest.raises(SystemExit):
+        logic_tasks.main()
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("fixed_hash_seed")
 def test_entries_without_a_usable_answer_are_left_out() -> None:
     # Seed 18 of ab ends in nothing; seed 5's integral is one that reasoning-gym's own answer restates.
