@@ -59,9 +59,7 @@ Settings = Annotated[
         help="Change one value, as in sampling.temperature=1.2, scale.devices_per_node=4 or run.seed=2; repeatable.",
     ),
 ]
-Version = Annotated[
-    bool, typer.Option("--version", help="Print the version and leave.", callback=say_version, is_eager=True)
-]
+Version = Annotated[bool, typer.Option("--version", help="Print it and leave.", callback=say_version, is_eager=True)]
 Directory = Annotated[
     Path | None,
     typer.Option(

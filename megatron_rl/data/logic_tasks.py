@@ -122,12 +122,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--split", choices=tuple(SEEDS), required=True)
     parser.add_argument("--per-task", type=whole_number, required=True, help="seeds; unusable entries are left out")
-    parser.add_argument("--first", type=whole_number, default=0, help="first seed, counted from the span's start")
+    parser.add_argument("--first", type=whole_number, default=0, help="the first seed, from the start of the span")
     parser.add_argument("--tasks", nargs="+", help="these alone; all of the split if not given")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--processes", type=whole_number, default=len(os.sched_getaffinity(0)), help="all cores if not given"
-    )
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--processes", type=whole_number, default=cores, help="all cores if not given")
     arguments = parser.parse_args()
     for name, least in (("per_task", 1), ("processes", 1), ("first", 0)):
         if (value := getattr(arguments, name)) < least:
