@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=OneLineGroup,
     help="Prolonged reinforcement learning of language models: ProRL v1, ProRL v2 and BroRL on Megatron-core and vLLM.",
-    no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,

@@ -35,15 +35,14 @@ class OneLineGroup(TyperGroup):
         """Runs a command and leaves with its exit code."""
         open_streams()
         try:
-            with one_line_errors():  # of what is printed beside a command's own work, such as its help
-                code = super().main(*arguments, **options | {"prog_name": PROGRAM, "standalone_mode": False})
-                sys.stdout.flush()
+            code = super().main(*arguments, **options | {"prog_name": PROGRAM, "standalone_mode": False})
+            sys.stdout.flush()
         except UsageError as error:
             if str(cast("Any", error).format_message()).strip():  # else it was the help that was asked for
                 print_error(usage_message(error))
             code = USER_ERROR
-        except typer.Exit as ending:
-            code = ending.exit_code
+        except OSError as error:  # of what is printed beside a command's own work, such as its help
+            code = code_of(error, None)
         try:
             sys.stdout.flush()
         except OSError:  # it was said
@@ -133,12 +132,7 @@ def one_line_errors(
             print_error(str(error))
         raise typer.Exit(MACHINE_ERROR) from None
     except (RuntimeError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and nobody_reads():  # `... | head`: the reader has seen enough
-            discard_output()
-            raise typer.Exit(0) from None
-        kept = _keep_traceback(failures)
-        print_error(f"{type(error).__name__}: {error}{_remedy(error)}" + (f" (traceback: {kept})" if kept else ""))
-        raise typer.Exit(MACHINE_ERROR) from None
+        raise typer.Exit(code_of(error, failures)) from None
     except Preempted as reason:
         if prints_user_errors:  # all ranks leave for the same reason
             typer.echo(f"{reason}: start the same command again to go on", err=True)
@@ -157,6 +151,16 @@ def _remedy(error: Exception) -> str:
             "or raise scale.offloads"
         )
     return ""
+
+
+def code_of(error: Exception, failures: Path | None) -> int:
+    """The exit code for what the machine did, said in one line; 0 where nobody reads, as in `... | head`, any more."""
+    if isinstance(error, BrokenPipeError) and nobody_reads():
+        discard_output()
+        return 0
+    kept = _keep_traceback(failures)
+    print_error(f"{type(error).__name__}: {error}{_remedy(error)}" + (f" (traceback: {kept})" if kept else ""))
+    return MACHINE_ERROR
 
 
 def _keep_traceback(path: Path | None) -> Path | None:

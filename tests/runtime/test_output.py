@@ -17,6 +17,7 @@ import megatron_rl.__main__
 import megatron_rl.commands
 from megatron_rl.commands import cli
 from megatron_rl.commands.errors import one_line_errors, print_error
+from megatron_rl.runtime import log
 from megatron_rl.runtime.console import Terminal
 from megatron_rl.runtime.log import get_logger
 from megatron_rl.runtime.output import nobody_reads, open_streams
@@ -62,7 +63,7 @@ def test_another_pipe_that_breaks_is_no_success(capsys: pytest.CaptureFixture[st
 
 
 def test_a_log_that_nobody_reads_ends_no_run(unread: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    (handler,) = get_logger().handlers
+    handler = next(one for one in get_logger().handlers if type(one).__module__ == log.__name__)
     monkeypatch.setattr(sys, "stderr", unread)
     handler.emit(logging.LogRecord("a", logging.INFO, "a", 1, "a step", None, None))
 
@@ -109,12 +110,14 @@ def test_a_terminal_that_wants_no_colour_gets_none(name: str, value: str, monkey
 
 def test_ctrl_c_while_the_commands_are_imported_ends_the_process_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[Any] = []
+    before = signal.getsignal(signal.SIGINT)
 
     class Finder:
         def find_spec(self, name: str, path: Any, target: Any = None) -> None:
             if name == "megatron_rl.commands.cli":
                 heard.append(signal.getsignal(signal.SIGINT))
 
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # with it the process would be ended at once
     monkeypatch.delattr(megatron_rl.commands, "cli")
     monkeypatch.delitem(sys.modules, "megatron_rl.commands.cli")
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
@@ -122,4 +125,4 @@ def test_ctrl_c_while_the_commands_are_imported_ends_the_process_by_itself(monke
     with pytest.raises(SystemExit):
         megatron_rl.__main__.main()
     assert heard == [signal.SIG_DFL]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
