@@ -26,11 +26,13 @@ def identity(model_folder: Path, data_folder: Path, vocab_size: int) -> dict[str
     found = {name: digest_of(data_folder / name) for name in DATA_FILES if (data_folder / name).is_file()}
     if not model_folder.is_dir():
         return found
-    found |= {name: digest_of(model_folder / name) for name in TOKENIZER_FILES if (model_folder / name).is_file()}
-    return found | {
-        WEIGHTS: digest_of_weights(model_folder),
-        STOP_TOKENS: " ".join(map(str, stop_tokens(model_folder, vocab_size))),
-    }
+    return found | reading(model_folder, vocab_size) | {WEIGHTS: digest_of_weights(model_folder)}
+
+
+def reading(model_folder: Path, vocab_size: int) -> dict[str, str]:
+    """Name -> digest, or value, of what makes prompts of texts, and texts of responses."""
+    found = {name: digest_of(model_folder / name) for name in TOKENIZER_FILES if (model_folder / name).is_file()}
+    return found | {STOP_TOKENS: " ".join(map(str, stop_tokens(model_folder, vocab_size)))}
 
 
 def digest_of(path: Path) -> str:

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from megatron_rl.config.checks import UserError
+from megatron_rl.config.identity import reading
 from megatron_rl.config.records import differences
 from megatron_rl.evaluation.plan import Ask, Evaluation, Policy
 from megatron_rl.runtime.files import replace_file
 
 SAMPLES = "samples"
+LATER = ("reading",)  # what versions before did not note of an ask: it is taken as it is now
 Line = dict[str, Any]
 Note = tuple[Path, Line]  # a file and what it says, or is to say
 
@@ -65,7 +67,7 @@ def note_of_ask(evaluation: Evaluation, policy: Policy, ask: Ask, samples_per_wa
 
     Raises UserError where it was asked otherwise before.
     """
-    folder = folder_of(evaluation.directory, policy.name, ask.name)
+    folder, vocab_size = folder_of(evaluation.directory, policy.name, ask.name), evaluation.model.vocab_size
     path, problems = folder / "asked.json", problems_folder(evaluation.directory) / f"{ask.name}.jsonl"
     if path.is_file():
         samples_per_wave = _read(path)["samples_per_wave"]
@@ -74,6 +76,7 @@ def note_of_ask(evaluation: Evaluation, policy: Policy, ask: Ask, samples_per_wa
         "seed": evaluation.seed,
         "precision": evaluation.scale.precision,
         "problems": hashlib.sha256(problems.read_bytes()).hexdigest()[:16],
+        "reading": reading(evaluation.model_folder, vocab_size),
         "samples_per_wave": samples_per_wave,
     }
     return _same(path, facts, f"benchmark {ask.name}")
@@ -118,8 +121,13 @@ def all_lines(folder: Path, what: str) -> Iterator[Line]:
 
 
 def _same(path: Path, facts: Line, what: str) -> Note:
-    if path.is_file() and (differing := differences(_read(path), json.loads(json.dumps(facts)))):
-        raise UserError(f"{what}: {path} says otherwise ({'; '.join(differing)}); ask as before, or into another --to")
+    if path.is_file():
+        known = _read(path)
+        now = {name: value for name, value in facts.items() if name in known or name not in LATER}
+        if differing := differences(known, json.loads(json.dumps(now))):
+            raise UserError(
+                f"{what}: {path} says otherwise ({'; '.join(differing)}); ask as before, or into another --to"
+            )
     return path, facts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -184,6 +185,22 @@ def test_a_folder_that_was_asked_otherwise_is_refused_by_what_differs(
         asked = planned(*words, *other)
         with pytest.raises(UserError, match=rf"benchmark mini_math: .*{differing}.*ask as before, or into"):
             store.note_of_ask(asked, policy, asked.asks[0], 64)
+
+
+def test_samples_of_another_chat_template_are_not_gone_on_with(
+    tmp_path: Path, planned: Callable[..., Evaluation]
+) -> None:
+    model = write_model(tmp_path / "model")
+    first = planned(str(model), "--suite", "mini", "--to", str(tmp_path / "to"))
+    policy, ask = first.policies[0], first.asks[0]
+    store.write_text(store.problems_folder(first.directory) / f"{ask.name}.jsonl", "{}")
+    path, facts = store.note_of_ask(first, policy, ask, 64)
+    store.keep([(path, facts)])
+    (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    with pytest.raises(UserError, match=r"reading.chat_template.jinja: None -> \w{64}\); ask as before, or into"):
+        store.note_of_ask(first, policy, ask, 64)
+    store.write_text(path, json.dumps({name: value for name, value in facts.items() if name != "reading"}))
+    store.note_of_ask(first, policy, ask, 64)  # as an older version noted it
 
 
 def test_the_commands_of_the_page_are_taken_as_written(
