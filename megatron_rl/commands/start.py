@@ -118,10 +118,13 @@ def check_world(scale: Scale, world: World | None) -> None:
 
 
 def is_finished(run: Run) -> bool:
-    """True where the last checkpoint is of the run's last step, and its policy and its page were written after it."""
+    """True where the last checkpoint is of the run's last step, and its policy and its page were written after it.
+
+    Raises UserError where that was a run of another seed, data or model: it is over, and not this one.
+    """
     model, page = lineage.model_folder_of(run.directory) / lineage.FILE_NAME, run.directory / "report.html"
-    manifests = (rundir.manifest_of(folder) for folder in reversed(rundir.checkpoints(run.directory)))
-    newest = next((manifest for manifest in manifests if manifest is not None), None)
+    found = ((folder, rundir.manifest_of(folder)) for folder in reversed(rundir.checkpoints(run.directory)))
+    folder, newest = next((one for one in found if one[1] is not None), (run.directory, None))
     if newest is None or newest["state"].get("step") != run.recipe.num_steps or not page.is_file():
         return False
     try:
@@ -133,7 +136,10 @@ def is_finished(run: Run) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return is_same and page.stat().st_mtime >= model.stat().st_mtime
+    is_over = is_same and page.stat().st_mtime >= model.stat().st_mtime
+    if is_over:
+        rundir.check_manifest(folder, newest, run)
+    return is_over
 
 
 def show_finished(run: Run) -> None:

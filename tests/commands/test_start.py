@@ -130,6 +130,13 @@ def test_a_finished_run_says_so_without_starting_anything(tmp_path: Path) -> Non
     assert entries(tmp_path) == before
 
 
+def test_a_finished_run_of_another_seed_is_not_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    finished(tmp_path)
+    result = CliRunner().invoke(app, [*words("train", tmp_path), "--set", "run.seed=2"])
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.output
+    assert "was made with seed 1, this run has 2; give the one it was started with, or another --dir" in result.stderr
+
+
 @pytest.mark.parametrize("left", ["step", "model", "report.html", "release"])
 def test_a_run_that_has_not_quite_finished_is_started(left: str, tmp_path: Path) -> None:
     finished(tmp_path, step=2 if left == "step" else 3)
