@@ -39,7 +39,7 @@ TOLERANCE = Decimal("1e-6")  # of floating-point numbers, relative, and absolute
 SMALL_TOLERANCE, MAX_ROUNDED_DECIMALS = Decimal("1e-9"), 3
 
 _OPENING = re.compile(r"([ \t]*)(`{3,})[ \t]*([^`\s]*)[^`]*")
-_PYTHON = re.compile(r"\{?\.?py(thon)?[\d.]*\}?", re.IGNORECASE)
+_PYTHON = re.compile(r"\{?\.?(?:py(?:thon)?|pypy)[\d.]*\}?(?:[:,{].*)?", re.IGNORECASE)  # also python:main.py
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _KINDS = ({"input", "output"}, {"arguments", "returns"})
 

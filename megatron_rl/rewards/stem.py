@@ -36,6 +36,7 @@ from megatron_rl.rewards.science.measures import Quantity, agree, irrational, le
 from megatron_rl.rewards.science.remarks import last_of_equal, split_direction, without_remarks
 from megatron_rl.rewards.science.spans import same_span, span, without_uncertainty
 from megatron_rl.rewards.science.statements import sentences, statements
+from megatron_rl.rewards.science.symbols import plain_symbols
 from megatron_rl.rewards.science.typed import in_letters, with_brackets
 from megatron_rl.rewards.science.wording import in_one_notation, is_symbolic, may_be_formula, meaning, same_words
 from megatron_rl.rewards.verdicts import right, unanswered, wrong
@@ -152,8 +153,7 @@ def _formula(answer: str, item: Mapping[str, Any]) -> Verdict | str:
         return wrong("another product of vectors")
     if has_vectors(item["answer"]):
         text = plain(vectors_as_letters(in_one_notation(answer)))
-    if has_concentrations(reference):
-        text = in_concentrations(text)
+    text = plain_symbols(in_concentrations(text) if has_concentrations(reference) else text)
     bracketed = with_brackets(in_letters(text, reference))
     if bracketed is None:
         return wrong("the formula may mean two things")
@@ -225,7 +225,8 @@ def _formula_item(item: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: item[key] for key in ("answer", "relative_tolerance") if key in item}
     reference = in_one_notation(item["answer"])
     reference = plain(vectors_as_letters(reference) if has_vectors(reference) else reference)
-    reference = in_letters(in_concentrations(reference) if has_concentrations(reference) else reference, "")
+    reference = in_concentrations(reference) if has_concentrations(reference) else reference
+    reference = in_letters(plain_symbols(reference), "")
     return kept | {"answer": with_brackets(reference) or reference}
 
 

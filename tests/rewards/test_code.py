@@ -93,6 +93,17 @@ def test_a_number_is_near_as_far_as_its_kind_allows(expected: str, right: list[s
         assert code.is_same_value(json.loads(found), float(expected)) == (found in right), found
 
 
+@pytest.mark.parametrize(
+    "label", ["python:main.py", "python,linenos", 'python title="a.py"', "pypy3", "{.python}", "PY"]
+)
+def test_a_label_may_say_more_than_python(label: str) -> None:
+    assert code.last_program(f"```{label}\nprint(1)\n```\nIt prints:\n```\n1\n```") == "print(1)"
+
+
+def test_another_language_is_no_python() -> None:
+    assert code.last_program("```pytest\nprint(1)\n```\n```pyret\n1\n```") is None
+
+
 def test_empty_lines_around_an_output_do_not_count_and_others_do() -> None:
     assert code.is_same_output("5\n", "\n \n5\n\n")
     assert code.is_same_output("\n5", "5")

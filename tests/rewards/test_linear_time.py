@@ -41,6 +41,7 @@ from megatron_rl.rewards.science.particles import particle
 from megatron_rl.rewards.science.remarks import split_direction, without_remarks
 from megatron_rl.rewards.science.spans import span
 from megatron_rl.rewards.science.statements import sentences, statements
+from megatron_rl.rewards.science.symbols import plain_symbols, without_subscripts
 from megatron_rl.rewards.science.typed import in_letters, with_brackets
 from megatron_rl.rewards.science.wording import same_words
 from megatron_rl.rewards.score import VERIFIERS
@@ -263,6 +264,8 @@ READERS: dict[str, tuple[Reader, int]] = {  # and how long a text it is given at
     "vectors_as_letters": (vectors_as_letters, 20_000),
     "in_concentrations": (in_concentrations, 300),
     "has_concentrations": (has_concentrations, 300),
+    "plain_symbols": (plain_symbols, 300),
+    "without_subscripts": (without_subscripts, 300),
     "particle": (particle.__wrapped__, 300),
     "in_digits": (in_digits, 300),
     "in_one_form": (in_one_form, 300),

@@ -19,6 +19,7 @@ import pytest
 
 from megatron_rl.data.logic_tasks import stored_answer
 from megatron_rl.rewards import logic, published
+from megatron_rl.rewards.puzzles import values
 from megatron_rl.rewards.puzzles.tasks import TASKS
 
 FOLDER = Path(__file__).parent
@@ -193,3 +194,11 @@ def test_items_that_can_not_be_meant_are_refused(change: dict[str, Any], message
 def test_a_task_without_a_scorer_is_not_judged() -> None:
     with pytest.raises(ValueError, match="not accepted"):
         logic.judge("1", ENTRIES["gcd"][0] | {"task": "composite"})
+
+
+@pytest.mark.parametrize(("reference", "right"), [("Infinity", "Infinity"), ("[1.5, -Infinity]", "[1.5,-Infinity]")])
+def test_no_number_is_near_infinity(reference: str, right: str) -> None:
+    entry = {"answer": reference}
+    assert values.same_json(right, entry) == 1.0
+    for wrong in ("5", "[1.5, 5.0]", "1e308", "NaN", "[1.5, Infinity]"):
+        assert values.same_json(wrong, entry) == 0.0

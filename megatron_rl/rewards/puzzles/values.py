@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from math import isfinite
 from typing import Any
 
 from megatron_rl.rewards.puzzles.reading import grid, integer_grid, integers, listed, number, sequence, texts
@@ -320,5 +321,5 @@ def _is_same_json(value: Any, right: Any) -> bool:
     if isinstance(value, float) or isinstance(right, float):
         is_number = isinstance(value, int | float) and isinstance(right, int | float)
         is_number = is_number and not isinstance(value, bool) and not isinstance(right, bool)
-        return is_number and bool(value == right or abs(value - right) <= 1e-6 * abs(right))
+        return is_number and bool(value == right or isfinite(right) and abs(value - right) <= 1e-6 * abs(right))
     return type(value) is type(right) and bool(value == right)

@@ -37,6 +37,10 @@ _AND_LETTER = re.compile(
 _OPTION = re.compile(
     r"(?<![\w'])\(?([A-J])[).:]+\s+(?!is\b|are\b|was\b|were\b|would\b|can\b|does\b|has\b|says\b|fails\b)\S"
 )
+_OR_MAYBE = re.compile(
+    r"\b(?:maybe|perhaps|possibly|alternatively|otherwise)[\s,:]+"
+    r"(?:(?:option|choice|it is|it's)\s+)?\(?[A-J]\)?[\s.!]*$"
+)
 _ALSO = re.compile(
     r"(?:(?:or|and|also|maybe|perhaps|possibly|alternatively|else|otherwise|(?:it )?(?:could|might|may)(?: also)? be)\b"
     r"[\s,:]*)+",
@@ -85,7 +89,7 @@ def chosen_option(answer: str, options: Mapping[str, str], is_same: Callable[[st
     if any(is_same(detail, wording) for wording in options.values()):
         return label if is_same(detail, options[label]) else None
     if _GIVES_REASON.match(rest):
-        return label
+        return None if _OR_MAYBE.search(rest) else label
     names_another = _AND_LETTER.match(rest) or _OR_ELSE.match(rest) or set(_OPTION.findall(rest)) - {label}
     return None if names_another else label
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-MAX_LETTERS = 3  # of a subscript; more are a word in a formula, and a number stands for them
+from megatron_rl.rewards.science.symbols import exact
 
 _BRACKET = re.compile(
     r"\[ ?(?P<of>[^\[\]]{1,40}?) ?\]"
@@ -59,7 +59,4 @@ def _name(match: re.Match[str]) -> str:
         return ""
     name = substance[0].replace("^", "").replace("+", "p").replace("-", "m")
     at = match["at"] or match["one"] or ""
-    name += "" if at == "t" else at
-    if sum(map(str.isalpha, name)) > MAX_LETTERS:
-        name = str(int.from_bytes(name.encode(), "big"))
-    return f"C_{{{name}}}"
+    return f"C_{{{exact(name + ('' if at == 't' else at))}}}"

@@ -15,6 +15,7 @@ from megatron_rl.rewards.science.elements import NAMES, NUMBERS, in_symbols
 from megatron_rl.rewards.science.forms import in_one_form, without_kind
 from megatron_rl.rewards.science.names import is_known, one_name
 from megatron_rl.rewards.science.particles import IN_REACTIONS, particle
+from megatron_rl.rewards.science.symbols import without_subscripts
 
 MAX_NUM_NAMES = 6  # of a list
 
@@ -134,7 +135,7 @@ def is_symbolic(text: str) -> bool:
         return False
     if _MATHEMATICAL.search(text) and "\\text" not in text:
         return True  # GMm is a product there
-    return _PHRASE.search(_WRAPPER.sub("", _plain(text))) is None
+    return _PHRASE.search(_WRAPPER.sub("", without_subscripts(_plain(text)))) is None
 
 
 def same_words(answer: str, reference: str) -> bool:
