@@ -128,7 +128,7 @@ def _read(files: Sequence[dict[str, Any]]) -> _Saved:
                     pieces[what, key][rank].setdefault(0, file[what][number])
         for part, ranges in zip(file["optimizer"], file["places"]["optimizer"], strict=True):
             for group in part["moments"]["param_groups"]:
-                if "step" in group:
+                if "step" in group and group["params"]:  # a group without any on this rank does not count on
                     steps["step"] = group["step"]
             for i, (number, start, _) in enumerate(ranges):
                 key, is_tied_copy = parameters[number]

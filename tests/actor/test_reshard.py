@@ -123,6 +123,21 @@ def test_a_rank_reads_each_byte_of_its_share_once_and_takes_no_memory_besides(
     assert held <= traffic.taken <= held + 64 * len(ranges)  # step counts
 
 
+def test_a_group_that_has_nothing_on_a_rank_says_no_step(model: Model) -> None:
+    """Transformer Engine's AdamW counts steps for each group, and leaves out one that has no parameter on a rank."""
+    weights = random_weights(model)
+    files = saved(model, weights, weights)
+    for file in files:
+        moments = file["optimizer"][0]["moments"]
+        moments["param_groups"] = [{"params": [0, 1], "step": 900}, {"params": [], "step": 4}, {"params": []}]
+    own = {
+        "places": {"tensor": (0, 1), "optimizer": [[]]},
+        "optimizer": [{"moments": {"param_groups": [{"lr": 1.0}, {"lr": 2.0}]}}],
+    }
+    found = reshard.resharded(files, own, [], model)["optimizer"][0]["moments"]["param_groups"]
+    assert found == [{"lr": 1.0, "step": 900}, {"lr": 2.0, "step": 900}]
+
+
 def test_a_piece_that_is_missing_is_named(model: Model) -> None:
     weights = random_weights(model)
     files = saved(model, weights, weights)
