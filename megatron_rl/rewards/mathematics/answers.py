@@ -345,6 +345,13 @@ def _read_set_by_condition(element: str, condition: str, depth: int) -> Answer:
     name = compact(_split(element, _RELATION)[0][0])  # of x, or of x \in \mathbb{R}
     if described.kind in ("tuple", "union") and described.label == name:
         return described
+    values = described.parts if described.kind == "list" else (described,)
+    if (
+        "\\in" not in condition
+        and values[0].label == name
+        and all(part.kind == "value" and part.label in ("", name) for part in values)
+    ):
+        return make_set([make_value(part.value) for part in values])  # {x | x = 1 or x = 2}
     return Answer("tuple", "", parts=(_read(element, depth + 1), described), brackets="|")
 
 
