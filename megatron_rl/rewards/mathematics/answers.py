@@ -7,6 +7,7 @@ What has no structure known here, as a chain of equalities, is of the kind "othe
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from megatron_rl.rewards.mathematics.labels import is_denial, is_label, is_variable
 from megatron_rl.rewards.mathematics.notation import compact
@@ -119,9 +120,10 @@ def _read(text: str, depth: int) -> Answer:
     if found and found[0] in ("yes", "no") and len(found) > 2:  # Yes, it is
         return make_value(text)
     if whole := _TEXT.fullmatch(text):
-        pieces = [piece for piece in _split(whole[1], _ITEM)[0] if piece]
-        if len(pieces) > 1:
-            return _list(text, [_read(f"\\text{{{piece}}}", depth + 1) for piece in pieces])
+        pieces, separators = _split(whole[1], _ITEM)
+        parts = [_read(f"\\text{{{piece}}}", depth + 1) for piece in pieces if piece]
+        if len(parts) > 1:
+            return _list(text, parts, separators)
         return make_value(text) if found else _read(whole[1], depth + 1)
     for reader in (_read_items, _read_plus_minus, _read_matrix, _read_relation, _read_union, _read_brackets):
         answer = reader(text, depth)
@@ -151,9 +153,12 @@ def _split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]
     return [*pieces, text[start:].strip()], found
 
 
-def _list(text: str, parts: list[Answer]) -> Answer:
+def _list(text: str, parts: list[Answer], separators: Sequence[str] = ()) -> Answer:
+    """A list; of words it has "and" or "or" in place of its brackets, where it says so."""
+    said = [word for word in ("and", "or") if any(word in separator for separator in separators)]
+    joint = said[0] if len(said) == 1 and all(words(part.value) for part in parts) else ""
     flat = [inner for part in parts for inner in (part.parts if part.kind == "list" else (part,))]
-    return Answer("list", compact(text), parts=tuple(without_dots(flat)))
+    return Answer("list", compact(text), parts=tuple(without_dots(flat)), brackets=joint)
 
 
 def _read_items(text: str, depth: int) -> Answer | None:
@@ -170,7 +175,7 @@ def _read_items(text: str, depth: int) -> Answer | None:
     is_choice = any("or" in sign for sign in separators)
     joined = join_inequalities(parts, is_choice)
     if joined is None or is_choice or not signs or len(joined.parts) == 2 and joined.kind == "tuple":
-        return joined or _list(text, parts)
+        return joined or _list(text, parts, separators)
     return Answer("other", compact(text))
 
 

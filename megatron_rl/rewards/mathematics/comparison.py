@@ -63,6 +63,8 @@ def _is_same(reference: Answer, answer: Answer, rules: Rules) -> bool:
     if kinds == {"value"}:
         return is_same_scalar(reference.value, answer.value, rules)
     if kinds <= {"list", "set"}:
+        if {reference.brackets, answer.brackets} == {"and", "or"}:  # Alice and Bob, Alice or Bob
+            return False
         if _are_named(reference) and not any(part.label for part in answer.parts):  # (1, 2) for x=1, y=2
             return answer.kind == "list" and _are_same_in_order(reference.parts, answer.parts, rules)
         return _are_same_parts(reference, answer, "set" in kinds, rules)

@@ -124,6 +124,8 @@ class _Evaluation:
             return mp.log(inexact(values[0])) / mp.log(inexact(values[1]))
         if abs(first) > 10**MAX_LOG10 or (name.endswith("h") and abs(first) > MAX_LOG10):
             raise UndefinedError("too large")
+        if name.startswith("unknown "):  # some function, another for each letter
+            return mp.sin(inexact(first) + ord(name[-1])) + ord(name[-1])
         if name in ("tanh", "coth"):  # how close to 1 they are
             self.low = min(self.low, -int(3 * abs(first)))
         return _FUNCTIONS[name](inexact(first))

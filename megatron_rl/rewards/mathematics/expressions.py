@@ -45,13 +45,13 @@ class UnreadableError(ValueError):
     """The text is no expression of this grammar."""
 
 
-def read_expression(text: str) -> Tree:
-    r"""The tree of a text in plain form.
+def read_expression(text: str, functions: frozenset[str] = frozenset()) -> Tree:
+    r"""The tree of a text in plain form, where the letters of `functions` before a bracket are unknown functions.
 
     >>> read_expression("2\\sqrt{3}")
     ('*', ('number', Fraction(2, 1)), ('root', ('number', Fraction(3, 1)), ('number', Fraction(2, 1))))
     """
-    reader = _Reader(_tokens(text))
+    reader = _Reader(_tokens(text), functions)
     tree = reader.sum()
     if reader.next:
         raise UnreadableError(f"'{reader.next}' is out of place")
@@ -87,7 +87,8 @@ def _tokens(text: str) -> list[str]:
 class _Reader:
     """Owns the position in the tokens."""
 
-    def __init__(self, tokens: list[str]) -> None:
+    def __init__(self, tokens: list[str], functions: frozenset[str]) -> None:
+        self._functions = functions
         self._tokens = [*tokens, ""]
         self._position = 0
         self._depth = 0
@@ -265,6 +266,8 @@ class _Reader:
         ):
             name += f"({self._tokens[self._position + 1]})"  # a value of a function: I(0) is not 0
             self._position += 3
+        elif name in self._functions and self.next == "(":
+            return ("call", f"unknown {name}", self.atom())
         return ("symbol", name)
 
     def subscript(self) -> str:

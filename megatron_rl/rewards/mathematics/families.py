@@ -33,6 +33,7 @@ _FOR_ALL = re.compile(
 _LEFT = re.compile(r"(?<![\\A-Za-z])[a-z] ?(?:=|\\(?:in|ne)(?![A-Za-z]))")
 _PERIODIC = re.compile(r"\\pi(?![A-Za-z])|\\circ(?![A-Za-z])")
 _BOUND = re.compile(r"\\(?:sum|prod)(?![A-Za-z]) ?_ ?\{ ?([a-z]) ?(?:=|\\(?:in|ge)(?![A-Za-z]))")
+_DUMMY = re.compile(r"(?<![A-Za-z\\])d ?([a-z])(?![A-Za-z])")  # of an integral
 _CONSTANT = re.compile(r"(?<=\+)( ?)(?:[cKk]|C ?_ ?\{? ?[0-9] ?\}?|\\text ?\{ ?(?:const|constant)\.? ?\})$")
 _TOKEN = re.compile(r"\\text ?\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]")
 
@@ -57,7 +58,7 @@ def with_the_same_names(reference: str, answer: str) -> Family:
     reference, answer = _with_the_same_argument(reference, answer)
     if re.search(r"\+ ?C$", reference) and "C" not in _names(_CONSTANT.sub("", answer)):
         answer = _CONSTANT.sub(r"\1C", answer)
-    bound = [_only(set(_BOUND.findall(text))) for text in (reference, answer)]
+    bound = [_only(set((_DUMMY if "\\int" in text else _BOUND).findall(text))) for text in (reference, answer)]
     if all(bound):
         answer = _renamed(answer, bound[1], bound[0], reference)
     (reference, name), (answer, other) = _without_clause(reference), _without_clause(answer)

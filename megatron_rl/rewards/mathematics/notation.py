@@ -14,7 +14,7 @@ from collections.abc import Callable
 _TABLE = r"""
     −–‒—﹣‐‑ -    ∗ *          ∕⁄ /      ÷ \div       ′’‘ '        “” "
     ·⋅∙• \cdot   ×✕✖⨯ \times  ± \pm       ∓ \mp        °º ^\circ   ∞ \infty     … \ldots
-    ≤⩽≦ \le      ≥⩾≧ \ge      ≠ \ne       ≈≃≅ \approx  ∈ \in       ∑ \sum       ∏ \prod     ∫ \int
+    ≤⩽≦ \le      ≥⩾≧ \ge      ≠ \ne       ≈≃ \approx  ≅ \cong   ∈ \in       ∑ \sum       ∏ \prod     ∫ \int
     ∪ \cup       ∩ \cap       ∅ \emptyset ∖ \setminus  ⟨ \langle   ⟩ \rangle
     ℏħ \hbar     △ \triangle ∠ \angle      ⊥ \perp     ∥ \parallel  ∶ :          、 ,         。 .
     ⌊ \lfloor    ⌋ \rfloor    ⌈ \lceil    ⌉ \rceil     ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} ℂ \mathbb{C}
@@ -110,7 +110,7 @@ _SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
         (rf"\\(?:rbrace{_END}|\}})", r"\\}"),
         (rf"\\[lr]?vert{_END}", "|"),
         (rf"\\[lr]?Vert{_END}", r"\\|"),
-        (rf"\\(?:approxeq|approx|simeq|sim|cong){_END}", r"\\approx "),
+        (rf"\\(?:approxeq|approx|simeq|sim|cong(?=\s*-?[0-9.])){_END}", r"\\approx "),
         (rf"\\(?:varnothing|emptyset){_END}|\\\{{\s*\\\}}", r"\\emptyset "),
         (r"\*\*", "^"),
         (r"\s+", " "),

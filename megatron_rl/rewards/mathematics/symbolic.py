@@ -37,6 +37,11 @@ MAX_PROCESSOR_SECONDS = 1.5  # of math-verify, for one answer
 
 _TO_BE_WORKED_OUT = re.compile(r"\\(?:sum|int|iint|iiint|oint|prod|lim|limsup|liminf|frac ?\{ ?d)(?![A-Za-z])")
 _PROSE = re.compile(r"(?:\\text|[^\\^_=])*")  # with a word, and maybe numbers, as March 5
+_TOKEN = re.compile(r"\\[A-Za-z]+|[A-Za-z]+|[^ ]")
+_NAME = re.compile(
+    r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|sigma|phi|omega)(?![A-Za-z])|(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])"
+)
+_POINTS = re.compile(r"(?<![\\A-Za-z])[A-Z]{2,}(?![A-Za-z])")
 _TOWER = re.compile(r"\^[^^]{0,12}\^|\^ ?\{? ?[0-9]{4}|[0-9]{4}[ )}]*!|\^[^!]*!")
 _STEEP = re.compile(r"\\(?:Gamma|zeta|psi|beta|binom|sum|prod|int)(?![A-Za-z])|!")  # functions that may grow
 _LARGE = re.compile(r"[0-9][0-9,]{4}|1 ?0+ ?\^|[eE][0-9]")
@@ -48,7 +53,8 @@ class _TooLong(BaseException):  # noqa: N818 - it passes what catches every Exce
 
 def is_same_expression(reference: str, answer: str, relative_tolerance: float, parameter: str = "") -> bool:
     """Whether an answer has the reference's value, or values for any integer, and does not just state the problem."""
-    gold, tree = _read(reference), _read(answer)
+    functions = _unknown_functions(reference, answer)
+    gold, tree = _read(reference, functions), _read(answer, functions)
     if gold is None:
         return reference != "\\emptyset" and not _is_prose(reference) and is_same_by_math_verify(reference, answer)
     if tree is None or (not symbols(gold) and (symbols(tree) or not is_finished(tree, gold))):
@@ -70,7 +76,8 @@ def real_value(text: str) -> Any:
 def is_same_relation(reference: tuple[str, str, str], answer: tuple[str, str, str]) -> bool:
     """Whether two relations, (left, sign, right), are multiples of each other."""
     (left, sign, right), (other_left, other_sign, other_right) = _turned(*reference), _turned(*answer)
-    gold, tree = _read(f"({left})-({right})"), _read(f"({other_left})-({other_right})")
+    functions = _unknown_functions(left, right, other_left, other_right)
+    gold, tree = (_read(f"({one})-({other})", functions) for one, other in ((left, right), (other_left, other_right)))
     if gold is None:
         return is_same_by_math_verify("".join(reference), "".join(answer))
     return tree is not None and sign == other_sign and is_multiple(gold, tree, sign != "=")
@@ -91,7 +98,7 @@ def is_same_by_math_verify(reference: str, answer: str) -> bool:
         return False
     if _TOWER.search(answer) or (_STEEP.search(answer) and _LARGE.search(answer)):
         return False
-    if len(answer) > MAX_CHARACTERS or nesting(answer) > MAX_NESTING:
+    if len(answer) > MAX_CHARACTERS or nesting(answer) > MAX_NESTING or not _names_alike(reference, answer):
         return False
     if _TO_BE_WORKED_OUT.search(answer) and not _TO_BE_WORKED_OUT.search(reference):
         return False
@@ -131,10 +138,32 @@ def _is_prose(text: str) -> bool:
     return bool(_PROSE.fullmatch(text) and re.search("[A-Za-z]{2}", text))
 
 
-def _read(text: str) -> Tree | None:
+def _unknown_functions(*texts: str) -> frozenset[str]:
+    """The letters f, g and h that stand nowhere but before a bracket: f(g(x)) is not g(f(x))."""
+    applied, others = set(), set()
+    for text in texts:
+        tokens = _TOKEN.findall(text)
+        for token, following in zip(tokens, [*tokens[1:], ""], strict=False):
+            if token in ("f", "g", "h") and following == "(":
+                applied.add(token)
+            elif token[0] != "\\":
+                others.update(token)
+    return frozenset(applied - others)
+
+
+def _names_alike(reference: str, answer: str) -> bool:
+    """Whether an answer names nothing that the reference does not, and points as it does: angle ABC is not FED."""
+    names, others = (set(_NAME.findall(text)) for text in (reference, answer))
+    points, their_points = (
+        sorted(min(run, run[::-1]) for run in _POINTS.findall(text)) for text in (reference, answer)
+    )
+    return others - names <= {"e", "i", "d"} and points == their_points
+
+
+def _read(text: str, functions: frozenset[str] = frozenset()) -> Tree | None:
     number = plain_number(text)  # notations that are numbers only, as 1e5 and 2 1/2
     try:
-        return read_expression(text) if number is None else ("number", number)
+        return read_expression(text, functions) if number is None else ("number", number)
     except UnreadableError:
         return None
 
