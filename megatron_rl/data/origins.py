@@ -80,6 +80,10 @@ def commit_of(source: Origin, mirror: Path | None, given: Sequence[Path]) -> str
         return None if given else source.revision
     if given:
         return None
+    from huggingface_hub import HfApi, constants
+
+    if mirror is None and constants.HF_HUB_OFFLINE:
+        mirror = Path(constants.HF_HUB_CACHE)
     if mirror is not None:
         reference = _cache_of(source, mirror) / "refs" / source.revision
         if reference.is_file():
@@ -87,8 +91,6 @@ def commit_of(source: Origin, mirror: Path | None, given: Sequence[Path]) -> str
         notes = (mirror / source.repository / ".cache/huggingface/download").rglob("*.metadata")  # a commit each
         commits = {note.read_text(encoding="utf-8").partition("\n")[0] for note in notes}
         return commits.pop() if len(commits) == 1 else None
-    from huggingface_hub import HfApi
-
     with _reaching(source, f"leave it out with --without {source.name}"):
         found: str | None = HfApi().dataset_info(source.repository, revision=source.revision).sha
         return found
@@ -137,9 +139,32 @@ def _of_mirror(source: Origin, mirror: Path, otherwise: str) -> list[tuple[str, 
     return found
 
 
-def _of_hub(source: Origin, otherwise: str) -> list[tuple[str, Path]]:
-    from huggingface_hub import HfApi, hf_hub_download
+def _of_cache(source: Origin, otherwise: str) -> list[tuple[str, Path]]:
+    """What was fetched before, where the environment forbids to ask the hub even which files there are."""
+    from huggingface_hub import constants
 
+    cache = _cache_of(source, Path(constants.HF_HUB_CACHE))
+    reference = cache / "refs" / source.revision
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else source.revision
+    folder = cache / "snapshots" / commit
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lacking = [pattern for pattern in source.files if not any(_is_wanted(name, [pattern]) for name in names)]
+    if lacking:
+        words = " ".join(f"--include '{pattern}'" for pattern in source.files)
+        raise UserError(
+            f"source '{source.name}': the Hugging Face cache {constants.HF_HUB_CACHE} lacks {', '.join(lacking)} of "
+            f"{source.repository}, and HF_HUB_OFFLINE forbids to fetch it; where there is internet, run "
+            f"`HF_HUB_OFFLINE=0 hf download --repo-type dataset {source.repository} --revision {source.revision} "
+            f"{words}`, or {otherwise}"
+        )
+    return [(name, folder / name) for name in names if _is_wanted(name, source.files)]
+
+
+def _of_hub(source: Origin, otherwise: str) -> list[tuple[str, Path]]:
+    from huggingface_hub import HfApi, constants, hf_hub_download
+
+    if constants.HF_HUB_OFFLINE:
+        return _of_cache(source, otherwise)
     place: Any = {"repo_id": source.repository, "repo_type": "dataset", "revision": source.revision}
     with _reaching(source, otherwise):
         listed = sorted(HfApi().list_repo_files(**place))

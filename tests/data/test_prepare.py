@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -328,6 +329,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
     def list_repo_files(self: Any, **place: Any) -> list[str]:
         raise error("Name or service not known\nsecond line")
 
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", list_repo_files)
     with pytest.raises(RuntimeError, match=r"cannot be fetched \(Name or service not known\); log in .* --mirror"):
         made(tmp_path, mirror=None)
@@ -402,3 +404,26 @@ def test_the_hub_is_asked_for_the_pinned_revision_and_only_for_the_wanted_files(
     eurus = MIXTURE.train[1]
     assert origins.locate(eurus, None, ()) == [("train.parquet", SOURCES / eurus.repository / "train.parquet")]
     assert asked == [(eurus.repository, eurus.revision, "train.parquet")]
+
+
+def test_where_the_hub_must_not_be_asked_its_cache_has_what_was_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    eurus = MIXTURE.train[1]
+    place = tmp_path / f"datasets--{eurus.repository.replace('/', '--')}"
+    wanted = f"run `HF_HUB_OFFLINE=0 hf download --repo-type dataset {eurus.repository} --revision {eurus.revision} "
+    with pytest.raises(UserError, match=re.escape(wanted)):
+        origins.locate(eurus, None, ())
+    file = place / "snapshots" / "c0ffee" / "train.parquet"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    (file.parent / "README.md").touch()
+    branch = replace(eurus, revision="main")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("c0ffee")
+    assert origins.locate(branch, None, ()) == [("train.parquet", file)]
+    assert origins.commit_of(branch, None, ()) == "c0ffee"
+    with pytest.raises(UserError, match=f"lacks .* of {eurus.repository}, and HF_HUB_OFFLINE forbids to fetch it"):
+        origins.locate(eurus, None, ())  # another commit
