@@ -230,7 +230,12 @@ pass_on_notice() {
 watch_limit() {
     local left=$((${SLURM_JOB_END_TIME:-0} - $(date +%s) - 30))
     ((left >= 0)) || return 0
-    (sleep "$left" && scancel --signal=ABRT "$(this_job)") &>/dev/null &
+    (
+        trap 'kill $!; exit' TERM
+        sleep "$left" &
+        wait $! && [[ ! -e $attempt/ending ]] && scancel --signal=ABRT "$(this_job)"
+    ) &>/dev/null &
+    watch=$!
 }
 
 # Prints how long the training has from now on: less than grace_seconds where Slurm's limit is nearer than that.
@@ -245,6 +250,7 @@ end_attempt() {
     local code=$1 failures
     trap - EXIT
     set +e
+    [[ -z ${watch:-} ]] || kill "$watch" 2>/dev/null # a requeued job has the same number, and a limit of its own
     # Slurm ends the steps before the script: what looks like a failure may be the end of the job.
     trap 'ended_by_slurm=yes' TERM
     [[ ! -e $attempt/ending ]] || exit 1 # it was given up at its start
