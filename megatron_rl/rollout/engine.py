@@ -7,7 +7,7 @@ import itertools
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -96,30 +96,8 @@ class Engine:
         import vllm.entrypoints.llm
 
         gc.freeze()  # vLLM collects garbage several times while it starts: what was imported is none
-        neighbours: dict[str, Any] = (
-            {"distributed_executor_backend": "external_launcher", "tensor_parallel_size": ranks.engine_size}
-            if ranks.world > 1
-            else {}
-        )
         self.vllm = vllm
-        self.llm = vllm.LLM(
-            model=str(job.model_folder),
-            skip_tokenizer_init=True,
-            hf_overrides=config_overrides(job.model, scale),
-            dtype=DTYPES[scale.precision],
-            load_format="dummy",  # the first refit fills it
-            max_model_len=job.max_tokens,
-            max_num_seqs=scale.max_requests_in_flight,
-            kv_cache_memory_bytes=scale.kv_cache_bytes,
-            enable_prefix_caching=True,
-            logprobs_mode="processed_logprobs",  # of the distribution that is sampled: logits / temperature
-            generation_config="vllm",
-            seed=job.seed,
-            disable_log_stats=True,
-            **quantization(job.model, scale),
-            **device.engine_options,
-            **neighbours,
-        )
+        self.llm = vllm.LLM(**arguments(job, device.engine_options, world=ranks.world, engine_size=ranks.engine_size))
         self.is_quantized = scale.fp8_rollout
         self.max_requests_in_flight = scale.max_requests_in_flight
         self.parameter_names = {name for name, _ in self.network.named_parameters()}
@@ -291,6 +269,30 @@ class Engine:
     def worker(self) -> Any:
         """vLLM's worker of this rank."""
         return self.llm.llm_engine.model_executor.driver_worker.worker
+
+
+def arguments(job: Job, options: Mapping[str, Any], *, world: int, engine_size: int) -> dict[str, Any]:
+    """Arguments of vllm.LLM, the device's options among them."""
+    scale = job.scale
+    neighbours = {"distributed_executor_backend": "external_launcher", "tensor_parallel_size": engine_size}
+    return {
+        "model": str(job.model_folder),
+        "skip_tokenizer_init": True,
+        "hf_overrides": config_overrides(job.model, scale),
+        "dtype": DTYPES[scale.precision],
+        "load_format": "dummy",  # the first refit fills it
+        "max_model_len": job.max_tokens,
+        "max_num_seqs": scale.max_requests_in_flight,
+        "kv_cache_memory_bytes": scale.kv_cache_bytes,
+        "enable_prefix_caching": True,
+        "logprobs_mode": "processed_logprobs",  # of the distribution that is sampled: logits / temperature
+        "generation_config": "vllm",
+        "seed": job.seed,
+        "disable_log_stats": True,
+        **quantization(job.model, scale),
+        **options,
+        **(neighbours if world > 1 else {}),
+    }
 
 
 def config_overrides(model: Model, scale: Scale) -> dict[str, Any]:
