@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes .venv-compat from cuda.lock, the cluster's own versions on Python 3.12, and runs there all that starts no
 # rollout engine: torch's CUDA wheel computes on a CPU, vLLM's has none of its kernels. That is every fast test, the
-# actor, its checkpoints, resharding and export on several ranks, and the GPU check as far as it goes without one.
+# actor, its checkpoints, resharding and export on several ranks, the GPU check as far as it goes without one, and of
+# vLLM its configuration, its scheduler and its reload in FP8 (tests/rollout/test_cuda_wheel.py).
 # --no-tests only makes the environment; other words go to pytest instead of that selection.
 # Not run: whole trainings, evaluations and rehearsals (vLLM), Slurm, browsers, and what is long without asking these
 # versions anything: `make test` shows those.
