@@ -15,9 +15,18 @@ from megatron_rl.rewards.mathematics.answers import read_answer
 from megatron_rl.rewards.mathematics.boxes import boxed_answer
 from megatron_rl.rewards.mathematics.comparison import is_same_answer
 from megatron_rl.rewards.mathematics.families import with_the_same_names
-from megatron_rl.rewards.mathematics.notation import changes_cross_product, compact, crossed_as, nesting, plain
+from megatron_rl.rewards.mathematics.notation import (
+    changes_cross_product,
+    compact,
+    crossed_as,
+    has_vectors,
+    nesting,
+    plain,
+    vectors_as_letters,
+)
 from megatron_rl.rewards.mathematics.numbers import MAX_NUMBER_CHARACTERS, plain_number
 from megatron_rl.rewards.mathematics.scalars import Rules, Undecided
+from megatron_rl.rewards.science.symbols import plain_subscripts
 from megatron_rl.rewards.verdicts import right, unanswered, wrong
 from megatron_rl.types import Verdict
 
@@ -101,7 +110,10 @@ def judge(answer: str, item: Mapping[str, Any]) -> Verdict:
 
 
 def _verdict(reference: str, answer: str, rules: Rules) -> Verdict:
-    reference, answer, parameter = with_the_same_names(reference, answer)
+    # Without words below and vectors, which math-verify would read no further than.
+    if has_vectors(reference):
+        reference, answer = vectors_as_letters(reference), vectors_as_letters(answer)
+    reference, answer, parameter = with_the_same_names(plain_subscripts(reference), plain_subscripts(answer))
     rules = rules._replace(parameter=parameter)
     return right() if is_same_answer(read_answer(reference), read_answer(answer), rules) else wrong("another value")
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 
-_SUBSCRIPT = re.compile(
-    r"_ ?(?:\{ ?)?\\text ?\{ ?([A-Za-z][A-Za-z0-9 ,.-]{0,29}?) ?\}(?: ?\})?|_ ?\{ ?([A-Za-z]{3,30}) ?\}"
+_SUBSCRIPT = re.compile(  # behind a number it is a base
+    r"(?<![0-9)])(?<![0-9)] )_ ?"
+    r"(?:(?:\{ ?)?\\text ?\{ ?([A-Za-z][A-Za-z0-9 ,.-]{0,29}?) ?\}(?: ?\})?|\{ ?([A-Za-z]{3,30}) ?\})"
 )
 _ACCENT = re.compile(
     r"\\(dot|ddot|bar|overline|tilde)(?![A-Za-z]) ?(?:\{ ?(\\?[A-Za-z]{1,9}) ?\}|(\\[A-Za-z]{1,9}|[A-Za-z]))"
@@ -32,12 +33,20 @@ def plain_symbols(text: str) -> str:
     >>> plain_symbols("F_{\\text{net}} = m\\ddot{x}"), plain_symbols("\\frac{|0\\rangle - |1\\rangle}{2}")
     ('F_{net} = m x_{d2} ', '\\frac{ S_{48}  -  S_{49} }{2}')
     """
-    text = _STANDARD.sub(_standard, text)
-    text = _SUBSCRIPT.sub(lambda match: f"_{{{short(match[1] or match[2])}}}", text)
+    text = plain_subscripts(_STANDARD.sub(_standard, text))
     text = _ACCENT.sub(lambda match: f" {match[2] or match[3]}_{{{_ACCENTS[match[1]]}}} ", text)
     if _SEVERAL_STATES.search(text):
         return text
     return _STATE.sub(lambda match: f" S_{{{_number(match[1])}}} ", text)
+
+
+def plain_subscripts(text: str) -> str:
+    r"""A formula in plain form without words or fonts in its subscripts; behind a number they are bases, and stay.
+
+    >>> plain_subscripts("F_{\\text{net}} + 101_{\\text{two}}"), plain_subscripts("I_{total}")
+    ('F_{net} + 101_{\\text{two}}', 'I_{500086104428}')
+    """
+    return _SUBSCRIPT.sub(lambda match: f"_{{{short(match[1] or match[2])}}}", text) if "_" in text else text
 
 
 def without_subscripts(text: str) -> str:
