@@ -19,8 +19,8 @@ from tests.rewards.interpreters import readable_python
 from tests.rewards.light import plant
 
 ROOT = Path(__file__).parents[2]
-HANG = Case("math", r"\boxed{x}", {"answer": r"\nabla h"})  # no grammar of ours: math-verify is asked
-FAIL = Case("math", r"\boxed{x}", {"answer": r"\nabla f"})
+HANG = Case("math", r"\boxed{h}", {"answer": r"\nabla h"})  # no grammar of ours: math-verify is asked
+FAIL = Case("math", r"\boxed{f}", {"answer": r"\nabla f"})
 RIGHT = Case("math", r"\boxed{1+x}", {"answer": "x+1"})
 WRONG = Case("math", r"\boxed{2+x}", {"answer": "x+1"})
 
