@@ -80,6 +80,11 @@ begin_attempt() {
         say "$run_dir is done; nothing to do"
         exit 0
     fi
+    if [[ -n ${CONTAINER_IMAGE:-} && $PWD$run_dir == *[,:]* ]]; then
+        say "error: directory $run_dir, in $PWD: a container mounts no path with a comma or a colon; name another with$(
+        ) RUN_DIR, or move the checkout"
+        exit "$user_error"
+    fi
     local others why
     others=$(strangers "$run_dir" | head -n 3 | paste -sd, | sed 's/,/, /g')
     if [[ -n $others ]]; then

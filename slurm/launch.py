@@ -123,6 +123,11 @@ def plan(request: Request, site: Site) -> tuple[Run, tuple[str, ...]]:
     name = f"{Path(request.recipe).stem}{SUFFIX * is_variant}-{request.scale}"
     directory = request.directory or Path("runs") / name
     directory = directory.expanduser().resolve()
+    for path in (str(directory), request.parent):
+        require(
+            not in_container or not set(path) & set(",:"),
+            f"directory {path}: a container mounts no path with a comma or a colon; name another",
+        )
     needs_files = not request.is_dry and not in_container
     older, _ = older_run(request, site)
     run = build_run(request.recipe, request.scale, here, directory, needs_files=needs_files, parent=older)

@@ -112,6 +112,11 @@ def test_without_nemo_run_one_line_says_how_to_get_it(tmp_path: Path) -> None:
         (("--scale", "cpu"), {"CONTAINER_IMAGE": "a.sif"}, "for Apptainer use sbatch slurm/RECIPE.sh"),
         (("--scale", "cpu"), CONTAINER | {"CONTAINER_MOUNTS": "/none:/x"}, "/none does not exist on this machine"),
         (("--scale", "h100x8"), CONTAINER | {"CONTAINER_MOUNTS": ""}, "run.data_folder: the job is given none"),
+        (
+            ("--scale", "cpu", "--directory", "lr:1"),
+            CONTAINER | {"CONTAINER_MOUNTS": ""},
+            "/lr:1: a container mounts no",
+        ),
         (("--scale", "cpu", "--set", "run.data_folder=none"), {}, "there is no such folder"),
         (
             ("--scale", "cpu", "--set", "run.data_folder=/data/none"),

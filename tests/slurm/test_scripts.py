@@ -18,6 +18,7 @@ from megatron_rl.estimate.step import checkpoint_bytes
 from megatron_rl.rollout.engine import AHEAD
 from megatron_rl.runtime.contents import CAMPAIGN, EVALUATION, RUN, Kind, check_contents
 from megatron_rl.runtime.ranks import GRACE_SECONDS
+from megatron_rl.runtime.rundir import in_use
 from recipes.scales import SCALES
 from tests.runtime.test_contents import REFUSED, TAKEN, filled
 
@@ -91,11 +92,11 @@ def test_a_script_is_clean_shell(path: Path) -> None:
     assert found.stdout == ""
 
 
-def begin(run: Path, *programs: Path) -> subprocess.CompletedProcess[str]:
+def begin(run: Path, *programs: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """The start of an attempt, without Slurm but for what lies in `programs`, and without a training command."""
     program = f'source {ROOT}/slurm/job.sh; begin_attempt "$1"; trap - EXIT; failures_in_a_row $attempt_number'
     path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
-    environment = {"PATH": path, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1"}
+    environment = {"PATH": path, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1"} | variables
     return subprocess.run(["bash", "-c", program, "-", run], env=environment, capture_output=True, text=True)
 
 
@@ -180,6 +181,18 @@ def test_a_folder_that_cannot_be_is_told_in_one_line(place: str, why: str, tmp_p
     done = begin(tmp_path / place)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (1, "", 1)
     assert why in done.stdout and "mend that and submit again, or choose another with RUN_DIR" in done.stdout
+
+
+@pytest.mark.parametrize(("image", "code"), [("", 0), ("a.sqsh", 2)])
+def test_a_folder_that_no_container_can_mount_is_refused(image: str, code: int, tmp_path: Path) -> None:
+    done = begin(tmp_path / "seed:2,lr:1", CONTAINER_IMAGE=image)
+    assert done.returncode == code and (tmp_path / "seed:2,lr:1").exists() == (code == 0)
+    assert ("a container mounts no path with a comma or a colon" in done.stdout) == bool(image)
+
+
+def test_the_script_knows_a_run_in_use_by_the_words_of_the_training(tmp_path: Path) -> None:
+    words = "another run is using it"
+    assert words in in_use(tmp_path) and f'*"{words}"*' in (ROOT / "slurm" / "job.sh").read_text()
 
 
 def test_a_copied_folder_knows_no_job_of_the_one_it_was_copied_from(tmp_path: Path) -> None:
