@@ -153,8 +153,8 @@ def _of_cache(source: Origin, otherwise: str) -> list[tuple[str, Path]]:
         words = " ".join(f"--include '{pattern}'" for pattern in source.files)
         raise UserError(
             f"source '{source.name}': the Hugging Face cache {constants.HF_HUB_CACHE} lacks {', '.join(lacking)} of "
-            f"{source.repository}, and HF_HUB_OFFLINE forbids to fetch it; where there is internet, run "
-            f"`HF_HUB_OFFLINE=0 hf download --repo-type dataset {source.repository} --revision {source.revision} "
+            f"{source.repository}, and HF_HUB_OFFLINE forbids to fetch it; where there is internet, set it to 0, or "
+            f"run `HF_HUB_OFFLINE=0 hf download --repo-type dataset {source.repository} --revision {source.revision} "
             f"{words}`, or {otherwise}"
         )
     return [(name, folder / name) for name in names if _is_wanted(name, source.files)]
