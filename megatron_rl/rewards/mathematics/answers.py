@@ -70,7 +70,7 @@ _FRENCH = re.compile(  # ]0,1] and [0,1[, where an interval may stand
     r"(?:(?<=\\cup)|(?<=\\in)|(?<=\\cup )|(?<=\\in )|^) ?"
     r"([\[\]])([^\[\],;]{1,100}[,;][^\[\],;]{1,100})([\[\]])(?= ?(?:$|\\(?:cup|setminus)(?![A-Za-z])))"
 )
-_SIZE = re.compile(r"\|([a-vxyA-Z])\|")  # z and w may be complex
+_SIZE = re.compile(r"\|([a-vxyA-Z])([+-][^|]+)?\|")  # z and w may be complex
 _TERM = re.compile(r"[^-+=]+")
 _REALS = "(-\\infty,\\infty)"
 _NOTHING = re.compile(  # no real solutions, there is no such x
@@ -269,6 +269,8 @@ def _read_single_relation(left: str, sign: str, right: str, depth: int) -> Answe
     value, other = plain_number(left), plain_number(right)
     if sign == "=" and value is not None and value == other and ("." in left) != ("." in right):  # 3/4 = 0.75
         return make_value(left)
+    if sign in _OPPOSITE and _SIZE.fullmatch(compact(left)):
+        return _read_bound(left, sign, right)
     if not is_label(left, "" if sign == "\\approx" else right):
         if sign == "\\approx":
             return _sides("approximation", left, sign, right)
@@ -287,20 +289,33 @@ def _read_single_relation(left: str, sign: str, right: str, depth: int) -> Answe
 
 
 def _read_bound(left: str, sign: str, right: str) -> Answer:
-    """The half line of a symbol, or what |x| < 2 and |x| > 2 are for a real x."""
+    """The half line of a symbol, or what |x| < 2 and |x-1| > 2 are for a real x."""
     label = compact(left)
     is_below, is_open = sign in ("<", "\\le"), sign in ("<", ">")
     if size := _SIZE.fullmatch(label):
-        label, opposite = size[1], f"-{right}" if _TERM.fullmatch(right) else f"-({right})"
+        label, ends = size[1], _ends(size[2] or "", right)
+        if ends is None:
+            return _sides("relation", left, sign, right)
         if is_below:
-            return make_interval(opposite, right, "()" if is_open else "[]", label)
-        low = make_interval("-\\infty", opposite, "()" if is_open else "(]")
-        return make_union([low, make_interval(right, "\\infty", "()" if is_open else "[)")], label)
+            return make_interval(*ends, "()" if is_open else "[]", label)
+        low = make_interval("-\\infty", ends[0], "()" if is_open else "(]")
+        return make_union([low, make_interval(ends[1], "\\infty", "()" if is_open else "[)")], label)
     if not is_variable(left, right):
         return _sides("relation", left, sign, right)
     if is_below:
         return make_interval("-\\infty", right, "()" if is_open else "(]", label)
     return make_interval(right, "\\infty", "()" if is_open else "[)", label)
+
+
+def _ends(shift: str, distance: str) -> tuple[str, str] | None:
+    """Where |x + shift| is a distance; None where that takes an evaluation."""
+    if not shift:
+        return (f"-{distance}" if _TERM.fullmatch(distance) else f"-({distance})"), distance
+    middle, half = plain_number(shift), plain_number(distance)
+    if middle is None or half is None or half <= 0:
+        return None
+    low, high = -middle - half, -middle + half
+    return f"{low.numerator}/{low.denominator}", f"{high.numerator}/{high.denominator}"
 
 
 def _sides(kind: str, left: str, sign: str, right: str, label: str = "") -> Answer:
