@@ -20,7 +20,7 @@ _CLAUSE = re.compile(  # , k \in \mathbb{Z} or (\text{for any integer } k) or \t
     rf"(?:{_QUANTIFIER} ?\}} ?)?(?:\\forall ?)?(?P<symbol>[a-z]) ?\\in ?{_INTEGERS}"
     rf"|(?:{_QUANTIFIER} ?\}} ?)?(?P<said>[a-z]) ?\\text ?\{{ ?{_IS_INTEGER}\}}"
     rf"|{_QUANTIFIER} ?integers? ?\}} ?(?P<named>[a-z])"
-    rf"|{_QUANTIFIER} ?(?:integers? )?(?P<inside>[a-z])(?: {_IS_INTEGER})?\}}"
+    rf"|{_QUANTIFIER} ?integers? (?P<inside>[a-z])[ )]*\}}|{_QUANTIFIER} ?(?P<within>[a-z]) {_IS_INTEGER}\}}"
     r") ?\)?\.?$"
 )
 _FUNCTION = re.compile(r"(?P<function>[A-Za-z]) ?(?:\( ?(?P<argument>[a-z]) ?\)|_ ?\{? ?(?P<index>[a-z]) ?\}?) ?=")
@@ -76,7 +76,7 @@ def _without_clause(text: str) -> tuple[str, str]:
     """A text without the words at its end that declare an integer, and its name, which may also stand within."""
     match = _CLAUSE.search(text)
     if match and match.start() > 0:
-        name = next(name for name in match.group("symbol", "said", "named", "inside") if name)
+        name = next(name for name in match.group("symbol", "said", "named", "inside", "within") if name)
         if name in _names(text[: match.start()]):
             return text[: match.start()], name
     match = _DECLARED.search(text)

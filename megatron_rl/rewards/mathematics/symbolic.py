@@ -139,14 +139,18 @@ def _is_prose(text: str) -> bool:
 
 
 def _unknown_functions(*texts: str) -> frozenset[str]:
-    """The letters f, g and h that stand nowhere but before a bracket: f(g(x)) is not g(f(x))."""
+    """The letters f, g and h that are applied to one symbol or to another, and stand nowhere but before a bracket.
+
+    f(g(x)) is not g(f(x)), but h(a+b) is h a + h b.
+    """
     applied, others = set(), set()
     for text in texts:
-        tokens = _TOKEN.findall(text)
-        for token, following in zip(tokens, [*tokens[1:], ""], strict=False):
+        tokens = [*_TOKEN.findall(text), "", "", ""]
+        for token, following, argument, end in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
             if token in ("f", "g", "h") and following == "(":
-                applied.add(token)
-            elif token[0] != "\\":
+                if (len(argument) == 1 and argument.isalpha() and end == ")") or (argument in "fgh" and end == "("):
+                    applied.add(token)
+            elif token[:1] != "\\":
                 others.update(token)
     return frozenset(applied - others)
 

@@ -261,8 +261,9 @@ def _far_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
     are_integers = _INTEGER_NAMES.issuperset(names)
     for index in range(NUM_FAR_POINTS):
         far = index**3 if index % 6 == 5 else index
+        sign = 1 if are_integers or index % 2 else -1
         yield {
-            name: Fraction(3 + far * (2 * number + 1) + number * (index % 5))
+            name: sign * Fraction(3 + far * (2 * number + 1) + number * (index % 5))
             + (0 if are_integers else Fraction((index * 3571 + number * 6101) % 9973, 9973))
             for number, name in enumerate(names)
         }
