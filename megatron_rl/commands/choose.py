@@ -117,11 +117,12 @@ def rebuild_run(directory: Path) -> Run:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))["run"]
         asked_for, scale, settings = facts["asked_for"], facts["scale"]["name"], facts["modified"]
+        "".join((asked_for, scale, *settings))  # all are texts
         older = parent_of(facts["parent"]) if facts["parent"] else None
         parent = None
         if older is not None:
             parent = Path(older.published_name if older.is_published else facts["model_folder"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path}: cannot be read; start the run once more, which writes it anew") from None
     return build_run(asked_for, scale, settings, directory, needs_files=True, parent=parent)
 
@@ -386,7 +387,7 @@ def changed_since(run: Run) -> str:
     """What run.json of the directory says differs from the recipe of this run; empty when it does not say."""
     try:
         recipe = json.loads((run.directory / "run.json").read_text(encoding="utf-8"))["run"]["recipe"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     lines = differences(recipe, json.loads(canonical_json(run.recipe)))
     return f" ({'; '.join(lines)})" if lines else ""

@@ -127,7 +127,7 @@ def constants_of_check(run: Run, results: Path) -> tuple[Constants, str]:
     require(run.scale.device == "cuda", f"--from {results}: is of a GPU, and scale '{run.scale.name}' has none")
     checked = build_run("prorl_v2", "gpu1", [], None, needs_files=False)  # what the check runs
     try:
-        constants, measured = from_gpu_check(OURS, run, checked, list(read_rows(results)))
+        constants, measured = from_gpu_check(OURS, run, checked, list(read_rows(results, {})))
     except KeyError as error:
         raise UserError(f"--from {results}: lacks {error}; run this version's benchmarks/gpu.py again") from None
     except (UserError, RuntimeError) as error:

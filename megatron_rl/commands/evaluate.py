@@ -142,8 +142,8 @@ def facts_of(run: Path) -> dict[str, Any]:
     path = run / "run.json"
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["run"]
-        _ = facts["model_folder"], facts["scale"]["name"], facts["modified"]
-    except (OSError, ValueError, KeyError, TypeError):
+        "".join((facts["model_folder"], facts["scale"]["name"], *facts["modified"]))  # all are texts
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path}: cannot be read; start the run once more, which writes it anew") from None
     return facts
 

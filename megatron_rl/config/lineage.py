@@ -75,7 +75,7 @@ def read_parent(directory: Path) -> tuple[Parent, Path]:
         if (folder / FILE_NAME).is_file():
             try:
                 return parent_of(json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))), folder
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise UserError(f"parent {folder / FILE_NAME}: {error}; export the run again") from None
     if not (directory / "run.json").is_file():
         raise UserError(f"parent {no_run(directory)} to go on from")

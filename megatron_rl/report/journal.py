@@ -6,10 +6,11 @@ A line is written by one call and is on the disk when `append` returns. Not cove
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from megatron_rl.runtime.files import replace_file
 
@@ -17,6 +18,18 @@ FILE_NAME = "metrics.jsonl"
 HELD_OUT = "held_out"  # in a line about one sample: it was said in a validation
 # A line: `step`, floats by the names of report/metrics.py, and `decisions` as texts where there were any.
 Row = Mapping[str, Any]
+Kinds = Mapping[str, type | tuple[type, ...]]
+# What every line of a journal of metrics, of samples, of events has, key by kind.
+OF_A_METRIC: Kinds = {"step": int}
+OF_A_SAMPLE: Kinds = {
+    "step": int,
+    "domain": str,
+    "prompt_id": str,
+    "prompt": str,
+    "response": str,
+    "reward": (int, float),
+}
+OF_AN_EVENT: Kinds = {"attempt": int, "event": str, "at": (int, float)}
 
 
 class Journal:
@@ -57,21 +70,40 @@ def append_line(path: Path, row: Row, *, is_synced: bool) -> None:
         ) from None
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, needed: Kinds = OF_A_METRIC) -> Iterator[Row]:
     """The lines of a journal; a last line that a kill cut short is left out.
 
-    Raises RuntimeError for any other line that is not JSON.
+    Raises RuntimeError for any other line that is no JSON object with what is `needed`, key by kind, and with finite
+    numbers by the names of metrics.
     """
     if not path.exists():
         return
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # after the last newline there is nothing, or half a line
         try:
-            yield json.loads(line)
-        except ValueError as error:
+            row = json.loads(line, parse_constant=_refuse)
+            _check(row, needed)
+            yield row
+        except (ValueError, RecursionError) as error:
             raise RuntimeError(
                 f"{path}, line {number}: {error}; something else changed the file: mend that line, or remove it"
             ) from error
+
+
+def _check(row: Any, needed: Kinds) -> None:
+    """Raises ValueError where a line is not of the kind that the file's readers take for granted."""
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON {type(row).__name__}, and no object")
+    for name, kind in needed.items():
+        if not isinstance(row.get(name), kind):
+            raise ValueError(f"{name} is {str(row.get(name))[:40]!r}" if name in row else f"it has no {name}")
+    for name, value in row.items():
+        if "/" in name and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise ValueError(f"{name} is {str(value)[:40]!r}, and no number")
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
 
 
 def is_validation(row: Row) -> bool:

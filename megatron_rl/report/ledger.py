@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megatron_rl.report.journal import append_line, read_rows
+from megatron_rl.report.journal import OF_AN_EVENT, Row, append_line, read_rows
 from megatron_rl.runtime.files import replace_file
 from megatron_rl.runtime.heartbeat import STARTED_AT, Heartbeat, last_beat, process_start
 
@@ -48,6 +48,10 @@ ENDINGS = ("end", "exit")  # events after which an attempt does no more
 GOOD = ("generate", "score", "logprob", "update", "refit", "pack")  # what a run is for
 
 
+KINDS = {"step": int, "seconds": dict, "why": str}  # of what an event may have
+NEEDED = {"end": ("why",), "resume": ("step",)}
+
+
 @dataclass(kw_only=True)
 class Attempt:
     """One start of the program, as the ledger tells of it; times are those of time.time()."""
@@ -71,7 +75,7 @@ class Ledger:
     def begin(self) -> None:
         """A new attempt; the one before gets its end, where it could not write it."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        lines = list(read_rows(self.path))
+        lines = read_events(self.path)
         replace_file(self.path, b"".join(json.dumps(line).encode() + b"\n" for line in lines))  # without half a line
         self.attempt = sum(line["event"] == "start" for line in lines)
         if lines and lines[-1]["event"] not in ENDINGS:
@@ -109,7 +113,7 @@ def note_exit(directory: Path) -> None:
     The caller holds the directory's lock, so that no other attempt has begun.
     """
     path = directory / FILE_NAME
-    lines = list(read_rows(path))
+    lines = read_events(path)
     if not lines:
         return
     ending: dict[str, Any] = {"attempt": lines[-1]["attempt"], "event": "exit", "at": time.time()}
@@ -118,9 +122,23 @@ def note_exit(directory: Path) -> None:
     replace_file(path, b"".join(json.dumps(line).encode() + b"\n" for line in [*lines, ending]))
 
 
+def read_events(path: Path) -> list[Row]:
+    """The lines of a ledger. Raises RuntimeError where one cannot be meant, or the first begins no attempt."""
+    lines = list(read_rows(path, OF_AN_EVENT))
+    for number, line in enumerate(lines, start=1):
+        kinds = {name: kind for name, kind in KINDS.items() if name in line or name in NEEDED.get(line["event"], ())}
+        is_whole = all(isinstance(line.get(name), kind) for name, kind in kinds.items())
+        if not is_whole or (number == 1 and line["event"] != "start"):
+            raise RuntimeError(
+                f"{path}, line {number}: is no event of a ledger; something else changed the file: mend that line, or "
+                "remove it"
+            )
+    return lines
+
+
 def read_attempts(directory: Path) -> list[Attempt]:
     """Every attempt in a run directory, oldest first. The parts of each sum to its wall time and the wait before it."""
-    lines = list(read_rows(directory / FILE_NAME))
+    lines = read_events(directory / FILE_NAME)
     resumed = [(line["attempt"], line["step"]) for line in lines if line["event"] == "resume"]
     attempts: list[Attempt] = []
     for line in lines:

@@ -14,7 +14,7 @@ from typing import Any
 from megatron_rl.report import ledger, provenance, sections
 from megatron_rl.report.curves import Curves
 from megatron_rl.report.journal import FILE_NAME as JOURNAL
-from megatron_rl.report.journal import read_rows
+from megatron_rl.report.journal import OF_A_SAMPLE, read_rows
 from megatron_rl.report.panels import PANELS, SECTIONS
 from megatron_rl.report.samples import FILE_NAME as SAMPLES
 from megatron_rl.report.samples import shown_of
@@ -34,7 +34,7 @@ def read_run(directory: Path) -> RunView:
         facts=provenance.read_run_file(directory),
         curves=Curves(read_rows(directory / JOURNAL)),
         attempts=ledger.read_attempts(directory),
-        samples=shown_of(read_rows(directory / SAMPLES)),
+        samples=shown_of(read_rows(directory / SAMPLES, OF_A_SAMPLE)),
     )
 
 

@@ -51,7 +51,7 @@ def write_run_file(run: Run, from_step: int) -> dict[str, Any]:
     path = run.directory / FILE_NAME
     try:
         attempts = _read(path)["attempts"]
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         attempts = []
     content = {
         "release": run.recipe.release,
@@ -78,11 +78,25 @@ def read_run_file(directory: Path) -> dict[str, Any]:
         found = _read(path)
         if missing := [key for key in KEYS if key not in found]:
             raise ValueError(f"it has no {missing[0]}")
+        _check_run(found)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{no_run(directory)}, or wait until it has started") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); start the run again, which writes it anew") from None
     return LATER_KEYS | found
+
+
+def _check_run(found: dict[str, Any]) -> None:
+    """Raises ValueError where a file does not tell what its readers take for granted."""
+    run = found["run"]
+    recipe = run.get("recipe") if isinstance(run, dict) else None
+    if not isinstance(recipe, dict) or type(recipe.get("num_steps")) is not int:
+        raise ValueError("it has no run.recipe with its num_steps")
+    for name, texts in (("modified", found["modified"]), ("run.modified", run.get("modified", []))):
+        if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+            raise ValueError(f"{name} is {str(texts)[:40]!r}, and no list of texts")
+    if not isinstance(found.get("sources", []), list):
+        raise ValueError("sources is no list")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -68,9 +68,11 @@ def _whole(path: Path) -> Iterator[Line]:
     """The lines of a part; one that a kill cut short, and the next attempt went on in, is left out."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError):
-            yield json.loads(line)
+    for line in path.read_bytes().splitlines():
+        with suppress(ValueError, RecursionError):
+            found = json.loads(line)
+            if isinstance(found, dict) and found.keys() >= {"step", "at", "spans"}:
+                yield found
 
 
 def write_trace(directory: Path, to: Path, steps: tuple[int, int] | None) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from typing import Any, Protocol, cast
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import TRACKERS
 from megatron_rl.report import ledger, provenance
-from megatron_rl.report.journal import FILE_NAME, Row, read_rows
+from megatron_rl.report.journal import FILE_NAME, OF_AN_EVENT, Row, read_rows
 from megatron_rl.runtime import rundir
 from megatron_rl.runtime.log import get_logger
 
@@ -162,7 +162,7 @@ def send(tracker: Tracker, rows: Sequence[Row], ended: Mapping[int, float]) -> i
 def moments(directory: Path) -> dict[int, float]:
     """Step -> the time.time() at which it, or else its validation, ended, as the ledger says."""
     found: dict[int, float] = {}
-    for line in read_rows(directory / ledger.FILE_NAME):
+    for line in read_rows(directory / ledger.FILE_NAME, OF_AN_EVENT):
         if line["event"] == "step" or (line["event"] == "validation" and line["step"] not in found):
             found[line["step"]] = line["at"]
     return found

@@ -51,13 +51,18 @@ class Heartbeat:
                 return
 
 
+KEYS = {"attempt", "at", "next_seconds"}  # that every version writes
+
+
 def last_beat(directory: Path) -> dict[str, Any] | None:
     """The newest beat of a run directory: `attempt`, `at`, `next_seconds`, `where`, `since`, `detail`."""
     try:
         found: dict[str, Any] = json.loads((directory / FILE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return found
+    if not isinstance(found, dict) or not found.keys() >= KEYS:
+        return None
+    return {"where": "", "since": found["at"], "detail": ""} | found
 
 
 def process_start() -> float:

@@ -184,7 +184,7 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
     """What a checkpoint says of itself; None when that cannot be read or was changed."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(manifest, dict) or "format" not in manifest:
         return None

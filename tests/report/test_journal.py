@@ -88,3 +88,24 @@ def test_validations_and_steps_are_told_apart() -> None:
     assert is_validation({"step": 1, "validation/accuracy": 0.5}), "as runs wrote it before verdicts were counted there"
     assert is_validation({"step": 1, "validation/unjudged_fraction": 1.0}), "no verdict, and so no accuracy"
     assert not is_validation(step_row(1))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[1]", "a JSON list, and no object"),
+        ("{}", "it has no step"),
+        ('{"step": null}', "step is 'None'"),
+        ('{"step": "2"}', "step is '2'"),
+        ('{"step": NaN}', "NaN is no number"),
+        ('{"step": 1, "reward/mean": "x"}', "reward/mean is 'x', and no number"),
+        ('{"step": 1, "reward/mean": 1e999}', "reward/mean is 'inf', and no number"),
+        ("[" * 100_000, "maximum recursion depth"),
+        ("9" * 5000, "Exceeds the limit"),
+    ],
+)
+def test_a_line_that_no_run_writes_is_an_error_that_names_it(line: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 0}}\n{line}\n')
+    with pytest.raises(RuntimeError, match="metrics.jsonl, line 2: .*; something else changed the file") as caught:
+        Journal(tmp_path).rows()
+    assert said in str(caught.value)

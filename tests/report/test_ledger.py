@@ -195,3 +195,28 @@ def test_the_heart_stops_with_the_attempt(tmp_path: Path) -> None:
     assert beat is None or beat["attempt"] == 0
     time.sleep(0.5)
     assert last_beat(tmp_path) == beat
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "end"},
+        {"event": "resume"},
+        {"event": "step", "step": "1"},
+        {"event": "step", "step": 1, "seconds": []},
+        {"event": 5},
+        {"attempt": "0", "event": "step"},
+    ],
+)
+def test_an_event_that_no_run_writes_is_an_error_that_names_it(event: dict[str, Any], tmp_path: Path) -> None:
+    lines = [{"attempt": 0, "event": "start", "at": 1.0}, {"attempt": 0, "at": 2.0} | event]
+    for number, written in ((2, lines), (1, lines[1:])):
+        (tmp_path / FILE_NAME).write_text("".join(json.dumps(line) + "\n" for line in written))
+        with pytest.raises(RuntimeError, match=f"ledger.jsonl, line {number}: .*; something else changed the file"):
+            read_attempts(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}", "[" * 100_000, ""])
+def test_a_heartbeat_that_no_run_writes_is_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "heartbeat.json").write_text(text)
+    assert last_beat(tmp_path) is None

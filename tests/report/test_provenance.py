@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,9 @@ def test_an_attempt_says_with_which_recipe_and_on_which_layout_it_was(tmp_path: 
     assert [first["modified"], second["modified"]] == [[], ["run.seed=2"]]
 
 
-@pytest.mark.parametrize("text", ['{"attempts": [', "[]", "3", '{"attempts": 3}', '{"attempts": [1]}', "\udcff"])
+@pytest.mark.parametrize(
+    "text", ['{"attempts": [', "[]", "3", "[" * 100_000, '{"attempts": 3}', '{"attempts": [1]}', "\udcff"]
+)
 def test_a_damaged_file_is_said_in_one_line_and_written_anew(text: str, tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(text, errors="surrogateescape")
     with pytest.raises(UserError, match=r"run\.json: cannot be read .*; start the run again, which writes it anew"):
@@ -70,6 +73,24 @@ def test_a_file_of_an_older_version_is_read_and_what_no_version_lacks_is_named(t
         else:
             with pytest.raises(UserError, match="cannot be read .it (has no|holds no list of) "):
                 read_run_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"run": []}, "it has no run.recipe"),
+        ({"run": {}}, "it has no run.recipe"),
+        ({"run": {"recipe": {"num_steps": "x"}}}, "it has no run.recipe"),
+        ({"modified": "x"}, "modified is 'x', and no list of texts"),
+        ({"run": {"recipe": {"num_steps": 3}, "modified": [5]}}, "run.modified is"),
+        ({"sources": 5}, "sources is no list"),
+    ],
+)
+def test_a_file_that_no_version_writes_is_said_in_one_line(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    content = write_run_file(make_run(tmp_path), 0)
+    (tmp_path / FILE_NAME).write_text(json.dumps(content | change, default=str))
+    with pytest.raises(UserError, match=f"cannot be read .{said}"):
+        read_run_file(tmp_path)
 
 
 def test_only_installed_packages_are_named() -> None:
