@@ -108,11 +108,11 @@ def measured_run(directory: Path) -> Run:
     from megatron_rl.config.checks import UserError
     from megatron_rl.report.provenance import read_run_file
 
-    facts = read_run_file(directory)
+    facts = read_run_file(directory, shows_run=False)
     try:
         asked_for, scale, settings = (facts["run"][name] for name in ("asked_for", "scale", "modified"))
         return build_run(asked_for, scale["name"], settings, None, needs_files=False)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         raise UserError(f"{directory}: its run.json says nothing of recipe and scale; name another run") from None
 
 

@@ -71,14 +71,18 @@ def write_run_file(run: Run, from_step: int) -> dict[str, Any]:
     return content
 
 
-def read_run_file(directory: Path) -> dict[str, Any]:
-    """What run.json of a run directory holds. Raises UserError where there is none that can be read."""
+def read_run_file(directory: Path, *, shows_run: bool = True) -> dict[str, Any]:
+    """What run.json of a run directory holds; what a page shows of the run is there where it `shows_run`.
+
+    Raises UserError where there is none that can be read.
+    """
     path = directory / FILE_NAME
     try:
         found = _read(path)
         if missing := [key for key in KEYS if key not in found]:
             raise ValueError(f"it has no {missing[0]}")
-        _check_run(found)
+        if shows_run:
+            _check_run(found)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{no_run(directory)}, or wait until it has started") from None
     except (OSError, ValueError, RecursionError) as error:
