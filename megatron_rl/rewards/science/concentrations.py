@@ -22,6 +22,8 @@ _EXPRESSION = re.compile(
 )
 _CONFIGURATION = re.compile(r"\](?: ?_?\{?\}?) ?[1-7] ?[spdf](?![A-Za-z])|→|->|\\to(?![A-Za-z])|\\rightarrow")
 _LOG = re.compile(r"\\(?:log(?![A-Za-z])(?! ?_)|lg(?![A-Za-z]))")  # beside concentrations, as of a pH
+_SCALE = re.compile(r"\\text ?\{ ?(p(?:OH|H|K)?) ?\}")
+_DIMENSIONS = {" C_{M}", " C_{L}", " C_{T}"}  # of a quantity: mass, length, time
 _RATE = re.compile(
     r"^\s*(?:\\text ?\{ ?)?(?:(?:the )?(?:initial )?(?:reaction )?rate(?: law)?(?: of (?:the )?reaction)?|r|v)"
     r" ?\}? ?= ?",
@@ -37,7 +39,8 @@ def has_concentrations(text: str) -> bool:
     """
     if "[" not in text or _EXPRESSION.search(text) is None or _CONFIGURATION.search(text):
         return False
-    return any(_name(match) for match in _BRACKET.finditer(text))
+    names = {_name(match) for match in _BRACKET.finditer(text)} - {""}
+    return bool(names) and not (len(names) > 1 and names <= _DIMENSIONS)
 
 
 def in_concentrations(text: str) -> str:
@@ -46,10 +49,10 @@ def in_concentrations(text: str) -> str:
     `[A]_t` and `[A](t)` are [A], and `[A]_0` is not.
 
     >>> in_concentrations("\\text{Rate} = k[\\ce{NO}]^2[O_2]"), in_concentrations("[A](t) = [A]_0 e^{-kt}")
-    ('kC_{NO}^2C_{O2}', 'C_{A} = C_{A0} e^{-kt}')
+    ('k C_{NO}^2 C_{O2}', ' C_{A} =  C_{A0} e^{-kt}')
     """
     text = _BRACKET.sub(lambda match: _name(match) or match[0], text)
-    return _LOG.sub(r"\\log_{10} ", _RATE.sub("", text))
+    return _LOG.sub(r"\\log_{10} ", _RATE.sub("", _SCALE.sub(r"\1", text)))
 
 
 def _name(match: re.Match[str]) -> str:
@@ -59,4 +62,4 @@ def _name(match: re.Match[str]) -> str:
         return ""
     name = substance[0].replace("^", "").replace("+", "p").replace("-", "m")
     at = match["at"] or match["one"] or ""
-    return f"C_{{{exact(name + ('' if at == 't' else at))}}}"
+    return f" C_{{{exact(name + ('' if at == 't' else at))}}}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 _SUBSCRIPT = re.compile(  # behind a number it is a base
-    r"(?<![0-9)])(?<![0-9)] )_ ?"
-    r"(?:(?:\{ ?)?\\text ?\{ ?([A-Za-z][A-Za-z0-9 ,.-]{0,29}?) ?\}(?: ?\})?|\{ ?([A-Za-z]{3,30}) ?\})"
+    r"(?:(?<=\^0)|(?<=\^ 0)|(?<![0-9)])(?<![0-9)] ))_ ?"
+    r"(?:(\{ ?)?\\text ?\{ ?([A-Za-z][A-Za-z0-9 ,.-]{0,29}?) ?\}(?(1) ?\})|\{ ?([A-Za-z]{3,30}) ?\})"
 )
 _ACCENT = re.compile(
     r"\\(dot|ddot|bar|overline|tilde)(?![A-Za-z]) ?(?:\{ ?(\\?[A-Za-z]{1,9}) ?\}|(\\[A-Za-z]{1,9}|[A-Za-z]))"
@@ -46,7 +46,7 @@ def plain_subscripts(text: str) -> str:
     >>> plain_subscripts("F_{\\text{net}} + 101_{\\text{two}}"), plain_subscripts("I_{total}")
     ('F_{net} + 101_{\\text{two}}', 'I_{500086104428}')
     """
-    return _SUBSCRIPT.sub(lambda match: f"_{{{short(match[1] or match[2])}}}", text) if "_" in text else text
+    return _SUBSCRIPT.sub(lambda match: f"_{{{short(match[2] or match[3])}}}", text) if "_" in text else text
 
 
 def without_subscripts(text: str) -> str:
