@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from megatron_rl.rewards.mathematics.notation import plain
 from megatron_rl.rewards.science.compounds import formulas
@@ -109,20 +110,22 @@ def _plain(text: str) -> str:
     return plain(text.replace("<=>", "⇌"))
 
 
+@lru_cache(1024)  # the samples of a prompt share their reference
 def is_symbolic(text: str) -> bool:
     """Whether a reference answer is an expression to be compared by value, not words or a chemical formula.
 
     >>> is_symbolic("x^2"), is_symbolic("H_2O"), is_symbolic("Na^+ ions")
     (True, False, False)
     """
-    if "^" in _plain(text) and particle(text):
+    written = _plain(text)
+    if "^" in written and particle(text):
         return False
-    if has_concentrations(_plain(text)):
+    if has_concentrations(written):
         return True
-    has_symbols = _SYMBOLIC.search(_plain(text)) is not None
-    if _EXPONENTIAL.search(_plain(text)) or "\\begin" in text or _TUPLE.fullmatch(text):
+    has_symbols = _SYMBOLIC.search(written) is not None
+    if _EXPONENTIAL.search(written) or "\\begin" in text or _TUPLE.fullmatch(text):
         return True
-    ranked = _COMPARED.split(_plain(text))
+    ranked = _COMPARED.split(written)
     are_names = all(part in NAMES or _names_something(part) for part in ranked)
     if (
         len(ranked) > 1
@@ -135,7 +138,7 @@ def is_symbolic(text: str) -> bool:
         return False
     if _MATHEMATICAL.search(text) and "\\text" not in text:
         return True  # GMm is a product there
-    return _PHRASE.search(_WRAPPER.sub("", without_subscripts(_plain(text)))) is None
+    return _PHRASE.search(_WRAPPER.sub("", without_subscripts(written))) is None
 
 
 def same_words(answer: str, reference: str) -> bool:
