@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 
 from megatron_rl.rewards.mathematics.notation import plain
 
-MAX_CHARACTERS = 60
+MAX_CHARACTERS, MAX_UNMARKED = 60, 3
 
 # Names, and behind the colon symbols: mass and charge before the letter, the charge behind it.
 _TABLE = r"""
@@ -35,6 +35,11 @@ _TABLE = r"""
 # In the formula of a reaction; a proton is H^+ in chemistry, and keeps the form that it has.
 IN_REACTIONS = {"neutron": "n", "electron": "e^-", "positron": "e^+", "alpha particle": "He-4"}
 
+# What no longer name or symbol is without; most texts are none of a particle, and reading them takes a while.
+_HINT = re.compile(
+    r"[\^αβγνμ⁺⁻⁰¹²³⁴]|tron|proton|alpha|beta|gamma|helium|hydrogen|trit|deuter|neutrino|muon|He-4|\\(?:nu|mu|bar|over)",
+    re.IGNORECASE,
+)
 _WRAPPER = re.compile(r"\\(?:text|ce|mathrm) ?(?=\{)")
 _BEFORE = re.compile(r"_([+-]?[0-9]{1,3})\^([0-9]{1,3})")
 _PLUS = re.compile(r"(?<=_)\+(?=[0-9])")
@@ -50,7 +55,7 @@ def particle(text: str) -> str | None:
     >>> particle("{}^1_0\\text{n}"), particle("\\beta^-"), particle("an Alpha-particle"), particle("^3_2He")
     ('neutron', 'electron', 'alpha particle', None)
     """
-    if len(text) > MAX_CHARACTERS:
+    if len(text) > MAX_CHARACTERS or len(text) > MAX_UNMARKED and not _HINT.search(text):
         return None
     text = _WRAPPER.sub("", plain(text))
     symbol = re.sub(r"[{}$\s]", "", text.replace("++", "2+"))

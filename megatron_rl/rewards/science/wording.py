@@ -105,6 +105,7 @@ _BEGINS_WITH_VERDICT = re.compile(rf"{_VERDICT.pattern}[,.;:]", re.IGNORECASE)  
 _SHORT = {"t": "true", "f": "false", "y": "yes", "n": "no"}
 
 
+@lru_cache(512)  # an answer is compared with several texts, and asked for in several ways
 def _plain(text: str) -> str:
     """The plain form, where an arrow is no inequality."""
     return plain(text.replace("<=>", "⇌"))
