@@ -28,6 +28,7 @@ class Watchdog:
 
     def __init__(self, directory: Path, rank: int, limit_seconds: float) -> None:
         self.folder, self.rank, self.limit_seconds = directory / "logs" / "progress", rank, limit_seconds
+        self._began = time.monotonic()  # what was before is no matter
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -46,7 +47,7 @@ class Watchdog:
             own = {"rank": self.rank, "marks": progress.marks, "where": progress.where, "since": progress.since}
             with suppress(OSError):  # a disk that is full is no reason to stop watching
                 (self.folder / f"rank_{self.rank:05d}").write_text(json.dumps(own), encoding="utf-8")
-            if time.monotonic() - progress.moved >= self.limit_seconds:
+            if time.monotonic() - max(progress.moved, self._began) >= self.limit_seconds:
                 self._end(progress)
 
     def _end(self, progress: spans.Progress) -> None:

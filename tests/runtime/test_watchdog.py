@@ -59,14 +59,16 @@ def test_a_long_span_that_tells_is_progress_and_a_clock_that_is_set_is_no_stall(
 ) -> None:
     ended = list[spans.Progress]()
     monkeypatch.setattr(Watchdog, "_end", lambda _, progress: ended.append(progress))
-    with Watchdog(tmp_path, 3, limit_seconds=0.15), spans.span("generate"):
+    with Watchdog(tmp_path, 3, limit_seconds=0.5), spans.span("generate"):
         monkeypatch.setattr(time, "time", lambda: 2e9)  # NTP has found the right time
         for number in range(12):
             spans.tell(f"{number} of 12 waves")
             assert spans.detail() == f"{number} of 12 waves"
-            time.sleep(0.03)
+            time.sleep(0.05)
         assert not ended
-        time.sleep(0.3)
+        deadline = time.monotonic() + 10
+        while not ended and time.monotonic() < deadline:
+            time.sleep(0.02)
         assert ended and ended[0].where == "generate"
     assert spans.detail() == ""
 
@@ -78,3 +80,13 @@ def test_who_came_least_far_is_named(tmp_path: Path) -> None:
         (tmp_path / f"rank_{rank:05d}").write_text(json.dumps(facts))
     (tmp_path / "rank_00003").write_text('{"rank": 3, "ma')
     assert straggler(tmp_path) == "rank 1 came least far, to 'generate'"
+
+
+def test_what_was_before_it_began_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = list[spans.Progress]()
+    monkeypatch.setattr(Watchdog, "_end", lambda _, progress: ended.append(progress))
+    long_ago = spans.progress()._replace(moved=time.monotonic() - 3600)
+    monkeypatch.setattr(spans, "_progress", long_ago)
+    with Watchdog(tmp_path, 3, limit_seconds=2.0):
+        time.sleep(0.3)  # it has looked by then
+    assert not ended
