@@ -208,7 +208,8 @@ class Actor:
         It goes by what the pass before met, and a pass without gradients tells it nothing: until the first update it
         would clip what is large and lose what is small.
         """
-        if not self.keeps_scaling or any(precision.scaling_state(self.chunks)):
+        # Of all ranks: a stage whose layers are all in bf16 remembers nothing, and must not go without the others.
+        if not self.keeps_scaling or any(parallel.gather(any(precision.scaling_state(self.chunks)))):
             return
 
         def loss(head: Head, share: Share) -> tuple[Tensor, Tensor]:

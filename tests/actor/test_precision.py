@@ -7,13 +7,15 @@ import os
 import pickle
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from megatron_rl import device
-from megatron_rl.actor import precision
+from megatron_rl.actor import precision, schedule
+from megatron_rl.actor.actor import Actor
 from megatron_rl.config.precision import token_multiple
 from megatron_rl.runtime import parallel
 from recipes.prorl_v2 import RECIPE
@@ -55,7 +57,6 @@ class Trained:
     def __init__(self, folder: str, in_precision: str, multiple: int = 1) -> None:
         from megatron.core import parallel_state
 
-        from megatron_rl.actor.actor import Actor
         from megatron_rl.actor.pack import pack
 
         parallel_state.destroy_model_parallel()
@@ -250,3 +251,17 @@ def test_the_history_of_delayed_scaling_is_kept_and_restored(
     assert others[0][1].content["amax_history_fwd"] == 2.0
     assert others[0][1].content["extra_fp8_variables"] == {"num_gemms": 1}
     assert os.environ.get(precision.UNPICKLES) == before
+
+
+@pytest.mark.parametrize("other_remembers", [True, False])
+def test_a_rank_without_fp8_layers_settles_with_the_others_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, other_remembers: bool
+) -> None:
+    actor: Any = object.__new__(Actor)  # of a stage whose layers are all in bf16
+    actor.keeps_scaling, actor.chunks = True, []
+    passes: list[Any] = []
+    monkeypatch.setattr(parallel, "gather", lambda own: [own, other_remembers])
+    monkeypatch.setattr(schedule, "forward_backward", lambda *arguments: passes.append(arguments))
+    batch: Any = SimpleNamespace(packs=[])
+    actor.settle_scaling(batch, RECIPE)
+    assert len(passes) == (0 if other_remembers else precision.SETTLING_PASSES)
