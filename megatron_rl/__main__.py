@@ -4,8 +4,10 @@ import signal
 
 
 def main() -> None:
-    """Runs the command line; a Ctrl-C while it is still imported ends it without a word."""
-    heard = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Runs the command line; a Ctrl-C while it is still imported ends it without a word, unless it is to be ignored."""
+    heard = signal.getsignal(signal.SIGINT)
+    if heard is not signal.SIG_IGN:  # as a shell has it for what a script starts in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from megatron_rl.commands import cli
 
     signal.signal(signal.SIGINT, heard)

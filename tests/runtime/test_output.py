@@ -108,9 +108,14 @@ def test_a_terminal_that_wants_no_colour_gets_none(name: str, value: str, monkey
     os.close(leader)
 
 
-def test_ctrl_c_while_the_commands_are_imported_ends_the_process_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("before", "meanwhile"), [(signal.default_int_handler, signal.SIG_DFL), (signal.SIG_IGN, signal.SIG_IGN)]
+)
+def test_ctrl_c_while_the_commands_are_imported_ends_the_process_by_itself_or_is_ignored_as_before(
+    before: Any, meanwhile: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: list[Any] = []
-    before = signal.getsignal(signal.SIGINT)
+    own = signal.signal(signal.SIGINT, before)
 
     class Finder:
         def find_spec(self, name: str, path: Any, target: Any = None) -> None:
@@ -122,7 +127,9 @@ def test_ctrl_c_while_the_commands_are_imported_ends_the_process_by_itself(monke
     monkeypatch.delitem(sys.modules, "megatron_rl.commands.cli")
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     monkeypatch.setattr(sys, "argv", ["megatron-rl", "nothing"])
-    with pytest.raises(SystemExit):
-        megatron_rl.__main__.main()
-    assert heard == [signal.SIG_DFL]
-    assert signal.getsignal(signal.SIGINT) is before
+    try:
+        with pytest.raises(SystemExit):
+            megatron_rl.__main__.main()
+    finally:
+        after = signal.signal(signal.SIGINT, own)
+    assert heard == [meanwhile] and after is before
