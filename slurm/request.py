@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from megatron_rl.commands.settings import path_of
 from megatron_rl.config.checks import UserError
-from megatron_rl.config.words import number_of
+from megatron_rl.config.words import whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +50,6 @@ class Once(argparse.Action):
             parser.error(f"{option or self.dest}: must not be empty")
         given.add(self.dest)
         setattr(namespace, self.dest, values)
-
-
-def whole_number(text: str) -> int:
-    """A word of a command line as a whole number. Raises argparse's error."""
-    try:
-        return int(number_of(text, int))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, in the digits 0 to 9 alone") from None
 
 
 def folder_of(text: str) -> Path | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 from typing import Literal
@@ -27,8 +28,11 @@ def number_of(text: str, kind: type[int] | type[float]) -> int | float:
 
 
 def whole_number(text: str) -> int:
-    """The whole number that a text writes, for argparse. Raises ValueError."""
-    return int(number_of(text, int))
+    """The whole number that a text writes. Raises argparse's error, whose words argparse shows."""
+    try:
+        return int(number_of(text, int))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, in the digits 0 to 9 alone") from None
 
 
 def check_folder(option: str, path: Path, remedy: str) -> None:

@@ -146,7 +146,7 @@ def test_a_number_of_nothing_is_refused(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--per-task 1_0", "argument --per-task: invalid"),
+        ("--per-task 1_0", "argument --per-task: 1_0: must be a whole number"),
         ("--per-task 1 --first -3", "--first -3: must be at least 0"),
         ("--per-task 1 --tasks spel", "--tasks spel: is none of the train split; they are"),
         ("--per-task 1 --out /dev/null/x", "--out /dev/null/x: /dev/null: is a file, not a folder; name another"),
