@@ -102,7 +102,9 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         run_ranks("tests.test_rehearsal:lived", RANKS, timeout_seconds=900, folder=folder, directory=str(directory))
     assert len(list(directory.glob("*.json"))) == RANKS, f"they ended before the kill: {ending.value}"
     before = [json.loads((directory / f"{rank}.json").read_text()) for rank in range(RANKS)]
-    assert len(remove_shared_memory(directory)) == RANKS, "what each of them used with the others of its engine"
+    removed = remove_shared_memory(directory)
+    of_ranks = [name for name in removed if "cpushm" in name]  # Python's own go by themselves, soon after the kill
+    assert len(of_ranks) == RANKS, f"what each of them used with the others of its engine: {removed}"
     left = sorted(path.name for path in (directory / "checkpoints").iterdir())
     after = run_ranks(
         "tests.test_rehearsal:went_on", RANKS, timeout_seconds=600, folder=folder, directory=str(directory)
