@@ -196,12 +196,11 @@ def collect_figures(run: Run, engine: Engine, repeats: int) -> Figures:
         rollouts = Rollouts(engine, tokenizer, scorer, Preemption(None, 0.0), run)
 
         def collect() -> Collected:
-            engine.llm.reset_prefix_cache()
             prompts.seek(0)
             return rollouts.collect(prompts, recipe, State.fresh())
 
         def generate() -> list[Any]:
-            engine.llm.reset_prefix_cache()
+            engine.forget_prefixes()  # as `collect` does
             return engine.llm.generate([engine.prompt(one) for one in requests], options, use_tqdm=False)
 
         lengths = collect().tried.lengths
