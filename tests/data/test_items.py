@@ -131,6 +131,7 @@ def test_a_line_that_was_cut_off_is_said_to_end_there(tmp_path: Path, length: in
         (b"PAR1\x15\x04\xff\xfe", "a parquet file; write its rows as JSON"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS; run `git lfs pull`"),
     ],
+    ids=["gzip", "zstd", "utf-16", "utf-16-be", "parquet", "git-lfs"],
 )
 def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path: Path, content: bytes, what: str) -> None:
     (tmp_path / "train.jsonl").write_bytes(content)
