@@ -1,4 +1,4 @@
-"""The verdicts on stored samples, by one or several scorers; a stored verdict is never judged again."""
+"""The verdicts on stored samples, by one or several scorers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,16 @@ from megatron_rl.runtime.spans import span
 
 @span("score")
 def judge(wave: Wave, name: ScorerName, items: Mapping[str, Item], scorer: Scorer) -> None:
-    """Judges a wave that is there and has no verdicts of that scorer yet."""
+    """Judges a wave that is there and has no verdicts of that scorer yet.
+
+    Raises RuntimeError where it answers a problem that is not among the items.
+    """
     samples = store.read_lines(wave.path(SAMPLES))
+    if strange := next((sample["id"] for sample in samples if sample["id"] not in items), None):
+        raise RuntimeError(
+            f"{wave.path(SAMPLES)}: answers problem {strange!r}, which the stored benchmark lacks; "
+            f"remove {wave.folder}, and it is asked again"
+        )
     opened = {problem: items[problem].opened() for problem in dict.fromkeys(sample["id"] for sample in samples)}
     verdicts = scorer.score([case_of(one, items[one["id"]].domain, opened[one["id"]], name) for one in samples])
     lines = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from megatron_rl.evaluation.generate import Asked, Generator, asked_of, prompts_
 from megatron_rl.evaluation.keeper import Keeper, Part
 from megatron_rl.evaluation.plan import Ask, Evaluation, Policy
 from megatron_rl.evaluation.store import SAMPLES, Wave
+from megatron_rl.rewards.version import version
 from megatron_rl.rollout.engine import Engine
 from megatron_rl.runtime import parallel, rundir
 from megatron_rl.runtime.log import get_logger
@@ -44,7 +46,7 @@ def answer_and_judge(evaluation: Evaluation) -> bool:
         rundir.clearing_shared_memory(evaluation.directory, is_first_of_machine=ranks.is_first_of_machine),
     ):
         asked = asked_by(evaluation, ranks)
-        if _is_whole(asked, ranks):
+        if _is_whole(evaluation, asked, ranks):
             parallel.barrier()
         else:
             # Started first, so that it imports what it needs while the engine does.
@@ -92,7 +94,7 @@ def asked_by(evaluation: Evaluation, ranks: Ranks) -> list[tuple[Policy, list[As
 def noted(evaluation: Evaluation, tokenizer: Any) -> dict[tuple[str, str], int]:
     """Notes who is asked what, and returns the samples of a wave by policy and benchmark.
 
-    Raises UserError, and then has noted nothing: what is refused binds no later start.
+    Raises UserError, and what is asked otherwise than before has then noted nothing: it binds no later start.
     """
     asks = evaluation.asks
     num_prompts = {ask.name: len(prompts_of(ask, items_of(evaluation, ask), tokenizer)) for ask in asks}
@@ -104,15 +106,49 @@ def noted(evaluation: Evaluation, tokenizer: Any) -> dict[tuple[str, str], int]:
             notes.append(store.note_of_ask(evaluation, policy, ask, size))
             sizes[policy.name, ask.name] = notes[-1][1]["samples_per_wave"]
     store.keep(notes)
+    _put_aside_what_others_judged(evaluation)
     return sizes
 
 
-def _is_whole(asked: Sequence[tuple[Policy, list[Asked]]], ranks: Ranks) -> bool:
-    """Whether nothing is missing, as rank 0 sees it. Collective over the world."""
-    kinds = ((one.ask, wave) for _, benchmarks in asked for one in benchmarks for wave, _ in one.waves)
-    is_whole = ranks.is_main and all(
-        wave.has(what) for ask, wave in kinds for what in (SAMPLES, *ask.benchmark.scorers)
+def _put_aside_what_others_judged(evaluation: Evaluation) -> None:
+    """Verdicts of other verifiers, on any policy of the folder: the table has all of them, side by side."""
+    num_waves = sum(
+        store.make_verdicts_of(version(), folder, scorer)
+        for ask, folder in _benchmark_folders(evaluation)
+        for scorer in ask.benchmark.scorers
     )
+    if num_waves:
+        get_logger().warning(
+            "another version of the verifiers than this one, %s, has judged waves of this folder: %d; its verdicts are "
+            "put beside, into SCORER_by_VERSION, and the samples judged again",
+            *(version(), num_waves),
+        )
+
+
+def _benchmark_folders(evaluation: Evaluation) -> list[tuple[Ask, Path]]:
+    """Where the benchmarks that are asked lie, of every policy in the folder that was asked them."""
+    found = [
+        (ask, store.folder_of(evaluation.directory, policy, ask.name))
+        for policy, _ in store.policies_in(evaluation.directory)
+        for ask in evaluation.asks
+    ]
+    return [(ask, folder) for ask, folder in found if folder.is_dir()]
+
+
+def _unjudged(evaluation: Evaluation) -> list[tuple[Ask, Wave]]:
+    """The waves that a scorer has yet to judge, of every policy in the folder."""
+    return [
+        (ask, wave)
+        for ask, folder in _benchmark_folders(evaluation)
+        for wave in store.waves_in(folder)
+        if not all(wave.has(name) for name in ask.benchmark.scorers)
+    ]
+
+
+def _is_whole(evaluation: Evaluation, asked: Sequence[tuple[Policy, list[Asked]]], ranks: Ranks) -> bool:
+    """Whether nothing is missing, as rank 0 sees it. Collective over the world."""
+    waves = (wave for _, benchmarks in asked for one in benchmarks for wave, _ in one.waves)
+    is_whole = ranks.is_main and all(wave.has(SAMPLES) for wave in waves) and not _unjudged(evaluation)
     return bool(parallel.gather(is_whole)[0])
 
 
@@ -125,7 +161,7 @@ def _work(
     preemption: Preemption,
 ) -> None:
     """Generates what is missing, and judges it in the background, with what earlier starts have left unjudged."""
-    _judge_rest(evaluation, asked, keeper, ranks)
+    _judge_rest(evaluation, keeper, ranks)
     with _progress(asked, ranks) as progress:
         for policy, benchmarks in asked:
             task = progress.add_task(policy.title, total=sum(one.num_samples for one in benchmarks))
@@ -146,20 +182,12 @@ def _work(
         raise Preempted(reasons[0])
 
 
-def _judge_rest(
-    evaluation: Evaluation, asked: Sequence[tuple[Policy, list[Asked]]], keeper: Keeper | None, ranks: Ranks
-) -> None:
-    """Has the waves judged that an earlier start generated and did not judge. Collective over the world."""
-    waves = [(one.ask, wave) for _, benchmarks in asked for one in benchmarks for wave, _ in one.waves]
-    missing = [
-        place
-        for place, (ask, wave) in enumerate(waves)
-        if ranks.is_main and wave.has(SAMPLES) and not all(wave.has(name) for name in ask.benchmark.scorers)
-    ]
-    places = parallel.gather(missing)[0][ranks.engine :: evaluation.scale.num_engines]
+def _judge_rest(evaluation: Evaluation, keeper: Keeper | None, ranks: Ranks) -> None:
+    """Has the waves judged that are there and are not, each by one engine's keeper. Collective over the world."""
+    unjudged = parallel.gather(_unjudged(evaluation) if ranks.is_main else None)[0]
     if keeper is not None:
-        for place in places:
-            keeper.judge(*waves[place])
+        for ask, wave in unjudged[ranks.engine :: evaluation.scale.num_engines]:
+            keeper.judge(ask, wave)
 
 
 def _nothing_kept(ask: Ask, wave: Wave, parts: tuple[Part, ...]) -> None:

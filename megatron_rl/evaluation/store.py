@@ -5,6 +5,8 @@
     policies/POLICY/BENCHMARK/asked.json                  how it was asked
     policies/POLICY/BENCHMARK/samples/wave_00000.jsonl    {id, sample, seed, finish, tokens, opens_thought, response}
     policies/POLICY/BENCHMARK/SCORER/wave_00000.jsonl     {id, sample, score, outcome, detail}
+    policies/POLICY/BENCHMARK/SCORER/verifiers.json       which verifiers gave them
+    policies/POLICY/BENCHMARK/SCORER_by_VERSION/          the verdicts of other verifiers, out of the way
 
 A wave holds the samples of fixed requests, decided when a benchmark is first asked. What is stored is never made again.
 """
@@ -26,6 +28,8 @@ from megatron_rl.evaluation.plan import Ask, Evaluation, Policy
 from megatron_rl.runtime.files import replace_file
 
 SAMPLES = "samples"
+VERIFIERS = "verifiers.json"
+UNKNOWN_VERSION = "an_earlier_version"  # of verifiers, before that was noted
 LATER = ("reading",)  # what versions before did not note of an ask: it is taken as it is now
 Line = dict[str, Any]
 Note = tuple[Path, Line]  # a file and what it says, or is to say
@@ -44,6 +48,12 @@ class Wave:
 
     def has(self, what: str) -> bool:
         return self.path(what).is_file()
+
+
+def waves_in(folder: Path) -> list[Wave]:
+    """The waves of a benchmark whose samples are there, in order."""
+    numbers = (path.stem.removeprefix("wave_") for path in (folder / SAMPLES).glob("wave_*.jsonl"))
+    return [Wave(folder=folder, number=number) for number in sorted(int(one) for one in numbers if one.isdecimal())]
 
 
 def problems_folder(directory: Path) -> Path:
@@ -87,6 +97,28 @@ def keep(notes: Sequence[Note]) -> None:
     for path, facts in notes:
         if not path.is_file():
             write_text(path, json.dumps(facts, indent=1))
+
+
+def make_verdicts_of(version: str, folder: Path, scorer: str) -> int:
+    """Leaves a benchmark only verdicts of that version of the verifiers; returns how many waves others had judged.
+
+    Theirs go beside, and come back where that version does. Raises UserError where something lies there already.
+    """
+    verdicts = folder / scorer
+    note, num_waves = verdicts / VERIFIERS, len(list(verdicts.glob("wave_*.jsonl")))
+    before = str(_read(note).get("version")) if note.is_file() else UNKNOWN_VERSION if num_waves else None
+    if before == version:
+        return 0
+    if before is not None:
+        aside = folder / f"{scorer}_by_{before}"
+        if aside.exists():
+            raise UserError(f"{aside}: is there beside {verdicts}, which are of the same verifiers; remove one of them")
+        verdicts.rename(aside)
+    if (known := folder / f"{scorer}_by_{version}").is_dir():
+        known.rename(verdicts)
+    else:
+        write_text(note, json.dumps({"version": version}))
+    return num_waves
 
 
 def policies_in(directory: Path) -> list[tuple[str, Line]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from megatron_rl.config.checks import UserError
 from megatron_rl.data.prompts import load_tokenizer
 from megatron_rl.evaluation.plan import Evaluation, Policy, asks_of
 from megatron_rl.evaluation.run import noted
+from megatron_rl.evaluation.store import VERIFIERS
 from megatron_rl.runtime.rundir import SHARED_MEMORY, shared_memory_name
 from recipes.scales import SCALES
 from tests.report.browser import LOADED, PROGRAM, open_page
@@ -107,6 +109,23 @@ def test_what_is_whole_is_shown_again_without_an_engine_and_asked_otherwise_refu
     assert said.count("error:") == 1, "the second rank has nothing to add"
     assert process.returncode == 2 and "answering.max_response_tokens: 24 -> 12" in said
     assert "ask as before, or into another --to" in said
+
+
+def test_what_other_verifiers_judged_is_judged_again_and_nothing_is_generated(whole: Path, tmp_path: Path) -> None:
+    to = tmp_path / "copy"
+    shutil.copytree(whole, to)
+    notes = sorted(to.rglob(f"ours/{VERIFIERS}"))
+    for note in notes:
+        note.write_text('{"version": "of_others"}')
+        for wave in note.parent.glob("wave_*.jsonl"):
+            wave.write_text(wave.read_text().replace('"score": 1.0', '"score": 0.0'))
+    samples = {path: path.stat().st_mtime_ns for path in to.rglob("samples/wave_*.jsonl")}
+    said = evaluated(to, "--set", ONE)
+    assert said.count("another version of the verifiers") == 1
+    aside = {path: path.read_bytes() for path in to.rglob("ours_by_of_others/*")}
+    assert len(notes) == 2 and len(aside) > 2
+    assert {path: path.stat().st_mtime_ns for path in to.rglob("samples/wave_*.jsonl")} == samples
+    assert {name: kept(to)[name] for name in kept(whole)} == kept(whole)
 
 
 def test_prompts_that_are_all_too_long_are_one_line_that_names_what_to_change(tmp_path: Path) -> None:
