@@ -7,16 +7,19 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.lineage import no_run
+from megatron_rl.config.records import differences
 from megatron_rl.config.run import Run, batch_algebra
 from megatron_rl.config.sources import sources_of
 from megatron_rl.data.files import read_manifest
 from megatron_rl.rewards import own
+from megatron_rl.rewards.version import version as version_of_verifiers
 from megatron_rl.runtime.files import replace_file
 
 FILE_NAME = "run.json"
@@ -41,6 +44,7 @@ PACKAGES = (
     "math-verify",
     "reasoning-gym",
 )
+SOFTWARE = ("commit", "packages", "python", "verifiers")  # of an attempt
 
 
 def write_run_file(run: Run, from_step: int) -> dict[str, Any]:
@@ -135,7 +139,21 @@ def attempt(run: Run, from_step: int) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "packages": package_versions(),
         "commit": git_commit(Path(__file__).parent),
+        "verifiers": version_of_verifiers(),
     }
+
+
+def changed_software(facts: Mapping[str, Any]) -> list[str]:
+    """What the last attempt is made with and the one before was not, of what both have noted: `name: old -> new`.
+
+    >>> changed_software({"attempts": [{"python": "3.11.2", "commit": "a"}, {"python": "3.12.1", "commit": "a"}]})
+    ['python: 3.11.2 -> 3.12.1']
+    """
+    if len(facts["attempts"]) < 2:
+        return []
+    before, now = facts["attempts"][-2:]
+    names = [name for name in SOFTWARE if name in before and name in now]
+    return differences({name: before[name] for name in names}, {name: now[name] for name in names})
 
 
 def package_versions() -> dict[str, str]:

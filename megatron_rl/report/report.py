@@ -79,6 +79,12 @@ class Report:
             return
         self.run.directory.mkdir(parents=True, exist_ok=True)
         self.facts = provenance.write_run_file(self.run, state.step)
+        if state.step and (changed := provenance.changed_software(self.facts)):
+            get_logger().warning(
+                "goes on from step %d with other software than before, and may come to something else than it would "
+                "have: %s",
+                *(state.step, "; ".join(changed)),
+            )
         self.journal.resume(state.step)
         self.samples.resume(state.step)
         self.ledger.resume(state.step)

@@ -14,6 +14,7 @@ from megatron_rl.report.provenance import (
     FILE_NAME,
     KEYS,
     LATER_KEYS,
+    changed_software,
     git_commit,
     package_versions,
     read_run_file,
@@ -48,6 +49,22 @@ def test_an_attempt_says_with_which_recipe_and_on_which_layout_it_was(tmp_path: 
     assert [first["scale"], second["scale"]] == [run.scale.name, "wider"]
     assert second["layout"]["num_devices"] == 2 * first["layout"]["num_devices"]
     assert [first["modified"], second["modified"]] == [[], ["run.seed=2"]]
+
+
+def test_software_that_has_changed_since_the_attempt_before_is_named(tmp_path: Path) -> None:
+    write_run_file(make_run(tmp_path), 0)
+    content = write_run_file(make_run(tmp_path), 7)
+    assert changed_software(content) == []
+    before, now = content["attempts"]
+    before["packages"]["torch"], before["verifiers"], before["commit"] = "1.0", "a", "b"
+    assert changed_software(content) == [
+        f"commit: b -> {now['commit']}",
+        f"packages.torch: 1.0 -> {now['packages']['torch']}",
+        f"verifiers: a -> {now['verifiers']}",
+    ]
+    before["packages"]["torch"], before["commit"] = now["packages"]["torch"], now["commit"]
+    del before["verifiers"]  # an older version did not note it
+    assert changed_software(content) == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from megatron_rl.report import provenance
 from megatron_rl.report.ledger import read_attempts
 from megatron_rl.report.metrics import MEASURED
 from megatron_rl.report.report import FILES, PAGE_SECONDS, PAGE_SHARE, Report, decisions
@@ -79,6 +80,24 @@ def test_a_resumed_run_has_the_metrics_of_one_never_interrupted(tmp_path: Path) 
     with Report(make_run(broken), MAIN) as report:
         play(report, saved, 6)
     assert repeatable(rows_of(broken)) == repeatable(rows_of(whole))
+
+
+def test_a_run_that_goes_on_with_other_software_says_so_and_one_that_begins_anew_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, saved = make_run(tmp_path), dataclasses.replace(State.fresh(), step=2, samples_seen=12)
+    with Report(run, MAIN) as report:
+        report.start(State.fresh())
+        report.start(saved)
+        assert "WARNING" not in capsys.readouterr().err
+        monkeypatch.setattr(provenance, "version_of_verifiers", lambda: "others")
+        report.start(State.fresh())
+        assert "WARNING" not in capsys.readouterr().err
+        monkeypatch.setattr(provenance, "version_of_verifiers", lambda: "third")
+        report.start(saved)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "WARNING goes on from step 2 with other software than before" in line
+    assert line.endswith(": verifiers: others -> third")
 
 
 def test_other_ranks_say_nothing_and_write_spans_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
