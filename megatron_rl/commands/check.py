@@ -39,6 +39,8 @@ def warnings(run: Run, lacking: Sequence[str]) -> Iterator[str]:
     yield from (f"`train` would refuse this: {refusal}" for refusal in refusals)
     if not missing_parts(run.data_folder) and run.scale.miniature is None:  # the demo's model knows no words
         yield from unasked(run)
+    if not missing_parts(run.data_folder):
+        yield from seen(run)
     if (lacks := shortage(estimate(run), run.scale)) > 0:
         yield (
             f"does not fit: a device of scale {run.scale.name} has {gib(run.scale.device_memory_bytes)}, and "
@@ -137,6 +139,15 @@ def too_long(run: Run) -> Iterator[tuple[str, bool]]:
         kept = [item for item, length in zip(items, lengths, strict=False) if length <= limit]
         if lengths and (found := left_out(items, kept)):
             yield left_out_in_words(file, found, limit), is_a_large_share(found)
+
+
+def seen(run: Run) -> Iterator[str]:
+    """One line where validation has prompts that are trained on."""
+    from megatron_rl.data.items import read_data
+    from megatron_rl.data.prompts import seen_in_words
+
+    if found := read_data(run.data_folder).of({domain.name for domain in run.recipe.domains}).seen:
+        yield seen_in_words(found)
 
 
 def unasked(run: Run) -> Iterator[str]:

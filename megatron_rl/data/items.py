@@ -23,6 +23,7 @@ import dataclasses
 import hashlib
 import json
 import mmap
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -87,6 +88,18 @@ class Data:
         train = tuple(item for item in self.train if item.domain in domains)
         validation = tuple(item for item in self.validation if item.domain in domains)
         return dataclasses.replace(self, train=train, validation=validation or self.validation)
+
+    @property
+    def seen(self) -> dict[str, tuple[int, int]]:
+        """Domain -> (validation prompts that are trained on, word for word; all), of the domains that have such."""
+        trained_on = {_key(item) for item in self.train}
+        everyone = Counter(item.domain for item in self.validation)
+        found = Counter(item.domain for item in self.validation if _key(item) in trained_on)
+        return {domain: (found[domain], everyone[domain]) for domain in sorted(found)}
+
+
+def _key(item: Item) -> tuple[str, str]:
+    return item.domain, " ".join(item.prompt.split())
 
 
 def read_data(folder: Path) -> Data:

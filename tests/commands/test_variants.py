@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from megatron_rl.commands.check import unasked
+from megatron_rl.commands.check import unasked, warnings
 from megatron_rl.commands.choose import build_run, find_recipe, recipe_files
 from megatron_rl.commands.recipe import recipe_text
 from megatron_rl.config.checks import UserError
@@ -62,6 +64,23 @@ def test_what_cannot_be_a_variant_is_one_line(settings: list[str], pattern: str,
 def test_prompts_that_do_not_ask_for_the_form_their_verifier_reads_are_counted(tmp_path: Path) -> None:
     run = build_run("grpo_control", "gpu1", [DATA, f"model={MODEL}", "domains=math,stem"], tmp_path, needs_files=True)
     assert [line.partition(", which")[0] for line in unasked(run)] == ["8 of 8 math prompts ask for no box"]
+
+
+def test_validation_prompts_that_are_trained_on_are_told_by_check(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(ROOT / "demo" / "data", data)
+
+    def told() -> list[str]:
+        run = build_run("grpo_control", "cpu", [f"run.data_folder={data}"], tmp_path / "run", needs_files=True)
+        return list(warnings(run, []))
+
+    assert told() == []
+    asked = [json.loads(line) for line in (data / "validation.jsonl").read_text().splitlines()]
+    again = [one | {"id": f"again {one['id']}"} for one in asked if one["domain"] == "math"]
+    with (data / "train.jsonl").open("a") as file:
+        file.writelines(json.dumps(one) + "\n" for one in again)
+    (line,) = told()
+    assert line.startswith(f"validation: {len(again)} of {len(again)} math prompts are in train, too")
 
 
 def test_weights_and_difficulty_of_a_command_line_are_in_the_run_and_told(tmp_path: Path) -> None:

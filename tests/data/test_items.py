@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from megatron_rl.data.items import Item, read_items
+from megatron_rl.data.items import Item, read_data, read_items
 from megatron_rl.rewards.score import VERIFIERS
 
 ENTRY = {"question": "?", "answer": "olleh", "metadata": {"word": "hello"}}
@@ -175,3 +175,17 @@ def test_checking_data_imports_nothing_heavy() -> None:
         subprocess.check_output([sys.executable, "-c", program], text=True, cwd=Path(__file__).parents[2]).strip()
         == "[]"
     )
+
+
+def test_validation_prompts_that_are_trained_on_are_counted_by_domain(tmp_path: Path) -> None:
+    stem = MATH | {"id": "s", "domain": "stem"}
+    held_out = [
+        MATH | {"id": "1", "prompt": f" {MATH['prompt']}\n"},
+        MATH | {"id": "2", "prompt": "a prompt of its own"},
+        stem,
+    ]
+    (tmp_path / "train.jsonl").write_text(lines(MATH, stem | {"prompt": "another"}))
+    (tmp_path / "validation.jsonl").write_text(lines(*held_out))
+    data = read_data(tmp_path)
+    assert data.seen == {"math": (1, 2)}
+    assert data.of({"stem"}).seen == {}
