@@ -120,7 +120,7 @@ def _put_aside_what_others_judged(evaluation: Evaluation) -> None:
     if num_waves:
         get_logger().warning(
             "another version of the verifiers than this one, %s, has judged waves of this folder: %d; its verdicts are "
-            "put beside, into SCORER_by_VERSION, and the samples judged again",
+            "put beside, into SCORER_by_VERSION, and this one's take their place",
             *(version(), num_waves),
         )
 

@@ -8,7 +8,8 @@
     policies/POLICY/BENCHMARK/SCORER/verifiers.json       which verifiers gave them
     policies/POLICY/BENCHMARK/SCORER_by_VERSION/          the verdicts of other verifiers, out of the way
 
-A wave holds the samples of fixed requests, decided when a benchmark is first asked. What is stored is never made again.
+A wave holds the samples of fixed requests, decided when a benchmark is first asked. A stored one is never made again;
+its verdicts are, by verifiers of another version.
 """
 
 from __future__ import annotations
