@@ -16,7 +16,15 @@ from megatron_rl.config import lineage
 from megatron_rl.config.checks import UserError
 from megatron_rl.config.run import Run
 from megatron_rl.data.items import read_data
-from megatron_rl.data.prompts import PromptStream, encode, held_out, left_out, load_tokenizer, tell_left_out, tell_seen
+from megatron_rl.data.prompts import (
+    PromptStream,
+    encode,
+    held_out,
+    left_out,
+    load_tokenizer,
+    tell_left_out,
+    tell_overlap,
+)
 from megatron_rl.evaluation.evaluate import evaluate
 from megatron_rl.export import export
 from megatron_rl.refit import agreement
@@ -52,7 +60,7 @@ def train(run: Run) -> State:
     if ranks.is_main:
         tell_left_out("train", prompts.left_out, limit)
         tell_left_out("validation", left_out(data.validation, [one.item for one in encoded]), limit)
-        tell_seen(data.seen)
+        tell_overlap(data.overlap())
     with (
         only_one(run.directory, ranks),
         rundir.clearing_shared_memory(run.directory, is_first_of_machine=ranks.is_first_of_machine),

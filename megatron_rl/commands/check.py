@@ -40,7 +40,7 @@ def warnings(run: Run, lacking: Sequence[str]) -> Iterator[str]:
     if not missing_parts(run.data_folder) and run.scale.miniature is None:  # the demo's model knows no words
         yield from unasked(run)
     if not missing_parts(run.data_folder):
-        yield from seen(run)
+        yield from overlap(run)
     if (lacks := shortage(estimate(run), run.scale)) > 0:
         yield (
             f"does not fit: a device of scale {run.scale.name} has {gib(run.scale.device_memory_bytes)}, and "
@@ -141,13 +141,13 @@ def too_long(run: Run) -> Iterator[tuple[str, bool]]:
             yield left_out_in_words(file, found, limit), is_a_large_share(found)
 
 
-def seen(run: Run) -> Iterator[str]:
+def overlap(run: Run) -> Iterator[str]:
     """One line where validation has prompts that are trained on."""
     from megatron_rl.data.items import read_data
-    from megatron_rl.data.prompts import seen_in_words
+    from megatron_rl.data.prompts import overlap_in_words
 
-    if found := read_data(run.data_folder).of({domain.name for domain in run.recipe.domains}).seen:
-        yield seen_in_words(found)
+    if found := read_data(run.data_folder).of({domain.name for domain in run.recipe.domains}).overlap():
+        yield overlap_in_words(found)
 
 
 def unasked(run: Run) -> Iterator[str]:

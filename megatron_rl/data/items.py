@@ -89,16 +89,18 @@ class Data:
         validation = tuple(item for item in self.validation if item.domain in domains)
         return dataclasses.replace(self, train=train, validation=validation or self.validation)
 
-    @property
-    def seen(self) -> dict[str, tuple[int, int]]:
-        """Domain -> (validation prompts that are trained on, word for word; all), of the domains that have such."""
-        trained_on = {_key(item) for item in self.train}
+    def overlap(self) -> dict[str, tuple[int, int]]:
+        """Domain -> (validation prompts that are trained on, all), of the domains that have such.
+
+        Word for word: similar.py, which data is prepared by, takes boards of other signs for the same problem.
+        """
+        trained_on = {_words(item) for item in self.train}
         everyone = Counter(item.domain for item in self.validation)
-        found = Counter(item.domain for item in self.validation if _key(item) in trained_on)
+        found = Counter(item.domain for item in self.validation if _words(item) in trained_on)
         return {domain: (found[domain], everyone[domain]) for domain in sorted(found)}
 
 
-def _key(item: Item) -> tuple[str, str]:
+def _words(item: Item) -> tuple[str, str]:
     return item.domain, " ".join(item.prompt.split())
 
 

@@ -183,20 +183,20 @@ def tell_left_out(file: str, found: Mapping[str, tuple[int, int]], max_prompt_to
         get_logger().log(level, "%s", left_out_in_words(file, found, max_prompt_tokens))
 
 
-def seen_in_words(found: Mapping[str, tuple[int, int]]) -> str:
-    """One sentence on the validation prompts that are also trained on, `Data.seen`.
+def overlap_in_words(found: Mapping[str, tuple[int, int]]) -> str:
+    """One sentence on the validation prompts that are also trained on, `Data.overlap`.
 
-    >>> seen_in_words({"math": (3, 400)})
+    >>> overlap_in_words({"math": (3, 400)})
     'validation: 3 of 400 math prompts are in train, too, and tell nothing of other problems; take them out of one file'
     """
     counts = ", ".join(f"{few:,} of {many:,} {domain} prompts" for domain, (few, many) in found.items())
     return f"validation: {counts} are in train, too, and tell nothing of other problems; take them out of one file"
 
 
-def tell_seen(found: Mapping[str, tuple[int, int]]) -> None:
+def tell_overlap(found: Mapping[str, tuple[int, int]]) -> None:
     """Logs a warning where validation prompts are trained on."""
     if found:
-        get_logger().warning("%s", seen_in_words(found))
+        get_logger().warning("%s", overlap_in_words(found))
 
 
 def is_a_large_share(found: Mapping[str, tuple[int, int]]) -> bool:

@@ -94,7 +94,7 @@ def asked_by(evaluation: Evaluation, ranks: Ranks) -> list[tuple[Policy, list[As
 def noted(evaluation: Evaluation, tokenizer: Any) -> dict[tuple[str, str], int]:
     """Notes who is asked what, and returns the samples of a wave by policy and benchmark.
 
-    Raises UserError, and what is asked otherwise than before has then noted nothing: it binds no later start.
+    Raises UserError. What is asked otherwise than before is refused before anything is noted, and binds no later start.
     """
     asks = evaluation.asks
     num_prompts = {ask.name: len(prompts_of(ask, items_of(evaluation, ask), tokenizer)) for ask in asks}
@@ -113,7 +113,7 @@ def noted(evaluation: Evaluation, tokenizer: Any) -> dict[tuple[str, str], int]:
 def _put_aside_what_others_judged(evaluation: Evaluation) -> None:
     """Verdicts of other verifiers, on any policy of the folder: the table has all of them, side by side."""
     num_waves = sum(
-        store.make_verdicts_of(version(), folder, scorer)
+        store.put_aside_other_verdicts(folder, scorer, version())
         for ask, folder in _benchmark_folders(evaluation)
         for scorer in ask.benchmark.scorers
     )

@@ -100,8 +100,8 @@ def keep(notes: Sequence[Note]) -> None:
             write_text(path, json.dumps(facts, indent=1))
 
 
-def make_verdicts_of(version: str, folder: Path, scorer: str) -> int:
-    """Leaves a benchmark only verdicts of that version of the verifiers; returns how many waves others had judged.
+def put_aside_other_verdicts(folder: Path, scorer: str, version: str) -> int:
+    """Leaves a benchmark only a scorer's verdicts of that version; returns how many waves another had judged.
 
     Theirs go beside, and come back where that version does. Raises UserError where something lies there already.
     """

@@ -187,5 +187,5 @@ def test_validation_prompts_that_are_trained_on_are_counted_by_domain(tmp_path: 
     (tmp_path / "train.jsonl").write_text(lines(MATH, stem | {"prompt": "another"}))
     (tmp_path / "validation.jsonl").write_text(lines(*held_out))
     data = read_data(tmp_path)
-    assert data.seen == {"math": (1, 2)}
-    assert data.of({"stem"}).seen == {}
+    assert data.overlap() == {"math": (1, 2)}
+    assert data.of({"stem"}).overlap() == {}

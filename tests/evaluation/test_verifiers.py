@@ -11,7 +11,7 @@ import pytest
 from megatron_rl.config.checks import UserError
 from megatron_rl.evaluation import run, store
 from megatron_rl.evaluation.judge import judge
-from megatron_rl.evaluation.store import SAMPLES, UNKNOWN_VERSION, VERIFIERS, Wave, make_verdicts_of
+from megatron_rl.evaluation.store import SAMPLES, UNKNOWN_VERSION, VERIFIERS, Wave, put_aside_other_verdicts
 from megatron_rl.rewards import version
 from megatron_rl.rewards.score import Scorer
 from tests.evaluation.stored import RATES, write_evaluation
@@ -26,29 +26,29 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def test_the_first_verdicts_are_of_these_verifiers(tmp_path: Path) -> None:
-    assert make_verdicts_of("a", tmp_path, "ours") == 0
+    assert put_aside_other_verdicts(tmp_path, "ours", "a") == 0
     assert content(tmp_path) == {f"ours/{VERIFIERS}": '{"version": "a"}'}
     judged(tmp_path, "1")
     before = content(tmp_path)
-    assert make_verdicts_of("a", tmp_path, "ours") == 0 and content(tmp_path) == before
+    assert put_aside_other_verdicts(tmp_path, "ours", "a") == 0 and content(tmp_path) == before
 
 
 def test_those_of_others_go_beside_and_come_back_with_them(tmp_path: Path) -> None:
-    make_verdicts_of("a", tmp_path, "ours")
+    put_aside_other_verdicts(tmp_path, "ours", "a")
     judged(tmp_path, "1")
     first = content(tmp_path)
-    assert make_verdicts_of("b", tmp_path, "ours") == 1
+    assert put_aside_other_verdicts(tmp_path, "ours", "b") == 1
     assert not Wave(folder=tmp_path, number=0).has("ours")
     assert (tmp_path / "ours_by_a" / "wave_00000.jsonl").read_text() == "1"
     judged(tmp_path, "2")
-    assert make_verdicts_of("a", tmp_path, "ours") == 1
+    assert put_aside_other_verdicts(tmp_path, "ours", "a") == 1
     theirs = {"ours_by_b/wave_00000.jsonl": "2", f"ours_by_b/{VERIFIERS}": '{"version": "b"}'}
     assert content(tmp_path) == first | theirs
 
 
 def test_verdicts_from_before_versions_were_noted_are_of_others(tmp_path: Path) -> None:
     judged(tmp_path, "1")
-    assert make_verdicts_of("a", tmp_path, "ours") == 1
+    assert put_aside_other_verdicts(tmp_path, "ours", "a") == 1
     assert content(tmp_path) == {
         f"ours_by_{UNKNOWN_VERSION}/wave_00000.jsonl": "1",
         f"ours/{VERIFIERS}": '{"version": "a"}',
@@ -56,19 +56,19 @@ def test_verdicts_from_before_versions_were_noted_are_of_others(tmp_path: Path) 
 
 
 def test_a_start_that_was_killed_between_two_moves_is_made_good(tmp_path: Path) -> None:
-    make_verdicts_of("a", tmp_path, "ours")
+    put_aside_other_verdicts(tmp_path, "ours", "a")
     judged(tmp_path, "1")
     (tmp_path / "ours").rename(tmp_path / "ours_by_a")
-    assert make_verdicts_of("a", tmp_path, "ours") == 0
+    assert put_aside_other_verdicts(tmp_path, "ours", "a") == 0
     assert (tmp_path / "ours" / "wave_00000.jsonl").read_text() == "1" and not (tmp_path / "ours_by_a").exists()
 
 
 def test_nothing_that_lies_beside_is_overwritten(tmp_path: Path) -> None:
-    make_verdicts_of("a", tmp_path, "ours")
+    put_aside_other_verdicts(tmp_path, "ours", "a")
     store.write_text(tmp_path / "ours_by_a" / "wave_00000.jsonl", "copied by hand")
     before = content(tmp_path)
     with pytest.raises(UserError, match=r"ours_by_a: is there beside .*; remove one of them"):
-        make_verdicts_of("b", tmp_path, "ours")
+        put_aside_other_verdicts(tmp_path, "ours", "b")
     assert content(tmp_path) == before
 
 
